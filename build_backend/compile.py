@@ -1,0 +1,173 @@
+"""Compile csrc/ into the one shared library `mvae_fast/_C.abi3.so`, and explain when that fails.
+
+csrc/*.cpp sees torch's headers (stable ABI only), csrc/cpu/*.cpp does not. csrc/cpu/kernels.cpp is
+compiled once per instruction set, each time into a namespace of its own; the library picks one at
+run time, so no `-march=native` and one binary for every CPU. The library has no Python symbols: it
+is loaded by `torch.ops.load_library` and works with every Python and every torch from 2.10 on.
+
+torch.utils.cpp_extension is not used: it imports torch, links Python-bound modules and gives all
+files the same flags.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import sys
+import sysconfig
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_backend.target_torch import OVERRIDE, ROOT, Torch
+
+LIBRARY = "_C.abi3.so"
+SKIP = "MVAE_FAST_SKIP_EXT"
+"""Optional environment variable: set to 1 to install without compiling."""
+
+# No fast-math: errno and the trap state are all that keeps gcc from vectorising exp.
+FLAGS = (
+    "-std=c++17 -O3 -fPIC -fvisibility=hidden -fno-math-errno -fno-trapping-math -Wall -Wextra"
+).split()
+TORCH_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10
+DISPATCH_FLAGS = ["-DMVAE_FAST_X86_DISPATCH=1"]
+ISA_FLAGS = {
+    "baseline": [],
+    "avx2": ["-mavx2", "-mfma"],
+    "avx512": (
+        "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
+    ).split(),
+}
+ERROR_LINES = 30
+
+
+class BuildError(Exception):
+    """The extension cannot be built; the message says why, for a person."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One command that writes one file."""
+
+    output: Path
+    inputs: tuple[Path, ...]
+    command: tuple[str, ...]
+    depfile: Path | None = None
+
+
+def skip_requested(environ: Mapping[str, str] = os.environ) -> bool:
+    return environ.get(SKIP, "0") not in ("", "0")
+
+
+def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str] | None:
+    """The C++ compiler's command: $CXX, else the first of c++, g++ and clang++ on the PATH."""
+    if cxx := environ.get("CXX"):
+        return shlex.split(cxx)
+    for name in ("c++", "g++", "clang++"):
+        if path := shutil.which(name, path=environ.get("PATH")):
+            return [path]
+    return None
+
+
+def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
+    """Bring `library` up to date, with its intermediate files under `objects`.
+
+    Raises:
+        BuildError: with the reason, ending in the compiler's last lines where it ran.
+    """
+    if skip_requested():
+        raise BuildError(f"{SKIP} was set when mvae_fast was installed; install again without it.")
+    if sys.platform == "win32":
+        raise BuildError("The C++ engine is built on Linux and macOS only.")
+    if torch is None:
+        raise BuildError(
+            "No torch was found to build against: install torch first, then mvae_fast again "
+            f"(or name a site-packages directory in {OVERRIDE})."
+        )
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError("No C++ compiler was found: install g++ or clang++, then mvae_fast again.")
+    if not (ROOT / "csrc" / "ops.cpp").is_file():
+        raise BuildError("The C++ sources are missing: install from a complete source tree.")
+    objects.mkdir(parents=True, exist_ok=True)
+    library.parent.mkdir(parents=True, exist_ok=True)
+    _run(plan(library, torch, objects, compiler), objects)
+
+
+def plan(
+    library: Path, torch: Torch, objects: Path, compiler: list[str], machine: str | None = None
+) -> list[Step]:
+    """The commands that make `library`: one per object file, then the link."""
+    x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
+    flags = FLAGS + (DISPATCH_FLAGS if x86 else [])
+    torch_flags = [*TORCH_FLAGS, "-isystem", str(torch.include), "-I", str(ROOT / "csrc")]
+    csrc = ROOT / "csrc"
+
+    def compile_step(source: Path, name: str, extra: list[str]) -> Step:
+        output, depfile = objects / f"{name}.o", objects / f"{name}.d"
+        command = [*compiler, *flags, *extra, "-MD", "-MF", str(depfile)]
+        command += ["-c", str(source), "-o", str(output)]
+        return Step(output, (source,), tuple(command), depfile)
+
+    steps = [
+        compile_step(source, source.stem, torch_flags) for source in sorted(csrc.glob("*.cpp"))
+    ]
+    for source in sorted(csrc.glob("cpu/*.cpp")):
+        if source.name == "kernels.cpp":
+            for isa in ISA_FLAGS if x86 else ("baseline",):
+                extra = [f"-DMVAE_FAST_ISA={isa}", *ISA_FLAGS[isa]]
+                steps.append(compile_step(source, f"cpu-kernels-{isa}", extra))
+        else:
+            steps.append(compile_step(source, f"cpu-{source.stem}", []))
+
+    outputs = tuple(step.output for step in steps)
+    link = [*compiler, "-shared", "-o", str(library), *map(str, outputs)]
+    link += ["-L", str(torch.lib), "-ltorch_cpu"]
+    if sys.platform.startswith("linux"):
+        link.append("-Wl,--no-undefined")  # a missing symbol fails here, not when the user loads it
+    return [*steps, Step(library, outputs, tuple(link))]
+
+
+def find_ninja() -> str | None:
+    # The scripts directory first: a virtual environment's python may run without it on the PATH.
+    path = os.pathsep.join([sysconfig.get_path("scripts"), os.environ.get("PATH", "")])
+    return shutil.which("ninja", path=path)
+
+
+def _run(steps: list[Step], objects: Path) -> None:
+    """Run the steps with ninja: in parallel, and only those whose inputs or flags changed."""
+    ninja = find_ninja()
+    if ninja is None:  # building without isolation needs no more than setuptools: do all, in order
+        for step in steps:
+            _call(list(step.command))
+        return
+    (objects / "build.ninja").write_text(ninja_file(steps), encoding="utf-8")
+    jobs = os.environ.get("MAX_JOBS")
+    _call([ninja, "-C", str(objects), *(["-j", jobs] if jobs else [])])
+
+
+def ninja_file(steps: list[Step]) -> str:
+    def escape(path: Path) -> str:
+        return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
+
+    lines = ["rule run", "  command = $command", "  depfile = $depfile", "  description = $out", ""]
+    for step in steps:
+        lines.append(f"build {escape(step.output)}: run {' '.join(map(escape, step.inputs))}")
+        lines.append("  command = " + shlex.join(step.command).replace("$", "$$"))
+        if step.depfile:
+            lines.append(f"  depfile = {escape(step.depfile)}")
+            lines.append("  deps = gcc")
+        lines.append("")
+    return "\n".join(lines)
+
+
+def _call(command: list[str]) -> None:
+    process = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+    )
+    if process.returncode != 0:
+        tail = process.stdout.splitlines()[-ERROR_LINES:]
+        raise BuildError("\n".join(["Compiling failed; the last lines were:", *tail]))

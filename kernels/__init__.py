@@ -1,0 +1,1 @@
+"""Triton kernels of mvae_fast, installed as `mvae_fast.kernels`."""
