@@ -21,6 +21,7 @@ import sysconfig
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from build_backend.target_torch import OVERRIDE, ROOT, Torch
 
@@ -50,12 +51,12 @@ class BuildError(Exception):
 
 @dataclass(frozen=True)
 class Step:
-    """One command that writes one file."""
+    """One command that writes one file; a compiler also lists the headers in `<output>.d`."""
 
+    rule: Literal["compile", "link"]
     output: Path
     inputs: tuple[Path, ...]
     command: tuple[str, ...]
-    depfile: Path | None = None
 
 
 def skip_requested(environ: Mapping[str, str] = os.environ) -> bool:
@@ -102,15 +103,15 @@ def plan(
 ) -> list[Step]:
     """The commands that make `library`: one per object file, then the link."""
     x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
-    flags = FLAGS + (DISPATCH_FLAGS if x86 else [])
-    torch_flags = [*TORCH_FLAGS, "-isystem", str(torch.include), "-I", str(ROOT / "csrc")]
     csrc = ROOT / "csrc"
+    flags = [*FLAGS, *(DISPATCH_FLAGS if x86 else []), "-I", str(csrc)]
+    torch_flags = [*TORCH_FLAGS, "-isystem", str(torch.include)]
 
     def compile_step(source: Path, name: str, extra: list[str]) -> Step:
-        output, depfile = objects / f"{name}.o", objects / f"{name}.d"
-        command = [*compiler, *flags, *extra, "-MD", "-MF", str(depfile)]
+        output = objects / f"{name}.o"
+        command = [*compiler, *flags, *extra, "-MD", "-MF", f"{output}.d"]
         command += ["-c", str(source), "-o", str(output)]
-        return Step(output, (source,), tuple(command), depfile)
+        return Step("compile", output, (source,), tuple(command))
 
     steps = [
         compile_step(source, source.stem, torch_flags) for source in sorted(csrc.glob("*.cpp"))
@@ -128,7 +129,7 @@ def plan(
     link += ["-L", str(torch.lib), "-ltorch_cpu"]
     if sys.platform.startswith("linux"):
         link.append("-Wl,--no-undefined")  # a missing symbol fails here, not when the user loads it
-    return [*steps, Step(library, outputs, tuple(link))]
+    return [*steps, Step("link", library, outputs, tuple(link))]
 
 
 def find_ninja() -> str | None:
@@ -153,13 +154,13 @@ def ninja_file(steps: list[Step]) -> str:
     def escape(path: Path) -> str:
         return str(path).replace("$", "$$").replace(" ", "$ ").replace(":", "$:")
 
-    lines = ["rule run", "  command = $command", "  depfile = $depfile", "  description = $out", ""]
+    lines = ["rule compile", "  command = $line", "  depfile = $out.d", "  deps = gcc"]
+    lines += ["  description = $out", "rule link", "  command = $line", "  description = $out", ""]
     for step in steps:
-        lines.append(f"build {escape(step.output)}: run {' '.join(map(escape, step.inputs))}")
-        lines.append("  command = " + shlex.join(step.command).replace("$", "$$"))
-        if step.depfile:
-            lines.append(f"  depfile = {escape(step.depfile)}")
-            lines.append("  deps = gcc")
+        lines.append(
+            f"build {escape(step.output)}: {step.rule} {' '.join(map(escape, step.inputs))}"
+        )
+        lines.append("  line = " + shlex.join(step.command).replace("$", "$$"))
         lines.append("")
     return "\n".join(lines)
 
