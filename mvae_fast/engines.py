@@ -1,0 +1,120 @@
+"""Which engines exist on this machine and, for each that does not, the reason and the remedy.
+
+An engine is a function that integrates tables; a new one needs one entry in ``_ENGINES``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mvae_fast import ops, reference
+from mvae_fast.tables import Tables
+
+__all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
+
+Integrate = Callable[
+    [Tensor, Tensor, Tables, Tensor | None, Tensor | None, tuple[int, ...]], tuple[Tensor, Tensor]
+]
+
+
+@dataclass(frozen=True)
+class Engine:
+    """One implementation of the integral.
+
+    Args:
+        integrate: ``(z, h, tables, trace, probes, outputs) -> (z_out, logp_out)``, differentiable.
+        why_missing: None when usable on this machine, else the reason and the remedy.
+        devices: Device types it runs on, or None for every one.
+        dtypes: Dtypes it runs in, or None for every floating one.
+    """
+
+    integrate: Integrate
+    why_missing: Callable[[], str | None]
+    devices: tuple[str, ...] | None = None
+    dtypes: tuple[torch.dtype, ...] | None = None
+
+    def supports(self, device: torch.device, dtype: torch.dtype) -> bool:
+        """Whether it can run on tensors of this device and dtype."""
+        return (self.devices is None or device.type in self.devices) and (
+            self.dtypes is None or dtype in self.dtypes
+        )
+
+
+# In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
+_ENGINES: dict[str, Engine] = {
+    "cpp": Engine(ops.integrate, ops.why_missing, ("cpu",), (torch.float32, torch.float64)),
+    "reference": Engine(reference.integrate, lambda: None),
+}
+
+#: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
+ENGINES: tuple[str, ...] = tuple(_ENGINES)
+
+
+def check_name(engine: str) -> None:
+    """Raise ValueError unless ``engine`` is ``"auto"`` or one of `ENGINES`."""
+    if engine != "auto" and engine not in _ENGINES:
+        names = ", ".join(map(repr, ("auto", *ENGINES)))
+        raise ValueError(f"engine: got {engine!r}, expected one of {names}")
+
+
+def why_missing(engine: str) -> str | None:
+    """None when ``engine`` is usable on this machine, else the reason and the remedy."""
+    check_name(engine)
+    return None if engine == "auto" else _ENGINES[engine].why_missing()
+
+
+def available() -> tuple[str, ...]:
+    """The engines that are usable on this machine.
+
+    Example:
+        >>> "reference" in available()
+        True
+    """
+    return tuple(name for name, engine in _ENGINES.items() if engine.why_missing() is None)
+
+
+def get(name: str) -> Engine:
+    """The engine called ``name``, as given by `resolve`."""
+    return _ENGINES[name]
+
+
+def resolve(engine: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The engine to use for tensors of this device and dtype.
+
+    Args:
+        engine: A name, which is then used or refused, or ``"auto"``: the fastest that fits.
+        device: Where the state lives.
+        dtype: Its dtype.
+
+    Returns:
+        One of `ENGINES`.
+
+    Raises:
+        ValueError: For an unknown name, or a device or dtype that the named engine lacks.
+        RuntimeError: When the named engine is missing on this machine, with the remedy.
+
+    Example:
+        >>> resolve("auto", torch.device("cpu"), torch.bfloat16)
+        'reference'
+    """
+    if engine == "auto":
+        for name, candidate in _ENGINES.items():
+            if candidate.supports(device, dtype) and candidate.why_missing() is None:
+                return name
+    check_name(engine)
+    chosen = _ENGINES[engine]
+    reason = chosen.why_missing()
+    if reason is not None:
+        raise RuntimeError(f"engine: {engine!r} is not available: {reason}")
+    if not chosen.supports(device, dtype):
+        dtypes = ", ".join(str(d).removeprefix("torch.") for d in chosen.dtypes or ())
+        raise ValueError(
+            f"engine: {engine!r} got a {dtype} state on {device}, but supports "
+            f"{dtypes or 'every float dtype'} on {', '.join(chosen.devices or ('every device',))}; "
+            "remedy: engine='auto' or 'reference'"
+        )
+    return engine

@@ -1,0 +1,142 @@
+r"""The one differentiable entry to the core: checks its arguments, picks the engine, runs it."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from mvae_fast import engines
+from mvae_fast.nonlinearities import NONLINEARITIES
+from mvae_fast.tables import Tables
+from mvae_fast.trace import MAX_CLOSED_FORM_LAYERS
+
+__all__ = ["integrate"]
+
+
+def integrate(
+    z: Tensor,
+    h: Tensor,
+    tables: Tables,
+    *,
+    trace: Tensor | None = None,
+    probes: Tensor | None = None,
+    outputs: tuple[int, ...] | None = None,
+    engine: str = "auto",
+) -> tuple[Tensor, Tensor]:
+    r"""Integrate state and log-density change over S Euler steps.
+
+    .. math:: z_{s+1} = z_s + h_s f_s(z_s), \qquad \ell_{s+1} = \ell_s - h_s \tau_s
+
+    with the velocity ``f_s`` that ``tables`` describe and ``tau_s`` either its exact trace (from
+    ``trace``), or ``sum_k probes_k . J_s probes_k``, or 0.
+
+    Args:
+        z: (B, D), the start state.
+        h: (S,), the step sizes; may be negative.
+        tables: The net at the S grid times.
+        trace: (1 or S, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
+        probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows.
+        outputs: Ascending step counts in 1..S, ending in S, after which to report; default
+            ``(S,)``.
+        engine: ``"auto"``, ``"reference"`` or ``"cpp"``.
+
+    Returns:
+        States (len(outputs), B, D) and log-density changes (len(outputs), B). With
+        ``tables.residual`` the caller still has to add ``D * sum(h)`` to the latter.
+
+    Raises:
+        ValueError: If a shape, dtype, device or name does not fit.
+        RuntimeError: If the named engine is missing.
+
+    References:
+        Neural Ordinary Differential Equations (Chen et al., 2018), eq. 8,
+        https://arxiv.org/abs/1806.07366
+
+    Example:
+        >>> import torch
+        >>> from mvae_fast.odenet import ODEnet
+        >>> from mvae_fast.tables import build_tables
+        >>> net = ODEnet((), (2,), layer_type="ignore")
+        >>> tables = build_tables(net, torch.zeros(4))
+        >>> z_out, logp_out = integrate(torch.zeros(3, 2), torch.full((4,), 0.25), tables)
+        >>> z_out.shape, logp_out.shape
+        (torch.Size([1, 3, 2]), torch.Size([1, 3]))
+    """
+    if outputs is None:
+        outputs = (h.shape[0],)
+    _check(z, h, tables, trace, probes, outputs)
+    name = engines.resolve(engine, z.device, z.dtype)
+    return engines.get(name).integrate(z, h, tables, trace, probes, outputs)
+
+
+def _check(
+    z: Tensor,
+    h: Tensor,
+    tables: Tables,
+    trace: Tensor | None,
+    probes: Tensor | None,
+    outputs: tuple[int, ...],
+) -> None:
+    widths = tables.widths
+    dim = widths[0]
+    if len(widths) < 2 or widths[-1] != dim:
+        raise ValueError(
+            f"widths: got {widths}, expected at least two, the first equal to the last"
+        )
+    if not z.is_floating_point():
+        raise ValueError(f"z: got dtype {z.dtype}, expected a float dtype")
+    if z.ndim != 2 or z.shape[1] != dim:
+        raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, {dim})")
+    if h.ndim != 1 or h.shape[0] < 1:
+        raise ValueError(f"h: got shape {tuple(h.shape)}, expected (S,) with S >= 1")
+    if tables.nonlinearity not in NONLINEARITIES:
+        raise ValueError(
+            f"nonlinearity: got {tables.nonlinearity!r}, expected one of "
+            f"{', '.join(map(repr, NONLINEARITIES))}"
+        )
+    steps = h.shape[0]
+    if not outputs or outputs[-1] != steps or outputs[0] < 1 or list(outputs) != sorted({*outputs}):
+        raise ValueError(
+            f"outputs: got {outputs}, expected ascending step counts ending in {steps}"
+        )
+    if trace is not None and probes is not None:
+        raise ValueError("trace and probes: got both, expected at most one")
+
+    weights = sum(m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True))
+    _check_table("weight", tables.weight, steps, weights, z)
+    _check_table("bias", tables.bias, steps, sum(widths[1:]), z)
+    if tables.gate is not None:
+        _check_table("gate", tables.gate, steps, sum(widths[1:]), z)
+    _check_like("h", h, z)
+    if trace is not None:
+        _check_table("trace", trace, steps, _trace_size(widths), z)
+    if probes is not None:
+        _check_like("probes", probes, z)
+        if probes.ndim != 3 or probes.shape[1:] != z.shape:
+            raise ValueError(
+                f"probes: got shape {tuple(probes.shape)}, expected (K, {z.shape[0]}, {dim})"
+            )
+        if probes.requires_grad:
+            raise ValueError("probes: got a tensor that requires grad, expected noise without grad")
+
+
+def _trace_size(widths: tuple[int, ...]) -> int:
+    depth = len(widths) - 1
+    if depth > MAX_CLOSED_FORM_LAYERS:
+        raise ValueError(
+            f"trace: got a table for {depth} layers, expected at most {MAX_CLOSED_FORM_LAYERS}; "
+            "deeper nets take probes"
+        )
+    return (1, widths[1], widths[1] * widths[-2])[depth - 1]
+
+
+def _check_table(name: str, table: Tensor, steps: int, size: int, z: Tensor) -> None:
+    if table.ndim != 2 or table.shape[0] not in (1, steps) or table.shape[1] != size:
+        raise ValueError(f"{name}: got shape {tuple(table.shape)}, expected (1 or {steps}, {size})")
+    _check_like(name, table, z)
+
+
+def _check_like(name: str, tensor: Tensor, z: Tensor) -> None:
+    if tensor.dtype != z.dtype:
+        raise ValueError(f"{name}: got dtype {tensor.dtype}, expected that of z, {z.dtype}")
+    if tensor.device != z.device:
+        raise ValueError(f"{name}: got device {tensor.device}, expected that of z, {z.device}")

@@ -1,0 +1,151 @@
+r"""FFJORD's time-conditioned linear layers, called as ``layer(t, x)``.
+
+Every one of them is affine in ``x`` at a fixed time, ``a = G(t) * (W(t) x) + C(t)``; `tables` reads
+``G``, ``W`` and ``C`` from the parameters for all times of a solve at once. The ``forward`` methods
+here are the definition that the tables are tested against.
+
+Parameter names and shapes are those of FFJORD, so that its checkpoints load.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+__all__ = [
+    "LINEAR_LAYERS",
+    "BlendLinear",
+    "ConcatLinear",
+    "ConcatLinear_v2",
+    "ConcatSquashLinear",
+    "HyperLinear",
+    "IgnoreLinear",
+    "SquashLinear",
+]
+
+# Hidden units of the hypernetwork of HyperLinear: FFJORD's value, part of its state_dict shapes.
+HYPERNET_WIDTH = 8
+
+
+class IgnoreLinear(nn.Module):
+    """``W x + b``: time is ignored."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(dim_in, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in)."""
+        return self._layer(x)
+
+
+class ConcatLinear(nn.Module):
+    """``W [t; x] + b``: time is the first input, hence weight column 0."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(dim_in + 1, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        time = t.to(x.dtype).expand(*x.shape[:-1], 1)
+        return self._layer(torch.cat((time, x), dim=-1))
+
+
+class ConcatLinear_v2(nn.Module):
+    """``W x + b + u t``: time moves the bias."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(dim_in, dim_out)
+        self._hyper_bias = nn.Linear(1, dim_out, bias=False)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        return self._layer(x) + self._hyper_bias(t.reshape(1))
+
+
+class SquashLinear(nn.Module):
+    """``(W x + b) * sigmoid(a t + c)``: time gates every unit."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(dim_in, dim_out)
+        self._hyper = nn.Linear(1, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        return self._layer(x) * torch.sigmoid(self._hyper(t.reshape(1)))
+
+
+class ConcatSquashLinear(nn.Module):
+    """``(W x + b) * sigmoid(a t + c) + u t``: time gates every unit and moves its bias."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer = nn.Linear(dim_in, dim_out)
+        self._hyper_bias = nn.Linear(1, dim_out, bias=False)
+        self._hyper_gate = nn.Linear(1, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        time = t.reshape(1)
+        return self._layer(x) * torch.sigmoid(self._hyper_gate(time)) + self._hyper_bias(time)
+
+
+class BlendLinear(nn.Module):
+    """``(1 - t) L_0(x) + t L_1(x)``: two layers, blended linearly in time."""
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self._layer0 = nn.Linear(dim_in, dim_out)
+        self._layer1 = nn.Linear(dim_in, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        return (1 - t) * self._layer0(x) + t * self._layer1(x)
+
+
+class HyperLinear(nn.Module):
+    """Weight and bias are the output of a small network of time, the bias first.
+
+    The hypernetwork starts with zero weights and small random biases (FFJORD's initialisation), so
+    the layer is constant in time until it is trained.
+    """
+
+    def __init__(self, dim_in: int, dim_out: int) -> None:
+        super().__init__()
+        self.dim_in = dim_in
+        self.dim_out = dim_out
+        self._hypernet = nn.Sequential(
+            nn.Linear(1, HYPERNET_WIDTH),
+            nn.Tanh(),
+            nn.Linear(HYPERNET_WIDTH, dim_in * dim_out + dim_out),
+        )
+        for module in self._hypernet:
+            if isinstance(module, nn.Linear):
+                nn.init.zeros_(module.weight)
+                nn.init.normal_(module.bias, 0.0, 0.01)
+
+    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        parameters = self._hypernet(t.reshape(1))
+        bias = parameters[: self.dim_out]
+        weight = parameters[self.dim_out :].view(self.dim_out, self.dim_in)
+        return F.linear(x, weight, bias)
+
+
+#: ``ODEnet(layer_type=...)`` -> layer class. concatcoord differs from concat for images only.
+LINEAR_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
+    "ignore": IgnoreLinear,
+    "hyper": HyperLinear,
+    "squash": SquashLinear,
+    "concat": ConcatLinear,
+    "concat_v2": ConcatLinear_v2,
+    "concatsquash": ConcatSquashLinear,
+    "blend": BlendLinear,
+    "concatcoord": ConcatLinear,
+}
