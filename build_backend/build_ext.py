@@ -39,4 +39,5 @@ class build_ext(setuptools_build_ext.build_ext):
         return {}  # an in-place build writes into the source tree itself
 
     def _package(self) -> Path:
-        return (ROOT if self.inplace else Path(self.build_lib)) / "mvae_fast"
+        # Absolute, because ninja works in the directory of the object files.
+        return (ROOT if self.inplace else Path(self.build_lib).resolve()) / "mvae_fast"
