@@ -1,0 +1,164 @@
+// Matrix products on a tile of rows, from one register kernel.
+//
+//   rows:  C (rows, n) (+)= A (rows, k) B (k, n)    B packed: the forward and backward passes
+//   through a layer outer: C (m, n)     +=  A (rows, m)' B (rows, n)          weight gradients
+//
+// The register tile is kTileRows x 2 vectors, fully unrolled, and kept out of line: inlined into a
+// larger function it lost half its speed to spills. Epilogues therefore run as a second pass over
+// the still-cached tile (elementwise.h).
+#pragma once
+
+#include "simd.h"
+
+namespace mvae_fast {
+namespace MVAE_FAST_ISA {
+
+// C[i, :] (+)= sum_k A(i, k) B[k, :], for MR rows and NV vectors. A(i, k) is a[i * lda + k], or a[i
+// + k * lda] if Transposed.
+template <class T, int MR, int NV, bool Transposed>
+__attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64_t lda, const T* b,
+                                                    int64_t ldb, T* c, int64_t ldc,
+                                                    bool accumulate) {
+  using V = Vec<T>;
+  constexpr int64_t n = kLanes<T>;
+  V x[MR][NV];
+  if (accumulate) {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) x[i][j] = load(c + i * ldc + j * n);
+  } else {
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) x[i][j] = V{};
+  }
+  // Rows in groups of three around one pointer: x86 addresses base, base + lda and base + 2 lda
+  // without further registers.
+  const T* base[(MR + 2) / 3];
+#pragma GCC unroll 4
+  for (int g = 0; g < (MR + 2) / 3; ++g) base[g] = Transposed ? a + 3 * g : a + 3 * g * lda;
+  for (int64_t t = 0; t < k; ++t) {
+    V row[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) row[j] = load(b + j * n);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const V s = splat(Transposed ? base[i / 3][i % 3] : base[i / 3][(i % 3) * lda]);
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) x[i][j] += s * row[j];
+    }
+    b += ldb;
+#pragma GCC unroll 4
+    for (int g = 0; g < (MR + 2) / 3; ++g) base[g] += Transposed ? lda : 1;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) store(c + i * ldc + j * n, x[i][j]);
+}
+
+template <class T>
+using RegisterTile = void (*)(int64_t, const T*, int64_t, const T*, int64_t, T*, int64_t, bool);
+
+// The kernel for `rows` (1 .. kTileRows) rows.
+template <class T, int NV, bool Transposed, int MR = kTileRows>
+static inline RegisterTile<T> tile_for(int64_t rows) {
+  if constexpr (MR == 1) {
+    return register_tile<T, 1, NV, Transposed>;
+  } else {
+    return rows == MR ? register_tile<T, MR, NV, Transposed>
+                      : tile_for<T, NV, Transposed, MR - 1>(rows);
+  }
+}
+
+template <class T, bool Transposed>
+static inline void run_tile(int64_t rows, int64_t columns, int64_t k, const T* a, int64_t lda,
+                            const T* b, int64_t ldb, T* c, int64_t ldc, bool accumulate) {
+  const RegisterTile<T> tile =
+      columns > kLanes<T> ? tile_for<T, 2, Transposed>(rows) : tile_for<T, 1, Transposed>(rows);
+  tile(k, a, lda, b, ldb, c, ldc, accumulate);
+}
+
+// Elements of a packed (k, n) operand: panels of two vectors of columns, the last one of one vector
+// where that suffices.
+template <class T>
+static inline int64_t packed_size(int64_t k, int64_t n) {
+  return k * padded<T>(n);
+}
+
+// Panel starting at column j (a multiple of two vectors) of a packed operand with k rows.
+template <class T>
+static inline int64_t panel_width(int64_t n, int64_t j) {
+  return smaller(2 * kLanes<T>, padded<T>(n) - j);
+}
+
+// Packs B(t, j) = source[t * row_stride + j * column_stride]; columns beyond n are zero.
+template <class T>
+static void pack(T* to, int64_t k, int64_t n, const T* source, int64_t row_stride,
+                 int64_t column_stride) {
+  for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
+    const int64_t width = panel_width<T>(n, j), full = smaller(width, n - j);
+    T* panel = to + j * k;
+    for (int64_t t = 0; t < k; ++t, panel += width) {
+      const T* from = source + t * row_stride + j * column_stride;
+      for (int64_t i = 0; i < full; ++i) panel[i] = from[i * column_stride];
+      for (int64_t i = full; i < width; ++i) panel[i] = 0;
+    }
+  }
+}
+
+// C (rows, n) (+)= A (rows, k) B, with B packed. C's columns are written up to the padded width.
+template <class T>
+static void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t lda, const T* packed,
+                       T* c, int64_t ldc, bool accumulate) {
+  for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
+    const int64_t width = panel_width<T>(n, j);
+    for (int64_t i = 0; i < rows; i += kTileRows)
+      run_tile<T, false>(smaller(kTileRows, rows - i), width, k, a + i * lda, lda, packed + j * k,
+                         width, c + i * ldc + j, ldc, accumulate);
+  }
+}
+
+// C (m, n) += A (rows, m)' B (rows, n). B and C have rows padded to whole vectors.
+template <class T>
+static void outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
+                          int64_t ldb, T* c, int64_t ldc) {
+  for (int64_t i = 0; i < m; i += kTileRows)
+    for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>)
+      run_tile<T, true>(smaller(kTileRows, m - i), panel_width<T>(n, j), rows, a + i, lda, b + j,
+                        ldb, c + i * ldc + j, ldc, true);
+}
+
+// The gated last layer: with P = A' B, C += scale * diag(gate) P and gate_gradient[i] += scale *
+// sum_j W[i, j] P[i, j]. The gate's gradient comes out of the weight's, so that the layer's own
+// product need not be computed again. `packed` is W (m, n) packed as a (k = m, n) operand.
+template <class T>
+static void gated_outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda,
+                                const T* b, int64_t ldb, T scale, const T* gate, const T* packed,
+                                T* gate_gradient, T* c, int64_t ldc) {
+  constexpr int64_t lanes = kLanes<T>;
+  alignas(kVectorBytes) T product[kTileRows * 2 * lanes];
+  for (int64_t i = 0; i < m; i += kTileRows) {
+    const int64_t count = smaller(kTileRows, m - i);
+    for (int64_t j = 0; j < padded<T>(n); j += 2 * lanes) {
+      const int64_t width = panel_width<T>(n, j);
+      run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, product, width, false);
+      for (int64_t r = 0; r < count; ++r) {
+        const T* w = packed + j * m + (i + r) * width;
+        T* to = c + (i + r) * ldc + j;
+        const T gated = scale * gate[i + r];
+        Vec<T> dot{};
+        for (int64_t v = 0; v < width; v += lanes) {
+          const Vec<T> p = load(product + r * width + v);
+          dot += p * load(w + v);
+          store(to + v, load(to + v) + gated * p);
+        }
+        gate_gradient[i + r] += scale * sum<T>(dot);
+      }
+    }
+  }
+}
+
+}  // namespace MVAE_FAST_ISA
+}  // namespace mvae_fast

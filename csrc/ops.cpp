@@ -1,0 +1,317 @@
+// The torch face of the C++ engine: op schemas, argument checks, output allocation. The only file
+// that sees torch, and only its stable ABI, so that one binary serves every torch from 2.10 on.
+// Autograd and fake kernels live in mvae_fast/ops.py.
+
+#include <torch/csrc/stable/library.h>
+#include <torch/csrc/stable/ops.h>
+#include <torch/csrc/stable/tensor.h>
+
+#include <cstdlib>
+#include <memory>
+#include <optional>
+#include <sstream>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+#include "cpu/capability.h"
+#include "problem.h"
+
+namespace mvae_fast {
+namespace {
+
+using torch::stable::Tensor;
+using Ints = std::vector<int64_t>;
+using torch::headeronly::ScalarType;
+
+template <class... Parts>
+void require(bool good, const Parts&... parts) {
+  if (good) return;
+  std::ostringstream message;
+  message << "mvae_fast::integrate: ";
+  (message << ... << parts);
+  throw std::runtime_error(message.str());
+}
+
+std::string shape_of(const Tensor& x) {
+  std::ostringstream out;
+  out << '(';
+  for (int64_t i = 0; i < x.dim(); ++i) out << (i ? ", " : "") << x.size(i);
+  out << ')';
+  return out.str();
+}
+
+// Checks one tensor argument; returns its shape's fit with `sizes`, where -1 fits anything.
+void check(const char* name, const Tensor& x, ScalarType dtype, const Ints& sizes,
+           bool contiguous = true) {
+  require(x.is_cpu(), name, " must be a CPU tensor");
+  require(x.scalar_type() == dtype, name, " must have the dtype of z");
+  bool fits = x.dim() == static_cast<int64_t>(sizes.size());
+  for (size_t i = 0; fits && i < sizes.size(); ++i)
+    fits = sizes[i] < 0 || x.size(static_cast<int64_t>(i)) == sizes[i];
+  std::ostringstream expected;
+  for (size_t i = 0; i < sizes.size(); ++i)
+    expected << (i ? ", " : "(") << (sizes[i] < 0 ? "*" : std::to_string(sizes[i]));
+  require(fits, name, " has shape ", shape_of(x), ", expected ", expected.str(), ")");
+  require(!contiguous || x.is_contiguous(), name, " must be contiguous");
+}
+
+// A table's leading axis is 1 (every step alike) or S: the distance between two steps' rows.
+int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t S, int64_t row) {
+  check(name, x, dtype, {-1, row});
+  require(x.size(0) == 1 || x.size(0) == S, name, " has ", x.size(0),
+          " rows, expected 1 or the number of steps, ", S);
+  return x.size(0) == 1 ? 0 : row;
+}
+
+Nonlinearity nonlinearity_of(const std::string& name) {
+  static const char* const names[] = {"softplus", "tanh",   "relu",    "elu",
+                                      "swish",    "square", "identity"};
+  for (int i = 0; i < 7; ++i)
+    if (name == names[i]) return static_cast<Nonlinearity>(i);
+  require(false, "nonlinearity is '", name,
+          "', expected softplus, tanh, relu, elu, swish, square or identity");
+  return Nonlinearity::identity;
+}
+
+struct Arguments {
+  const Tensor &z, &h, &weight, &bias;
+  const std::optional<Tensor>&gate, &trace, &probes;
+  const Ints& widths;
+  const std::string& nonlinearity;
+  bool residual;
+  const Ints& outputs;
+};
+
+template <class T>
+const T* data(const Tensor& x) {
+  return static_cast<const T*>(x.const_data_ptr());
+}
+
+template <class T>
+const T* data(const std::optional<Tensor>& x) {
+  return x ? data<T>(*x) : nullptr;
+}
+
+template <class T>
+T* out(const Tensor& x) {
+  return static_cast<T*>(x.mutable_data_ptr());
+}
+
+template <class T>
+Problem<T> check_arguments(const Arguments& x) {
+  const ScalarType dtype = x.z.scalar_type();
+  const int64_t L = static_cast<int64_t>(x.widths.size()) - 1;
+  require(L >= 1, "widths has ", L + 1, " entries, expected at least 2");
+  for (int64_t m : x.widths) require(m >= 1, "widths holds ", m, ", expected positive widths");
+  const int64_t D = x.widths.front();
+  require(x.widths.back() == D, "widths goes from ", D, " to ", x.widths.back(),
+          ", expected the same");
+  check("z", x.z, dtype, {-1, D});
+  check("h", x.h, dtype, {-1});
+
+  Problem<T> p{};
+  p.B = x.z.size(0);
+  p.S = x.h.size(0);
+  p.L = L;
+  require(p.S >= 1, "h has no steps, expected at least one");
+  int64_t features = 0, weights = 0;
+  for (int64_t l = 1; l <= L; ++l) {
+    features += x.widths[l];
+    weights += x.widths[l] * x.widths[l - 1];
+  }
+  p.weight_stride = check_table("weight", x.weight, dtype, p.S, weights);
+  p.bias_stride = check_table("bias", x.bias, dtype, p.S, features);
+  if (x.gate) p.gate_stride = check_table("gate", *x.gate, dtype, p.S, features);
+  if (x.trace) {
+    require(L <= 3, "trace is given for ", L, " layers, but a closed form exists up to 3");
+    const int64_t size = L == 1 ? 1 : L == 2 ? x.widths[1] : x.widths[1] * x.widths[2];
+    p.trace_stride = check_table("trace", *x.trace, dtype, p.S, size);
+  }
+  if (x.probes) {
+    require(!x.trace, "both trace and probes are given, expected at most one");
+    check("probes", *x.probes, dtype, {-1, p.B, D}, false);
+    p.K = x.probes->size(0);
+    p.probe_stride = x.probes->stride(0);
+    p.probe_row_stride = p.B > 1 ? x.probes->stride(1) : D;
+    require(D == 1 || x.probes->stride(2) == 1, "probes must be contiguous in its last axis");
+    require(p.probe_row_stride == 0 || p.probe_row_stride == D,
+            "probes must be contiguous or expanded over rows");
+  }
+  require(!x.outputs.empty() && x.outputs.back() == p.S,
+          "outputs must end with the number of steps, ", p.S);
+  for (size_t i = 0; i < x.outputs.size(); ++i)
+    require(x.outputs[i] >= (i ? x.outputs[i - 1] + 1 : 1), "outputs must ascend from 1");
+
+  p.widths = x.widths.data();
+  p.nonlinearity = nonlinearity_of(x.nonlinearity);
+  p.residual = x.residual;
+  p.z = data<T>(x.z);
+  p.h = data<T>(x.h);
+  p.weight = data<T>(x.weight);
+  p.gate = data<T>(x.gate);
+  p.bias = data<T>(x.bias);
+  p.trace = data<T>(x.trace);
+  p.probes = p.K ? data<T>(x.probes) : nullptr;
+  p.outputs = x.outputs.data();
+  p.n_outputs = static_cast<int64_t>(x.outputs.size());
+  return p;
+}
+
+void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) {
+  if (n == 1) return body(context, 0);
+  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) body(context, i);
+  });
+}
+
+// As many workers as torch has threads, but never so many that waking one costs more than the work
+// it takes over.
+template <class T>
+Threads threads_for(const Problem<T>& p) {
+  constexpr double kWorkPerThread = 2e5;  // multiply-adds: about 5 us, what waking a thread costs
+  double work = 0;
+  for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
+  work *= static_cast<double>(p.B * p.S);
+  int64_t n = torch::stable::get_num_threads();
+  if (n > p.B) n = p.B;
+  if (static_cast<double>(n) * kWorkPerThread > work)
+    n = static_cast<int64_t>(work / kWorkPerThread);
+  return {n < 1 ? 1 : n, run_threads};
+}
+
+struct Free {
+  void operator()(void* p) const { std::free(p); }
+};
+
+std::unique_ptr<void, Free> workspace(int64_t bytes) {
+  void* p = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
+  if (!p) throw std::bad_alloc();
+  return std::unique_ptr<void, Free>(p);
+}
+
+template <class T>
+std::tuple<Tensor, Tensor, Tensor> integrate_as(const Arguments& x, bool save) {
+  const Problem<T> p = check_arguments<T>(x);
+  const int64_t D = x.widths.front();
+  Tensor z = torch::stable::new_empty(x.z, {p.n_outputs, p.B, D});
+  Tensor logp = torch::stable::new_empty(x.z, {p.n_outputs, p.B});
+  Tensor states = torch::stable::new_empty(x.z, {save ? p.S - 1 : 0, p.B, D});
+  const Threads threads = threads_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const auto scratch = workspace(engine.forward_workspace(p, threads.n));
+  engine.forward(p, {out<T>(z), out<T>(logp), save ? out<T>(states) : nullptr}, threads,
+                 scratch.get());
+  return {z, logp, states};
+}
+
+std::tuple<Tensor, Tensor, Tensor> integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
+                                             const std::optional<Tensor>& gate, const Tensor& bias,
+                                             const std::optional<Tensor>& trace,
+                                             const std::optional<Tensor>& probes,
+                                             const Ints& widths, const std::string& nonlinearity,
+                                             bool residual, const Ints& outputs, bool save) {
+  const Arguments x{z,      h,      weight,       bias,     gate,   trace,
+                    probes, widths, nonlinearity, residual, outputs};
+  if (z.scalar_type() == ScalarType::Double) return integrate_as<double>(x, save);
+  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
+  return integrate_as<float>(x, save);
+}
+
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+
+template <class T>
+Gradients integrate_backward_as(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& states,
+                                const Arguments& x, bool table_grads) {
+  const Problem<T> p = check_arguments<T>(x);
+  const int64_t D = x.widths.front();
+  const ScalarType dtype = x.z.scalar_type();
+  check("grad_z_out", grad_z, dtype, {p.n_outputs, p.B, D});
+  check("grad_logp_out", grad_logp, dtype, {p.n_outputs, p.B});
+  check("states", states, dtype, {p.S - 1, p.B, D});
+  const auto like = [&](bool wanted, const Tensor& t) {
+    return wanted ? torch::stable::new_empty(t, t.sizes()) : torch::stable::new_empty(x.z, {0});
+  };
+  Tensor z_bar = like(true, x.z), h_bar = like(true, x.h);
+  Tensor weight_bar = like(table_grads, x.weight), bias_bar = like(table_grads, x.bias);
+  Tensor gate_bar = like(table_grads && x.gate, x.gate ? *x.gate : x.z);
+  Tensor trace_bar = like(table_grads && x.trace, x.trace ? *x.trace : x.z);
+  BackwardOutputs<T> outputs{out<T>(z_bar), out<T>(h_bar), nullptr, nullptr, nullptr, nullptr};
+  if (table_grads) {
+    outputs.weight = out<T>(weight_bar);
+    outputs.bias = out<T>(bias_bar);
+    if (x.gate) outputs.gate = out<T>(gate_bar);
+    if (x.trace) outputs.trace = out<T>(trace_bar);
+  }
+  const Threads threads = threads_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const auto scratch = workspace(engine.backward_workspace(p, outputs, threads.n));
+  engine.backward(p, {data<T>(grad_z), data<T>(grad_logp), data<T>(states)}, outputs, threads,
+                  scratch.get());
+  return {z_bar, h_bar, weight_bar, gate_bar, bias_bar, trace_bar};
+}
+
+Gradients integrate_backward(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& z,
+                             const Tensor& states, const Tensor& h, const Tensor& weight,
+                             const std::optional<Tensor>& gate, const Tensor& bias,
+                             const std::optional<Tensor>& trace,
+                             const std::optional<Tensor>& probes, const Ints& widths,
+                             const std::string& nonlinearity, bool residual, const Ints& outputs,
+                             bool table_grads) {
+  const Arguments x{z,      h,      weight,       bias,     gate,   trace,
+                    probes, widths, nonlinearity, residual, outputs};
+  if (z.scalar_type() == ScalarType::Double)
+    return integrate_backward_as<double>(grad_z, grad_logp, states, x, table_grads);
+  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
+  return integrate_backward_as<float>(grad_z, grad_logp, states, x, table_grads);
+}
+
+std::string cpu_capability() {
+  return capability();
+}
+
+// All capabilities of this processor, best first, separated by spaces.
+std::string cpu_capabilities() {
+  std::string all;
+  for (const char* const* name = available_capabilities(); *name; ++name)
+    all += (all.empty() ? "" : " ") + std::string(*name);
+  return all;
+}
+
+void set_cpu_capability(const std::string& name) {
+  require(set_capability(name.c_str()), "capability is '", name,
+          "', expected one of: ", cpu_capabilities());
+}
+
+}  // namespace
+}  // namespace mvae_fast
+
+STABLE_TORCH_LIBRARY(mvae_fast, m) {
+  m.def(
+      "integrate(Tensor z, Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
+      "Tensor? probes, "
+      "int[] widths, str nonlinearity, bool residual, int[] outputs, bool save) "
+      "-> (Tensor z_out, Tensor logp_out, Tensor states)");
+  m.def(
+      "integrate_backward(Tensor grad_z_out, Tensor grad_logp_out, Tensor z, Tensor states, Tensor "
+      "h, Tensor weight, "
+      "Tensor? gate, Tensor bias, Tensor? trace, Tensor? probes, int[] widths, str nonlinearity, "
+      "bool residual, "
+      "int[] outputs, bool table_grads) "
+      "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace)");
+  m.def("cpu_capability() -> str");
+  m.def("cpu_capabilities() -> str");
+  m.def("set_cpu_capability(str name) -> ()");
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CPU, m) {
+  m.impl("integrate", TORCH_BOX(&mvae_fast::integrate));
+  m.impl("integrate_backward", TORCH_BOX(&mvae_fast::integrate_backward));
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
+  m.impl("cpu_capability", TORCH_BOX(&mvae_fast::cpu_capability));
+  m.impl("cpu_capabilities", TORCH_BOX(&mvae_fast::cpu_capabilities));
+  m.impl("set_cpu_capability", TORCH_BOX(&mvae_fast::set_cpu_capability));
+}

@@ -1,0 +1,70 @@
+// One solve as plain data: sizes, pointers, strides. No torch, no member functions, so that every
+// translation unit, whatever instruction set it is compiled for, agrees on it and none of them
+// emits shared code. Symbols are those of docs/math.md.
+#pragma once
+
+#include <cstdint>
+
+namespace mvae_fast {
+
+enum class Nonlinearity : int { softplus, tanh, relu, elu, swish, square, identity };
+
+// A table's `*_stride` is the distance between the rows of two steps: 0 when one row serves them
+// all.
+template <class T>
+struct Problem {
+  int64_t B, S, L, K;     // rows, Euler steps, affine layers, trace probes (0: none)
+  const int64_t* widths;  // m_0 .. m_L, with m_0 = m_L = D
+  Nonlinearity nonlinearity;
+  bool residual;    // f = a_L - z instead of a_L
+  const T* z;       // (B, D)
+  const T* h;       // (S)
+  const T* weight;  // W_l row-major (m_l, m_{l-1}), one after the other
+  const T* gate;    // G_l one after the other; null: no gates
+  const T* bias;    // C_l one after the other
+  const T* trace;   // exact-trace table for L <= 3; null: none
+  const T* probes;  // (K, B, D); null: none
+  int64_t weight_stride, gate_stride, bias_stride, trace_stride;
+  int64_t probe_stride, probe_row_stride;  // row stride 0: the same probe for every row
+  const int64_t* outputs;  // ascending step counts whose state is wanted, the last one S
+  int64_t n_outputs;
+};
+
+template <class T>
+struct ForwardOutputs {
+  T* z;       // (n_outputs, B, D)
+  T* logp;    // (n_outputs, B), the change of log-density
+  T* states;  // (S - 1, B, D): z_1 .. z_{S-1}; null: not wanted
+};
+
+template <class T>
+struct BackwardInputs {
+  const T* grad_z;     // (n_outputs, B, D)
+  const T* grad_logp;  // (n_outputs, B)
+  const T* states;     // (S - 1, B, D)
+};
+
+// Gradients have their tables' layout; every pointer but z and h is null when not wanted.
+template <class T>
+struct BackwardOutputs {
+  T *z, *h, *weight, *gate, *bias, *trace;
+};
+
+// How the kernels run `body(context, worker)` for worker = 0 .. n-1, possibly at once.
+struct Threads {
+  int64_t n;
+  void (*run)(int64_t n, void (*body)(void* context, int64_t worker), void* context);
+};
+
+// The kernels of one instruction set. `workspace` says how many bytes (64-byte aligned) forward or
+// backward wants.
+template <class T>
+struct Kernels {
+  int64_t (*forward_workspace)(const Problem<T>&, int64_t workers);
+  void (*forward)(const Problem<T>&, const ForwardOutputs<T>&, const Threads&, void* workspace);
+  int64_t (*backward_workspace)(const Problem<T>&, const BackwardOutputs<T>&, int64_t workers);
+  void (*backward)(const Problem<T>&, const BackwardInputs<T>&, const BackwardOutputs<T>&,
+                   const Threads&, void* workspace);
+};
+
+}  // namespace mvae_fast
