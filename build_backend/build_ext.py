@@ -26,7 +26,7 @@ class build_ext(setuptools_build_ext.build_ext):
         except BuildError as error:
             library.unlink(missing_ok=True)
             reason.write_text(f"{error}\n", encoding="utf-8")
-            self.warn(f"mvae_fast is built without its C++ engine. {error}")
+            self.warn(f"mvae_fast is built without its C++ engine: {error}")
         else:
             reason.unlink(missing_ok=True)
 

@@ -80,19 +80,19 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         BuildError: with the reason, ending in the compiler's last lines where it ran.
     """
     if skip_requested():
-        raise BuildError(f"{SKIP} was set when mvae_fast was installed; install again without it.")
+        raise BuildError(f"{SKIP} was set, and must not be")
     if sys.platform == "win32":
-        raise BuildError("The C++ engine is built on Linux and macOS only.")
+        raise BuildError("it is for Linux and macOS only")
     if torch is None:
         raise BuildError(
-            "No torch was found to build against: install torch first, then mvae_fast again "
-            f"(or name a site-packages directory in {OVERRIDE})."
+            "no torch >= 2.10 was found to build against; one elsewhere can be named: "
+            f"{OVERRIDE}=<its site-packages directory>"
         )
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("No C++ compiler was found: install g++ or clang++, then mvae_fast again.")
+        raise BuildError("no C++ compiler was found: neither $CXX, c++, g++ nor clang++")
     if not (ROOT / "csrc" / "ops.cpp").is_file():
-        raise BuildError("The C++ sources are missing: install from a complete source tree.")
+        raise BuildError("csrc/ops.cpp is missing from the source tree")
     objects.mkdir(parents=True, exist_ok=True)
     library.parent.mkdir(parents=True, exist_ok=True)
     _run(plan(library, torch, objects, compiler), objects)
@@ -166,9 +166,12 @@ def ninja_file(steps: list[Step]) -> str:
 
 
 def _call(command: list[str]) -> None:
-    process = subprocess.run(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
-    )
+    try:
+        process = subprocess.run(
+            command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+    except OSError as error:
+        raise BuildError(f"{command[0]} does not run: {error.strerror}") from error
     if process.returncode != 0:
         tail = process.stdout.splitlines()[-ERROR_LINES:]
-        raise BuildError("\n".join(["Compiling failed; the last lines were:", *tail]))
+        raise BuildError("\n".join(["compiling failed, and the last lines were", *tail]))

@@ -1,0 +1,66 @@
+"""What `mvae-fast info` prints, and what a bug report needs: versions, hardware, engines."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+import textwrap
+
+import torch
+
+from mvae_fast import __version__, engines
+
+__all__ = ["environment_report"]
+
+
+def environment_report() -> str:
+    """Versions, hardware and engines, with the reason and the remedy for each missing engine.
+
+    Returns:
+        Several lines of text, one fact a line.
+
+    Example:
+        >>> print(environment_report())  # doctest: +ELLIPSIS
+        mvae_fast    0.1.0
+        python       3...
+        engines
+          ...
+          reference  available
+    """
+    facts = {
+        "mvae_fast": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        **{name: _version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
+        "compiler": _compiler(),
+        "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+    }
+    lines = [f"{name:<12} {value}" for name, value in facts.items()]
+    lines.append("engines")
+    for name in engines.ENGINES:
+        missing = engines.why_missing(name)
+        lines.append(f"  {name:<10} {'available' if missing is None else 'missing'}")
+        if missing is not None:
+            lines.append(textwrap.indent(missing, " " * 13))
+    return "\n".join(lines)
+
+
+def _version(distribution: str) -> str:
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def _compiler() -> str:
+    """The first line that the compiler which an installation would use says of itself."""
+    named = shlex.split(os.environ.get("CXX", ""))[:1] or ["c++", "g++", "clang++"]
+    path = next(filter(None, map(shutil.which, named)), None)
+    if path is None:
+        return "none found"
+    answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
+    return (answer.stdout.splitlines() or [path])[0]

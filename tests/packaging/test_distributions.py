@@ -1,0 +1,85 @@
+"""What the sdist and the wheel hold and say."""
+
+from __future__ import annotations
+
+import email
+import tarfile
+import zipfile
+
+import pytest
+
+import mvae_fast
+from build_backend.compile import find_compiler
+from build_backend.target_torch import find_torch, runtime_requirement
+
+PIP_WHEEL = ("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", "wheels")
+SDIST = "from build_backend.backend import build_sdist; build_sdist('dist')"
+
+
+def build_wheel(python, tree, **environ):
+    python(*PIP_WHEEL, ".", cwd=tree, **environ)
+    (wheel,) = (tree / "wheels").iterdir()
+    return wheel
+
+
+def test_wheel_of_the_sdist(source_tree, python):
+    """The sdist is complete: a wheel can be built of it alone; the wheel holds the package only."""
+    python("-c", SDIST, cwd=source_tree)
+    (sdist,) = (source_tree / "dist").iterdir()
+    root = f"mvae_fast-{mvae_fast.__version__}"
+    assert sdist.name == f"{root}.tar.gz"
+    with tarfile.open(sdist) as archive:
+        archive.extractall(source_tree / "unpacked", filter="data")
+    unpacked = source_tree / "unpacked" / root
+    for folder in ("build_backend", "csrc", "kernels", "mvae_fast", "tests"):
+        files = [path for path in (source_tree / folder).rglob("*") if path.is_file()]
+        names = [path.relative_to(source_tree) for path in files if path.suffix != ".pyc"]
+        assert names
+        assert not [name for name in names if not (unpacked / name).is_file()]
+    assert (unpacked / "constraints.txt").exists()
+
+    wheel = build_wheel(python, unpacked, MVAE_FAST_SKIP_EXT="1")
+    assert wheel.name.startswith(f"{root}-cp310-abi3-")
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        reason = archive.read("mvae_fast/_build_error.txt").decode()
+        metadata = email.message_from_bytes(archive.read(f"{root}.dist-info/METADATA"))
+        scripts = archive.read(f"{root}.dist-info/entry_points.txt").decode()
+    assert "MVAE_FAST_SKIP_EXT" in reason
+    assert {name.split("/")[0] for name in names} == {"mvae_fast", f"{root}.dist-info"}
+    assert {"mvae_fast/py.typed", "mvae_fast/kernels/__init__.py"} <= names
+    sources = (source_tree / "mvae_fast").rglob("*")
+    shipped = [path for path in sources if path.suffix in (".py", ".yaml", ".typed")]
+    assert {path.relative_to(source_tree).as_posix() for path in shipped} <= names
+    assert not [name for name in names if name.endswith((".cpp", ".h", ".so", ".pyc"))]
+
+    assert metadata["Version"] == mvae_fast.__version__
+    required = [r for r in metadata.get_all("Requires-Dist") if "extra ==" not in r]
+    names_required = {runtime_requirement(find_torch()), "torchdiffeq>=0.2.4", "numpy"}
+    assert set(required) == names_required
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "test", "bench", "dev"}
+    assert "mvae-fast = mvae_fast.cli:main" in scripts
+
+
+@pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
+def test_wheel_with_the_extension(dummy_tree, python):
+    """One binary for all Pythons; a module deleted since the last build is not shipped."""
+    gone = dummy_tree / "mvae_fast" / "gone.py"
+    gone.touch()
+    first = build_wheel(python, dummy_tree)
+    gone.unlink()
+    first.unlink()
+    with zipfile.ZipFile(build_wheel(python, dummy_tree)) as archive:
+        names = archive.namelist()
+    assert "mvae_fast/_C.abi3.so" in names
+    assert "mvae_fast/_build_error.txt" not in names
+    assert "mvae_fast/gone.py" not in names
+
+
+def test_a_compiler_on_this_machine_means_a_compiled_engine():
+    """The install goes on without the extension, so a broken build must be caught here."""
+    if find_compiler() is None:
+        pytest.skip("no C++ compiler")
+    from mvae_fast import engines
+
+    assert engines.why_missing("cpp") is None

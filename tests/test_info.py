@@ -1,0 +1,36 @@
+"""`environment_report`: complete, and honest about missing engines."""
+
+from __future__ import annotations
+
+import platform
+
+import numpy
+import torch
+
+import mvae_fast
+from mvae_fast import engines, info
+
+
+def test_versions_and_engines_are_listed():
+    report = info.environment_report()
+    for version in (mvae_fast.__version__, torch.__version__, numpy.__version__):
+        assert version in report
+    assert platform.python_version() in report
+    assert all(name in report for name in engines.ENGINES)
+
+
+def test_a_missing_engine_tells_why_and_what_to_do(monkeypatch):
+    reason = "no compiler\nsecond line; remedy: install one"
+    monkeypatch.setattr(engines, "why_missing", lambda name: reason if name == "cpp" else None)
+    lines = info.environment_report().splitlines()
+    (at,) = [i for i, line in enumerate(lines) if line.split()[:1] == ["cpp"]]
+    assert lines[at].endswith("missing")
+    assert [line.strip() for line in lines[at + 1 : at + 3]] == reason.splitlines()
+
+
+def test_missing_packages_and_compiler_are_reported_not_raised(monkeypatch):
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    monkeypatch.setattr(info, "_version", lambda name, ask=info._version: ask(f"no-such-{name}"))
+    report = info.environment_report()
+    assert report.count("not installed") == 4
+    assert "none found" in report
