@@ -1,5 +1,9 @@
 """Fast continuous normalizing flows and multimodal VAEs for PyTorch."""
 
-__all__ = ["__version__"]
+from mvae_fast.cnf import FastCNF
+from mvae_fast.odefunc import ODEfunc
+from mvae_fast.odenet import ODEnet
+
+__all__ = ["FastCNF", "ODEfunc", "ODEnet", "__version__"]
 
 __version__ = "0.1.0"

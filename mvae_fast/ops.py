@@ -57,8 +57,8 @@ def _integrate_backward_op(*args: Any) -> tuple[Tensor, ...]:
     return torch.ops.mvae_fast.integrate_backward.default(*args)
 
 
-# The autograd rules below serve twice: as autograd.Function in eager mode, where torch.func needs
-# one, and registered on the ops, which is what torch.compile can trace.
+# The autograd rules below serve twice: registered on the ops, which is what torch.compile can trace
+# and what costs least in eager mode, and as autograd.Function, which torch.func needs.
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -143,8 +143,8 @@ class _IntegrateBackward(torch.autograd.Function):
 
 
 class _Integrate(torch.autograd.Function):
-    """`mvae_fast::integrate` in eager mode. Without a jvp, forward-mode AD raises, as it must: a
-    bare op would give zero tangents silently."""
+    """`mvae_fast::integrate` for torch.func and forward-mode AD. Having no jvp it raises for the
+    latter, as it must: a bare op would give zero tangents silently."""
 
     @staticmethod
     def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
@@ -222,6 +222,13 @@ if _LOAD_ERROR is None:
     _register()
 
 
+def _transformed() -> bool:
+    """Whether torch.func or forward-mode AD may be looking at the tensors."""
+    return (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
 def integrate(
     z: Tensor,
     h: Tensor,
@@ -241,7 +248,8 @@ def integrate(
         None if trace is None else trace.contiguous(),
     )
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    run = _integrate_op if torch.compiler.is_compiling() else _Integrate.apply
+    plain = torch.compiler.is_compiling() or not _transformed()
+    run = _integrate_op if plain else _Integrate.apply
     z_out, logp_out, _ = run(
         *tensors,
         probes,

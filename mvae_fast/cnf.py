@@ -1,0 +1,423 @@
+"""The continuous normalizing flow: FFJORD's ``CNF``, integrated by the fast engines."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvae_fast import engines, grid
+from mvae_fast.dynamics import TRACES
+from mvae_fast.integrate import integrate
+from mvae_fast.noise import as_probes, draw_probes, scaled
+from mvae_fast.odefunc import ODEfunc
+from mvae_fast.odenet import ODEnet
+from mvae_fast.regularization import (
+    RegularizationFn,
+    RegularizedODEfunc,
+    resolve_regularization_fns,
+)
+from mvae_fast.solvers import SolverConfig, check_solver, solve
+from mvae_fast.tables import build_tables, has_tables
+from mvae_fast.trace import exact_probes, trace_table
+
+__all__ = ["FastCNF"]
+
+
+class FastCNF(nn.Module):
+    r"""A continuous normalizing flow over a fixed time interval.
+
+    .. math:: \frac{dz}{dt} = f(t, z), \qquad
+              \log p_T(z_T) = \log p_0(z_0) - \int_0^T \operatorname{Tr}
+              \frac{\partial f}{\partial z}\, dt
+
+    A drop-in for FFJORD's ``CNF``: same constructor, ``forward``, signs and state_dict keys. With
+    ``solver="euler"`` and an `ODEnet` all steps run in one call of an engine, and gradients are
+    the exact ones of the discrete steps, including that of the end time ``T``; every other solver,
+    and any other velocity, goes through torchdiffeq. See ``docs/ffjord.md`` for what differs.
+
+    Args:
+        odefunc: The dynamics.
+        T: End time, > 0.
+        train_T: Learn ``T``.
+        regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
+            path in training; None for none.
+        solver: ``"euler"`` or any solver of torchdiffeq. Like ``atol``, ``rtol`` and the mapping
+            ``solver_options`` an attribute that may be set from outside; ``test_solver``,
+            ``test_atol`` and ``test_rtol`` replace them in eval mode where they are set.
+        atol: Absolute tolerance of adaptive solvers.
+        rtol: Relative tolerance of adaptive solvers.
+        n_steps: Equal steps of a fixed-step solver in each interval between integration times,
+            unless ``solver_options["step_size"]`` is set.
+        trace: ``"exact"`` (no noise; in closed form up to two hidden layers, D sweeps beyond),
+            ``"hutchinson"``, or None to follow ``odefunc.divergence_fn``.
+        n_probes: Probes that Hutchinson's estimator averages.
+        engine: ``"auto"``, or one of `mvae_fast.engines.ENGINES`, which is then used or refused.
+        adjoint: Gradients by torchdiffeq's continuous adjoint, as FFJORD does: O(1) memory, but
+            with fixed steps not the gradient of the loss.
+
+    Raises:
+        ValueError: If an argument does not fit.
+
+    References:
+        FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
+        (Grathwohl et al., 2019), https://arxiv.org/abs/1810.01367
+
+    Example:
+        >>> import torch
+        >>> from mvae_fast import FastCNF, ODEfunc, ODEnet
+        >>> net = ODEnet((16,), (2,), layer_type="squash")
+        >>> flow = FastCNF(ODEfunc(net, divergence_fn="brute_force"), T=0.5)
+        >>> z_0, logp_0 = torch.zeros(4, 2), torch.zeros(4, 1)
+        >>> z_T, logp_T = flow(z_0, logp_0)
+        >>> z_T.shape, logp_T.shape
+        (torch.Size([4, 2]), torch.Size([4, 1]))
+    """
+
+    sqrt_end_time: Tensor
+    odefunc: ODEfunc | RegularizedODEfunc
+
+    def __init__(
+        self,
+        odefunc: ODEfunc,
+        T: float = 1.0,
+        train_T: bool = False,
+        regularization_fns: Sequence[RegularizationFn | str] | None = None,
+        solver: str = "euler",
+        atol: float = 1e-5,
+        rtol: float = 1e-5,
+        *,
+        n_steps: int = 20,
+        trace: str | None = None,
+        n_probes: int = 1,
+        engine: str = "auto",
+        adjoint: bool = False,
+    ) -> None:
+        super().__init__()
+        if not T > 0:
+            raise ValueError(f"T: got {T}, expected > 0")
+        check_solver(solver)
+        engines.check_name(engine)
+        sqrt_end_time = torch.tensor(float(T)).sqrt()
+        if train_T:
+            self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
+        else:
+            self.register_buffer("sqrt_end_time", sqrt_end_time)
+        self.regularization_fns: tuple[RegularizationFn, ...] = ()
+        self.odefunc = odefunc
+        # FFJORD wraps for an empty tuple too, which decides the state_dict keys.
+        if regularization_fns is not None:
+            self.regularization_fns = resolve_regularization_fns(regularization_fns)
+            self.odefunc = RegularizedODEfunc(odefunc, self.regularization_fns)
+        self.nreg = len(self.regularization_fns)
+        self.regularization_states: tuple[Tensor, ...] | None = None
+        self.solver = solver
+        self.atol = atol
+        self.rtol = rtol
+        self._test: dict[str, Any] = {}
+        self.solver_options: dict[str, Any] = {}
+        self.n_steps = n_steps
+        self.trace = trace
+        self.n_probes = n_probes
+        self.engine = engine
+        self.adjoint = adjoint
+        self._check_settings()
+        self.register_load_state_dict_pre_hook(_accept_both_key_forms)
+
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor | None = None,
+        integration_times: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Move states along the flow.
+
+        Args:
+            z: (B, D), the states at the first time; under autocast taken to the dtype of the flow.
+            logpz: (B, 1) or (B,), their log-density; None skips the trace.
+            integration_times: (len,), monotone; default ``[0, T]``.
+            reverse: Flip the times: from ``T`` back to 0.
+            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise.
+            generator: Source of the drawn noise.
+
+        Returns:
+            The states at the last time, shaped like ``z``; with ``logpz`` also their log-density,
+            shaped like ``logpz``. With more than two integration times both have a leading axis
+            ``len``.
+
+        Raises:
+            ValueError: If a shape, dtype or setting does not fit.
+            RuntimeError: If the named engine is missing.
+        """
+        device = z.device.type
+        if not torch.is_autocast_enabled(device):
+            return self._forward(z, logpz, integration_times, reverse, probes, generator)
+        # Euler adds increments of relative size 1/S: half precision would lose them.
+        dtype = self.sqrt_end_time.dtype
+        logpz = None if logpz is None else logpz.to(dtype)
+        probes = None if probes is None else probes.to(dtype)
+        with torch.autocast(device, enabled=False):
+            return self._forward(z.to(dtype), logpz, integration_times, reverse, probes, generator)
+
+    def _forward(
+        self,
+        z: Tensor,
+        logpz: Tensor | None,
+        times: Tensor | None,
+        reverse: bool,
+        probes: Tensor | None,
+        generator: torch.Generator | None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        self._check_settings()
+        self._check_input(z, logpz)
+        if times is not None:
+            times = _check_times(times, z)
+            times = times.flip(0) if reverse else times
+        penalised = self.training and self.nreg > 0
+        trace = self._trace(z, probes) if logpz is not None or penalised else None
+        if probes is not None and trace != "hutchinson":
+            raise ValueError(
+                f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
+            )
+        if trace == "hutchinson":
+            if probes is None:
+                odefunc = self._base
+                probes = draw_probes(
+                    z, self.n_probes, rademacher=odefunc.rademacher, generator=generator
+                )
+            probes = scaled(as_probes(probes, z))
+
+        if self._fused(z, penalised):
+            z_path, change = self._euler(z, times, reverse, trace, probes)
+        else:
+            z_path, change = self._torchdiffeq(z, times, reverse, trace, probes, penalised)
+
+        single = times is None or times.shape[0] == 2
+        z_t = z_path[-1] if single else torch.cat((z.unsqueeze(0), z_path))
+        if logpz is None:
+            return z_t
+        assert change is not None
+        logp_t = logpz + change.view(-1, *logpz.shape)
+        return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
+
+    def _euler(
+        self,
+        z: Tensor,
+        times: Tensor | None,
+        reverse: bool,
+        trace: str | None,
+        probes: Tensor | None,
+    ) -> tuple[Tensor, Tensor | None]:
+        """All steps in one call of an engine: states and log-density changes after the start."""
+        odefunc = self._base
+        step_size = self.solver_options.get("step_size")
+        if step_size is not None:
+            times = self._default_times(reverse) if times is None else times
+            steps = grid.stepped(times, step_size)
+        elif times is None:
+            steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
+        else:
+            steps = grid.subdivided(times, self.n_steps)
+        odefunc._num_evals.fill_(steps.h.shape[0])
+
+        outputs = steps.outputs
+        if times is not None and times.shape[0] == 2:
+            outputs = outputs[-1:]
+        assert isinstance(odefunc.diffeq, ODEnet)
+        tables = build_tables(odefunc.diffeq, steps.t, odefunc.residual)
+        table = None
+        if trace == "exact":
+            table = trace_table(tables)
+            probes = exact_probes(z) if table is None else None
+        z_path, change = integrate(
+            z, steps.h, tables, trace=table, probes=probes, outputs=outputs, engine=self.engine
+        )
+        if odefunc.residual and trace is not None:
+            # The trace of the engines is that of f, not of f - z.
+            elapsed = steps.h.cumsum(0)[[s - 1 for s in outputs]]
+            change = change + z.shape[1] * elapsed.unsqueeze(1)
+        if step_size is not None and times is not None and times.shape[0] > 2:
+            z_path = grid.between(steps, times, torch.cat((z.unsqueeze(0), z_path)))[1:]
+            start = torch.zeros_like(change[:1])
+            change = grid.between(steps, times, torch.cat((start, change)))[1:]
+        return z_path, change
+
+    def _torchdiffeq(
+        self,
+        z: Tensor,
+        times: Tensor | None,
+        reverse: bool,
+        trace: str | None,
+        probes: Tensor | None,
+        penalised: bool,
+    ) -> tuple[Tensor, Tensor | None]:
+        """As `_euler`, step by step through torchdiffeq."""
+        if self.engine not in ("auto", "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} integrates an ODEnet with solver='euler', without "
+                "regularization_fns and adjoint; remedy: engine='auto'"
+            )
+        if self.training:
+            solver, atol, rtol = self.solver, self.atol, self.rtol
+        else:
+            solver, atol, rtol = self.test_solver, self.test_atol, self.test_rtol
+        solution = solve(
+            self._base,
+            z,
+            self._default_times(reverse) if times is None else times,
+            SolverConfig(solver, self.n_steps, atol, rtol, self.solver_options, self.adjoint),
+            trace=trace,
+            probes=probes,
+            regularization_fns=self.regularization_fns if penalised else (),
+        )
+        if penalised:
+            ends_only = times is None or times.shape[0] == 2
+            self.regularization_states = tuple(
+                penalty[-1] if ends_only else penalty for penalty in solution.penalties
+            )
+        return solution.z[1:], None if solution.logp is None else solution.logp[1:]
+
+    @property
+    def _base(self) -> ODEfunc:
+        """The ODE function itself, out of the wrapper of the regularisers."""
+        odefunc = self.odefunc
+        return odefunc.odefunc if isinstance(odefunc, RegularizedODEfunc) else odefunc
+
+    def _default_times(self, reverse: bool) -> Tensor:
+        end = self.sqrt_end_time.square()
+        start = torch.zeros_like(end)
+        return torch.stack((end, start) if reverse else (start, end))
+
+    def _fused(self, z: Tensor, penalised: bool) -> bool:
+        """Whether one call of an engine does the solve."""
+        solver = self.solver if self.training else self.test_solver
+        return (
+            solver == "euler"
+            and z.ndim == 2
+            and not self.adjoint
+            and not penalised
+            and self.solver_options.keys() <= {"step_size"}
+            and has_tables(self._base.diffeq)
+        )
+
+    def _trace(self, z: Tensor, probes: Tensor | None) -> str:
+        if self.trace is not None:
+            return self.trace
+        return "hutchinson" if probes is not None else self._base.trace_for(z)
+
+    def _check_settings(self) -> None:
+        # Attributes may be set from outside at any time, hence on every call.
+        if self.n_steps < 1 or int(self.n_steps) != self.n_steps:
+            raise ValueError(f"n_steps: got {self.n_steps}, expected an integer >= 1")
+        if self.n_probes < 1 or int(self.n_probes) != self.n_probes:
+            raise ValueError(f"n_probes: got {self.n_probes}, expected an integer >= 1")
+        if self.trace is not None and self.trace not in TRACES:
+            raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
+        if self.training:
+            check_solver(self.solver)
+        else:
+            check_solver(self.test_solver, "test_solver")
+
+    def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
+        if z.ndim < 2:
+            raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, D)")
+        if z.dtype != self.sqrt_end_time.dtype or z.device != self.sqrt_end_time.device:
+            raise ValueError(
+                f"z: got {z.dtype} on {z.device}, but the flow is {self.sqrt_end_time.dtype} on "
+                f"{self.sqrt_end_time.device}; remedy: flow.to(z) or z.to(flow.sqrt_end_time)"
+            )
+        if logpz is not None:
+            batch = z.shape[0]
+            if logpz.shape != (batch, 1) and logpz.shape != (batch,):
+                raise ValueError(
+                    f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
+                )
+            if logpz.dtype != z.dtype or logpz.device != z.device:
+                raise ValueError(
+                    f"logpz: got {logpz.dtype} on {logpz.device}, expected those of z, {z.dtype} "
+                    f"on {z.device}"
+                )
+
+    @property
+    def test_solver(self) -> str:
+        """Solver in eval mode: ``solver`` unless it is set."""
+        return self._test.get("solver", self.solver)
+
+    @test_solver.setter
+    def test_solver(self, name: str) -> None:
+        self._test["solver"] = name
+
+    @property
+    def test_atol(self) -> float:
+        """Absolute tolerance in eval mode: ``atol`` unless it is set."""
+        return self._test.get("atol", self.atol)
+
+    @test_atol.setter
+    def test_atol(self, atol: float) -> None:
+        self._test["atol"] = atol
+
+    @property
+    def test_rtol(self) -> float:
+        """Relative tolerance in eval mode: ``rtol`` unless it is set."""
+        return self._test.get("rtol", self.rtol)
+
+    @test_rtol.setter
+    def test_rtol(self, rtol: float) -> None:
+        self._test["rtol"] = rtol
+
+    def get_regularization_states(self) -> tuple[Tensor, ...] | None:
+        """The integrals of the regularisers over the last solve in training; cleared by reading."""
+        states = self.regularization_states
+        self.regularization_states = None
+        return states
+
+    def num_evals(self) -> float:
+        """Evaluations of the velocity in the last solve."""
+        return self._base.num_evals()
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The integrals hold a graph, which neither deepcopy nor pickle can take.
+        return {**self.__dict__, "regularization_states": None}
+
+    def extra_repr(self) -> str:
+        engine = self.engine
+        if engine == "auto":
+            end = self.sqrt_end_time
+            engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
+        trace = self.trace or f"as divergence_fn={self._base.divergence_fn}"
+        return (
+            f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
+            f"n_probes={self.n_probes}"
+        )
+
+
+def _check_times(times: Tensor, z: Tensor) -> Tensor:
+    times = torch.as_tensor(times, dtype=z.dtype, device=z.device)
+    if times.ndim != 1 or times.shape[0] < 2:
+        raise ValueError(
+            f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
+        )
+    return times
+
+
+def _accept_both_key_forms(
+    module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *args: Any
+) -> None:
+    """Load checkpoints written with and without regularisers.
+
+    FFJORD's keys are ``odefunc.odefunc.*`` with them and ``odefunc.*`` without.
+    """
+    assert isinstance(module, FastCNF) and isinstance(state_dict, dict)
+    outer, inner = f"{prefix}odefunc.", f"{prefix}odefunc.odefunc."
+    wrapped = isinstance(module.odefunc, RegularizedODEfunc)
+    for key in [key for key in state_dict if key.startswith(outer)]:
+        if wrapped and not key.startswith(inner):
+            state_dict[inner + key.removeprefix(outer)] = state_dict.pop(key)
+        elif not wrapped and key.startswith(inner):
+            state_dict[outer + key.removeprefix(inner)] = state_dict.pop(key)

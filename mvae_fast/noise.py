@@ -1,0 +1,63 @@
+r"""Probes of Hutchinson's trace estimator, ``Tr J = E[eps . J eps]`` for ``Cov(eps) = I``."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+__all__ = ["as_probes", "draw_probes"]
+
+
+def draw_probes(
+    z: Tensor,
+    n_probes: int = 1,
+    *,
+    rademacher: bool = False,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Noise for one solve, in the dtype and on the device of ``z``.
+
+    Args:
+        z: (B, ...), the state.
+        n_probes: K, the number of probes whose estimates are averaged.
+        rademacher: Signs instead of Gaussian noise.
+        generator: Source of randomness on the device of ``z``; default PyTorch's own.
+
+    Returns:
+        (K, B, ...), unscaled.
+    """
+    shape = (n_probes, *z.shape)
+    if not rademacher:
+        return torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)
+    signs = torch.randint(0, 2, shape, generator=generator, device=z.device)
+    return signs.to(z.dtype) * 2 - 1
+
+
+def as_probes(noise: Tensor, z: Tensor) -> Tensor:
+    """Check the caller's noise and give it the leading axis of probes.
+
+    Args:
+        noise: (B, ...) like ``z``, or (K, B, ...).
+        z: The state.
+
+    Returns:
+        (K, B, ...).
+
+    Raises:
+        ValueError: If shape, dtype or device differ from those of ``z``.
+    """
+    shape = tuple(noise.shape)
+    if shape[-z.ndim :] != z.shape or noise.ndim not in (z.ndim, z.ndim + 1) or 0 in shape[:1]:
+        expected = ", ".join(map(str, z.shape))
+        raise ValueError(f"probes: got shape {shape}, expected ({expected}) or (K, {expected})")
+    if noise.dtype != z.dtype or noise.device != z.device:
+        raise ValueError(
+            f"probes: got {noise.dtype} on {noise.device}, expected those of z, {z.dtype} on "
+            f"{z.device}"
+        )
+    return noise if noise.ndim > z.ndim else noise.unsqueeze(0)
+
+
+def scaled(probes: Tensor) -> Tensor:
+    """Fold the mean over K probes into the probes: their sum of estimates becomes the average."""
+    return probes if probes.shape[0] == 1 else probes * probes.shape[0] ** -0.5

@@ -1,0 +1,189 @@
+r"""FFJORD's regularisers: scalars of the velocity that are integrated along the path in training.
+
+With ``rms(v)`` the mean over the batch of ``|v_b|_2 / sqrt(elements)`` and ``J`` the Jacobian:
+
+================= =======================================================
+name              integrand
+================= =======================================================
+``l1int``         mean of ``|f|``
+``l2int``         rms of ``f``
+``dl2int``        rms of ``J^T f``
+``JFrobint``      rms of ``J``
+``JdiagFrobint``  rms of the diagonal of ``J``
+``JoffdiagFrobint`` mean square of the off-diagonal elements of ``J``
+================= =======================================================
+
+In FFJORD the last two take the first column of ``J`` for its diagonal; here they take the diagonal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from types import SimpleNamespace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvae_fast.odefunc import ODEfunc
+
+__all__ = [
+    "REGULARIZATION_FNS",
+    "RegularizationFn",
+    "RegularizedODEfunc",
+    "evaluate",
+    "resolve_regularization_fns",
+]
+
+#: ``fn(x, logp, dx, dlogp, context) -> scalar``; ``context`` is shared by the functions of one
+#: evaluation, for what is costly to compute twice.
+RegularizationFn = Callable[[Tensor, Tensor, Tensor, Tensor, Any], Tensor]
+
+
+def _rms(v: Tensor) -> Tensor:
+    v = v.flatten(1)
+    return (torch.linalg.vector_norm(v, dim=1) / v.shape[1] ** 0.5).mean()
+
+
+def _jacobian(x: Tensor, dx: Tensor, context: Any) -> Tensor:
+    """(B, N, N), by N vector-Jacobian products, once per evaluation."""
+    if not hasattr(context, "jacobian"):
+        velocity = dx.flatten(1)
+        rows = [
+            torch.autograd.grad(column.sum(), x, create_graph=True, materialize_grads=True)[0]
+            for column in velocity.unbind(1)
+        ]
+        context.jacobian = torch.stack([row.flatten(1) for row in rows], dim=1)
+    return context.jacobian
+
+
+def _diagonal(jacobian: Tensor) -> Tensor:
+    return jacobian.diagonal(dim1=1, dim2=2)
+
+
+def l1_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Mean absolute velocity."""
+    return dx.abs().mean()
+
+
+def l2_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Root mean square of the velocity."""
+    return _rms(dx)
+
+
+def directional_l2_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Root mean square of ``J^T f``."""
+    (product,) = torch.autograd.grad(dx, x, dx, create_graph=True, materialize_grads=True)
+    return _rms(product)
+
+
+def jacobian_frobenius_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Root mean square of the Jacobian."""
+    return _rms(_jacobian(x, dx, context))
+
+
+def jacobian_diag_frobenius_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Root mean square of the diagonal of the Jacobian."""
+    return _rms(_diagonal(_jacobian(x, dx, context)))
+
+
+def jacobian_offdiag_frobenius_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Mean square of the off-diagonal elements of the Jacobian."""
+    jacobian = _jacobian(x, dx, context)
+    n = jacobian.shape[1]
+    off_diagonal = jacobian - torch.diag_embed(_diagonal(jacobian))
+    # A state of one dimension has no off-diagonal element: its mean is 0, not 0/0.
+    return off_diagonal.square().flatten(1).sum(1).mean() / max(1, n * (n - 1))
+
+
+#: By the names of FFJORD's command-line flags.
+REGULARIZATION_FNS: dict[str, RegularizationFn] = {
+    "l1int": l1_regularization_fn,
+    "l2int": l2_regularization_fn,
+    "dl2int": directional_l2_regularization_fn,
+    "JFrobint": jacobian_frobenius_regularization_fn,
+    "JdiagFrobint": jacobian_diag_frobenius_regularization_fn,
+    "JoffdiagFrobint": jacobian_offdiag_frobenius_regularization_fn,
+}
+
+
+def resolve_regularization_fns(
+    fns: Sequence[RegularizationFn | str],
+) -> tuple[RegularizationFn, ...]:
+    """Look names up in `REGULARIZATION_FNS`, keep callables.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    if isinstance(fns, str):
+        fns = (fns,)
+    for fn in fns:
+        if not callable(fn) and fn not in REGULARIZATION_FNS:
+            raise ValueError(
+                f"regularization_fns: got {fn!r}, expected a callable or one of "
+                f"{', '.join(map(repr, REGULARIZATION_FNS))}"
+            )
+    return tuple(fn if callable(fn) else REGULARIZATION_FNS[fn] for fn in fns)
+
+
+def evaluate(
+    fns: Sequence[RegularizationFn], x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor
+) -> tuple[Tensor, ...]:
+    """The integrands at one state, sharing what they compute.
+
+    Args:
+        fns: The regularisers.
+        x: (B, ...), requires grad.
+        logp: (B, 1).
+        dx: Like ``x``, connected to it.
+        dlogp: (B, 1).
+    """
+    context = SimpleNamespace()
+    return tuple(fn(x, logp, dx, dlogp, context) for fn in fns)
+
+
+class RegularizedODEfunc(nn.Module):
+    """An ODE function together with its regularisers.
+
+    Its state_dict keys, ``odefunc.*``, are those of FFJORD's wrapper, which FFJORD puts around the
+    ODE function whenever ``regularization_fns`` is not None.
+
+    Args:
+        odefunc: Called as ``odefunc(t, (x, logp))``.
+        regularization_fns: The regularisers.
+    """
+
+    def __init__(self, odefunc: ODEfunc, regularization_fns: Sequence[RegularizationFn]) -> None:
+        super().__init__()
+        self.odefunc = odefunc
+        self.regularization_fns = tuple(regularization_fns)
+
+    def before_odeint(self, *args: Any, **kwargs: Any) -> None:
+        """As of the wrapped ODE function."""
+        self.odefunc.before_odeint(*args, **kwargs)
+
+    def num_evals(self) -> float:
+        """As of the wrapped ODE function."""
+        return self.odefunc.num_evals()
+
+    def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Derivatives of ``(x, logp)`` and, if there are more states, of the regularisers."""
+        x, logp, *totals = states
+        if not totals:
+            return self.odefunc(t, (x, logp))
+        with torch.enable_grad():
+            x = x if x.requires_grad else x.detach().requires_grad_()
+            dx, dlogp = self.odefunc(t, (x, logp))
+            return dx, dlogp, *evaluate(self.regularization_fns, x, logp, dx, dlogp)

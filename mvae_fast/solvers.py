@@ -1,0 +1,199 @@
+"""The solvers of torchdiffeq: every velocity that is not an `ODEnet` under Euler's method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torchdiffeq import odeint, odeint_adjoint
+
+from mvae_fast.dynamics import velocity_and_trace
+from mvae_fast.odefunc import ODEfunc
+from mvae_fast.regularization import RegularizationFn, evaluate
+
+__all__ = ["ADAPTIVE", "FIXED_GRID", "Solution", "SolverConfig", "check_solver", "solve"]
+
+#: Solvers that take the steps they are told to.
+FIXED_GRID: tuple[str, ...] = (
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+)
+#: Solvers that choose their steps by ``atol`` and ``rtol``.
+ADAPTIVE: tuple[str, ...] = (
+    "dopri5",
+    "dopri8",
+    "bosh3",
+    "fehlberg2",
+    "adaptive_heun",
+    "scipy_solver",
+)
+_REMOVED = {
+    "adams": "'explicit_adams' or 'implicit_adams' (fixed steps), or 'dopri5' (adaptive)",
+    "bdf": "'implicit_adams', or 'scipy_solver' with solver_options={'solver': 'BDF'}",
+}
+
+
+def check_solver(name: str, argument: str = "solver") -> None:
+    """Raise ValueError unless ``name`` is a solver.
+
+    Example:
+        >>> check_solver("bdf")
+        Traceback (most recent call last):
+        ValueError: solver: 'bdf' is gone from torchdiffeq; use 'implicit_adams', or ...
+    """
+    if name in _REMOVED:
+        raise ValueError(
+            f"{argument}: {name!r} is gone from torchdiffeq; use {_REMOVED[name]} instead"
+        )
+    if name not in FIXED_GRID and name not in ADAPTIVE:
+        names = ", ".join(map(repr, FIXED_GRID + ADAPTIVE))
+        raise ValueError(f"{argument}: got {name!r}, expected one of {names}")
+
+
+@dataclass(frozen=True)
+class SolverConfig:
+    """How to solve.
+
+    Args:
+        solver: A name of `FIXED_GRID` or `ADAPTIVE`.
+        n_steps: Steps between consecutive times, for fixed-grid solvers without a ``step_size``.
+        atol: Absolute tolerance of adaptive solvers.
+        rtol: Relative tolerance of adaptive solvers.
+        options: Further options of the solver.
+        adjoint: Gradients by the continuous adjoint instead of through the steps.
+    """
+
+    solver: str
+    n_steps: int
+    atol: float
+    rtol: float
+    options: Mapping[str, Any] = field(default_factory=dict)
+    adjoint: bool = False
+
+
+@dataclass(frozen=True)
+class Solution:
+    """States at the times of a solve, the start included.
+
+    Args:
+        z: (len, B, ...).
+        logp: (len, B), the log-density change, or None when no trace was wanted.
+        penalties: (len,) for each regulariser.
+    """
+
+    z: Tensor
+    logp: Tensor | None
+    penalties: tuple[Tensor, ...]
+
+
+class _Dynamics(nn.Module):
+    """What torchdiffeq integrates in one solve.
+
+    Noise and kind of trace belong to the solve, not to the ODE function: with the adjoint method
+    the backward solve must see its own noise, also when the flow was called again in between. A
+    module, because `odeint_adjoint` collects its parameters.
+    """
+
+    def __init__(
+        self,
+        odefunc: ODEfunc,
+        trace: str | None,
+        probes: Tensor | None,
+        regularization_fns: Sequence[RegularizationFn],
+    ) -> None:
+        super().__init__()
+        self.odefunc = odefunc
+        self.trace = trace
+        self.probes = probes
+        self.regularization_fns = tuple(regularization_fns)
+
+    def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        self.odefunc._num_evals += 1
+        z = states[0]
+        if not self.regularization_fns:
+            velocity, tau = self._evaluate(t, z)
+            return (velocity,) if tau is None else (velocity, -tau)
+        with torch.enable_grad():
+            z = z if z.requires_grad else z.detach().requires_grad_()
+            velocity, tau = self._evaluate(t, z)
+            assert tau is not None
+            logp = states[1].unsqueeze(1)
+            slope = -tau.unsqueeze(1)
+            penalties = evaluate(self.regularization_fns, z, logp, velocity, slope)
+        return velocity, -tau, *penalties
+
+    def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        return velocity_and_trace(
+            self.odefunc.diffeq,
+            t,
+            z,
+            residual=self.odefunc.residual,
+            trace=self.trace,
+            probes=self.probes,
+        )
+
+
+def solve(
+    odefunc: ODEfunc,
+    z: Tensor,
+    times: Tensor,
+    config: SolverConfig,
+    *,
+    trace: str | None = None,
+    probes: Tensor | None = None,
+    regularization_fns: Sequence[RegularizationFn] = (),
+) -> Solution:
+    """Solve with torchdiffeq.
+
+    Args:
+        odefunc: The ODE function; its count of evaluations is restarted.
+        z: (B, ...), the start state.
+        times: (len,), strictly monotone.
+        config: The solver.
+        trace: ``"exact"``, ``"hutchinson"``, or None for no trace.
+        probes: (K, B, ...), scaled, for ``"hutchinson"``.
+        regularization_fns: Integrated along the path; they need a trace.
+
+    Returns:
+        The states at ``times``.
+    """
+    options = dict(config.options)
+    if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
+        options["grid_constructor"] = _equal_steps(config.n_steps)
+    odefunc._num_evals.fill_(0)
+    start = [z]
+    if trace is not None:
+        start.append(z.new_zeros(z.shape[0]))
+    start += [z.new_zeros(()) for _ in regularization_fns]
+    integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if config.adjoint else odeint
+    path = integrator(
+        _Dynamics(odefunc, trace, probes, regularization_fns),
+        tuple(start),
+        times,
+        atol=config.atol,
+        rtol=config.rtol,
+        method=config.solver,
+        options=options,
+    )
+    if trace is None:
+        return Solution(path[0], None, ())
+    return Solution(path[0], path[1], tuple(path[2:]))
+
+
+def _equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:
+    def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
+        share = torch.arange(n_steps, dtype=t.dtype, device=t.device) / n_steps
+        steps = t[:-1, None] + t.diff()[:, None] * share
+        # The times themselves stay exact: torchdiffeq compares them with ==.
+        return torch.cat((steps.flatten(), t[-1:]))
+
+    return grid
