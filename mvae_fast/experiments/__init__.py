@@ -1,0 +1,1 @@
+"""Training, and the tables and figures of the paper. Needs the extra ``mvae_fast[train]``."""

@@ -1,0 +1,73 @@
+"""The LightningModule that trains an MVAE."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from torch import Tensor
+
+from mvae_fast.vae import build_mvae, evaluate, linear_annealing
+
+__all__ = ["MVAEModule"]
+
+Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+class MVAEModule(lightning.LightningModule):
+    """Trains an MVAE with Adam and an annealed KL term, and validates it by its ELBOs.
+
+    The noise of an epoch depends on the seed and the epoch only, so that a resumed run goes on as if it
+    had never stopped. Validation always uses the same noise, beta 1 and lambda 1.
+
+    Args:
+        model: description of the model, for `build_mvae`.
+        lr: Adam's learning rate.
+        annealing_epochs: epochs over which beta rises linearly to 1, mini-batch by mini-batch.
+        seed: of initialisation and noise.
+    """
+
+    def __init__(self, model: dict[str, Any], lr: float, annealing_epochs: int, seed: int) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        self.lr = lr
+        self.annealing_epochs = annealing_epochs
+        self.seed = seed
+        torch.manual_seed(seed)
+        self.model = build_mvae(model)
+
+    def on_train_epoch_start(self) -> None:
+        """Seed this epoch's noise."""
+        entropy = (self.seed, self.current_epoch, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """The objective of one mini-batch."""
+        batches = int(self.trainer.num_training_batches)
+        beta = linear_annealing(
+            self.current_epoch * batches + batch_idx, self.annealing_epochs * batches
+        )
+        x, mask = batch
+        loss, terms = self.model(x, mask, beta=beta)
+        rows = terms.kl.shape[-1]
+        logged = {"train/loss": loss.detach(), "train/beta": beta}
+        logged["train/kl_joint"] = terms.kl[:, 0].detach().mean()
+        for name, nll in terms.nll.items():
+            logged[f"train/nll_joint_{name}"] = nll[:, 0].detach().mean()
+        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=rows)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """The negative ELBOs of one batch; their sum chooses the checkpoint."""
+        x, mask = batch
+        values = {k: v for k, (v, _) in evaluate(self.model, [(x, mask)], n_samples=4).items()}
+        total = sum(value for key, value in values.items() if key.startswith("elbo/"))
+        rows = len(next(iter(x.values())))
+        self.log_dict({f"val/{key}": value for key, value in values.items()}, batch_size=rows)
+        self.log("val/elbo_sum", total, batch_size=rows)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """Adam, in its fused form: the plain one costs as much as the networks do at this size."""
+        return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)

@@ -1,0 +1,52 @@
+"""Multimodal variational autoencoders with product-of-experts inference and flow posteriors."""
+
+from mvae_fast.vae.annealing import linear_annealing
+from mvae_fast.vae.build import (
+    build_mvae,
+    cnf_posterior,
+    label_modality,
+    load_mvae,
+    mlp_modality,
+    save_mvae,
+)
+from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
+from mvae_fast.vae.evaluation import evaluate, exact_log_abs_det_jacobian
+from mvae_fast.vae.experts import product_of_experts
+from mvae_fast.vae.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    Likelihood,
+    NormalLikelihood,
+)
+from mvae_fast.vae.modality import Modality
+from mvae_fast.vae.mvae import MVAE, Objective
+from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
+from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
+
+__all__ = [
+    "MVAE",
+    "BernoulliLikelihood",
+    "CategoricalLikelihood",
+    "ElboTerms",
+    "EmbeddingEncoder",
+    "Likelihood",
+    "MLPDecoder",
+    "MLPEncoder",
+    "Modality",
+    "NormalLikelihood",
+    "Objective",
+    "build_mvae",
+    "cnf_posterior",
+    "elbo_terms",
+    "evaluate",
+    "exact_log_abs_det_jacobian",
+    "gaussian_kl",
+    "joint_and_unimodal",
+    "label_modality",
+    "linear_annealing",
+    "load_mvae",
+    "mlp_modality",
+    "product_of_experts",
+    "random_subsets",
+    "save_mvae",
+]

@@ -1,0 +1,90 @@
+"""A modality: encoder, decoder, likelihood and weight."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from mvae_fast.vae.likelihoods import Likelihood
+
+__all__ = ["Modality"]
+
+
+class Modality(nn.Module):
+    r"""One modality of an `MVAE`.
+
+    Args:
+        encoder: module ``x (B, ...) -> (mean, logvar)``, ``(B, D)`` each: the unimodal Gaussian expert.
+        decoder: module ``z (B, D) -> output``. Encoder and decoder must accept zero rows: they get none
+            when a batch holds nothing for them to do, so that gradients stay defined under DDP.
+        likelihood: a `Likelihood`, or any callable from the decoder's output to a
+            ``torch.distributions`` object whose ``log_prob`` gives one number a row.
+        weight: :math:`\lambda` of this modality's log-likelihood in the training objective (eq. 4).
+        shape: shape of one row of data, ``()`` for a label; checked when given.
+
+    Raises:
+        TypeError: if encoder or decoder are not modules or the likelihood cannot be called.
+        ValueError: if ``weight`` is not positive and finite.
+
+    References:
+        Nedelkoski, Bogojeski, Kao, Learning more expressive joint distributions in multimodal variational
+        methods, 2020, eq. 4.
+
+    Example:
+        >>> from mvae_fast.vae import CategoricalLikelihood, EmbeddingEncoder, MLPDecoder
+        >>> label = Modality(
+        ...     EmbeddingEncoder(10, latent_dim=4),
+        ...     MLPDecoder(4, (10,)),
+        ...     CategoricalLikelihood(10),
+        ...     weight=50.0,
+        ...     shape=(),
+        ... )
+        >>> label.weight
+        50.0
+    """
+
+    def __init__(
+        self,
+        encoder: nn.Module,
+        decoder: nn.Module,
+        likelihood: Likelihood | Callable[[Tensor], Distribution],
+        weight: float = 1.0,
+        shape: tuple[int, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        for name, module in (("encoder", encoder), ("decoder", decoder)):
+            if not isinstance(module, nn.Module):
+                raise TypeError(f"{name} must be a torch.nn.Module, got {type(module).__name__}")
+        if not callable(likelihood):
+            raise TypeError(
+                "likelihood must be a Likelihood or a callable from decoder outputs to a "
+                f"distribution, got {likelihood!r}"
+            )
+        if not (weight > 0 and math.isfinite(weight)):
+            raise ValueError(f"weight must be positive and finite, got {weight}")
+        self.encoder = encoder
+        self.decoder = decoder
+        self.likelihood = likelihood
+        self.weight = float(weight)
+        self.shape = None if shape is None else tuple(shape)
+
+    def check(self, x: Tensor) -> None:
+        """Raise if the data ``x`` (B, ...) have the wrong shape, type or range."""
+        if self.shape is not None and x.shape[1:] != self.shape:
+            raise ValueError(f"rows must have shape {self.shape}, got {tuple(x.shape[1:])}")
+        if isinstance(self.likelihood, Likelihood):
+            self.likelihood.check(x)
+
+    def decode(self, z: Tensor) -> Distribution:
+        """Distribution of this modality's data given latents ``z`` (B, D)."""
+        distribution: Distribution = self.likelihood(self.decoder(z))
+        return distribution
+
+    def extra_repr(self) -> str:
+        """Weight, likelihood and shape, for ``print(model)``."""
+        shape = "" if self.shape is None else f", shape={self.shape}"
+        likelihood = "" if isinstance(self.likelihood, nn.Module) else f", {self.likelihood!r}"
+        return f"weight={self.weight:g}{likelihood}{shape}"

@@ -1,0 +1,391 @@
+"""MVAE and MVAE-CNF: a variational autoencoder over any number of modalities."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.distributions import Distribution
+
+from mvae_fast.distributions import FlowPosterior
+from mvae_fast.vae.elbo import ElboTerms, elbo_terms
+from mvae_fast.vae.experts import product_of_experts
+from mvae_fast.vae.modality import Modality
+from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
+
+__all__ = ["MVAE", "Objective"]
+
+
+class Objective(NamedTuple):
+    """The training loss and the terms it was made of."""
+
+    loss: Tensor
+    terms: ElboTerms
+
+
+class MVAE(nn.Module):
+    r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow posterior.
+
+    Encoders give one Gaussian expert a modality; their product with the prior expert N(0, I) is the
+    posterior of z_0 for any subset of modalities; the flow carries z_0 to z_T; decoders read z_T, and the
+    prior N(0, I) is on z_T. Without a flow this is the MVAE, with a `FastCNF` the MVAE-CNF.
+
+    The training loss is minus the sum of the ELBOs of all modalities together, of each alone and of
+    ``n_random_subsets`` random subsets,
+
+    .. math:: \mathrm{ELBO}(X) = E_{q(z_T|X)}\Big[\sum_{x_i \in X} \lambda_i \log p(x_i | z_T)\Big]
+              - \beta\,\mathrm{KL}[q(z_T|X) \,\|\, p(z_T)] ,
+
+    each of which scores its own modalities only.
+
+    Args:
+        modalities: the modalities by name.
+        latent_dim: latent size D.
+        flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R, 1)``.
+        n_random_subsets: random subsets drawn for each mini-batch.
+        validate_args: check the range of the data in every call, like ``torch.distributions``.
+
+    Raises:
+        ValueError: if there is no modality, a name cannot be used, or there are not that many subsets.
+        TypeError: if a modality is not a `Modality`.
+
+    References:
+        Wu and Goodman 2018, eq. 3-5; Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
+
+    Example:
+        >>> from mvae_fast.vae import label_modality, mlp_modality
+        >>> model = MVAE(
+        ...     {"image": mlp_modality((8, 8), latent_dim=16), "label": label_modality(10, latent_dim=16)},
+        ...     latent_dim=16,
+        ... )
+        >>> x = {"image": torch.rand(5, 8, 8), "label": torch.arange(5)}
+        >>> model.loss(x, mask={"label": torch.tensor([True, True, False, True, True])}).backward()
+        >>> model.generate(2, given={"label": 3})["image"].mean.shape
+        torch.Size([2, 8, 8])
+    """
+
+    def __init__(
+        self,
+        modalities: Mapping[str, Modality],
+        latent_dim: int,
+        flow: nn.Module | None = None,
+        *,
+        n_random_subsets: int = 0,
+        validate_args: bool = True,
+    ) -> None:
+        super().__init__()
+        if not modalities:
+            raise ValueError("modalities must hold at least one modality")
+        for name, modality in modalities.items():
+            if not isinstance(modality, Modality):
+                raise TypeError(
+                    f"modality {name!r} must be a Modality, got {type(modality).__name__}"
+                )
+            if not name or "." in name or hasattr(nn.ModuleDict, name):
+                raise ValueError(
+                    f"modality name {name!r} cannot be used: PyTorch names submodules after it "
+                    "(no dots, no attribute of torch.nn.ModuleDict)"
+                )
+        if latent_dim < 1:
+            raise ValueError(f"latent_dim must be positive, got {latent_dim}")
+        self.modalities = nn.ModuleDict(dict(modalities))
+        self.latent_dim = latent_dim
+        self.flow = flow
+        self.n_random_subsets = n_random_subsets
+        self.validate_args = validate_args
+        self.config: dict[str, Any] | None = None
+        """The JSON-able description that `build_mvae` made this model from; None for a hand-made one."""
+        random_subsets(len(modalities), n_random_subsets, torch.Generator())  # raises if too many
+
+    # Training -------------------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        x: Mapping[str, Any],
+        mask: Mapping[str, Tensor] | None = None,
+        *,
+        beta: float = 1.0,
+        at: Literal["sample", "mean"] = "sample",
+        generator: torch.Generator | None = None,
+    ) -> Objective:
+        """The training objective, in one pass (see `elbo_terms`).
+
+        Without a flow the KL divergence is taken in closed form, as the MVAE does; with one it is
+        estimated with the sample that is decoded.
+
+        Args:
+            x: data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
+            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``. The data of
+                the other rows may hold anything, NaN too.
+            beta: weight of the KL term.
+            at: ``"sample"``, or ``"mean"`` for a loss without noise.
+            generator: source of the posterior's noise.
+
+        Returns:
+            The loss, a scalar, and the terms it is made of.
+
+        Raises:
+            ValueError: if data or masks do not fit the modalities.
+            TypeError: if data or masks have the wrong type.
+        """
+        data, present = self.prepare(x, mask)
+        n = len(self.modalities)
+        subsets = joint_and_unimodal(n)
+        if self.n_random_subsets:
+            on_cpu = generator is not None and generator.device.type == "cpu"
+            drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
+            subsets = torch.cat([subsets, drawn])
+        exact = self.flow is None and at == "sample"
+        terms = elbo_terms(
+            self,
+            data,
+            present,
+            subsets,
+            at=at,
+            kl="closed_form" if exact else "sample",
+            generator=generator,
+        )
+        weights = {name: modality.weight for name, modality in self._items()}
+        return Objective(terms.loss(weights, beta), terms)
+
+    def loss(
+        self,
+        x: Mapping[str, Any],
+        mask: Mapping[str, Tensor] | None = None,
+        *,
+        beta: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The training loss alone, a scalar: ``forward(...).loss``."""
+        objective: Objective = self(x, mask, beta=beta, generator=generator)
+        return objective.loss
+
+    # Inference ------------------------------------------------------------------------------------------
+
+    def encode(
+        self, x: Mapping[str, Any], mask: Mapping[str, Tensor] | None = None
+    ) -> FlowPosterior:
+        """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's image of N(0, I).
+
+        Args:
+            x: data by modality, ``(B, ...)`` each.
+            mask: see `forward`.
+
+        Returns:
+            A distribution with batch shape ``(B,)`` and event shape ``(D,)``.
+        """
+        data, present = self.prepare(x, mask)
+        mean, logvar = self.experts(data, present)
+        mean, logvar = product_of_experts(mean, logvar, present.to(mean.device))
+        return FlowPosterior(mean, logvar, self.flow)
+
+    def decode(self, z: Tensor) -> dict[str, Distribution]:
+        """The distribution of every modality given latents z_T ``(B, D)``."""
+        if z.dim() != 2 or z.shape[1] != self.latent_dim:
+            raise ValueError(f"z must be (B, {self.latent_dim}), got {tuple(z.shape)}")
+        return {name: modality.decode(z) for name, modality in self._items()}
+
+    def elbo(
+        self,
+        x: Mapping[str, Any],
+        mask: Mapping[str, Tensor] | None = None,
+        *,
+        at: Literal["sample", "mean"] = "sample",
+        n_samples: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """The ELBO, in nats, of whatever each row has, with all lambda and beta 1 and the KL term estimated.
+
+        Models with and without a flow go through the same code here.
+
+        Args:
+            x: data by modality, ``(B, ...)`` each; pass ``{"image": images}`` for the images' own ELBO.
+            mask: see `forward`.
+            at: ``"sample"``, or ``"mean"`` for the paper's convention, which is not a bound.
+            n_samples: samples of z_0 to average over.
+            generator: source of the noise.
+
+        Returns:
+            ``(B,)``; a row that has nothing gets minus the KL divergence alone.
+        """
+        data, present = self.prepare(x, mask)
+        everything = torch.ones(1, len(self.modalities), dtype=torch.bool)
+        terms = elbo_terms(
+            self,
+            data,
+            present,
+            everything,
+            every_row=True,
+            at=at,
+            n_samples=n_samples,
+            generator=generator,
+        )
+        return terms.elbo().mean(dim=0).squeeze(0)
+
+    @torch.no_grad()
+    def reconstruct(
+        self,
+        x: Mapping[str, Any],
+        mask: Mapping[str, Tensor] | None = None,
+        *,
+        at: Literal["sample", "mean"] = "mean",
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Distribution]:
+        """Every modality, also those a row lacks, decoded from the posterior given what it has.
+
+        Args:
+            x: data by modality, ``(B, ...)`` each.
+            mask: see `forward`.
+            at: z_0 at the posterior's mean, or a sample.
+            generator: source of the noise.
+
+        Returns:
+            For each modality a distribution of B rows; ``["image"].mean`` gives images.
+        """
+        posterior = self.encode(x, mask)
+        if at == "mean":
+            return self.decode(posterior.transport(posterior.loc)[0])
+        return self.decode(posterior.rsample(generator=generator))
+
+    @torch.no_grad()
+    def generate(
+        self, n: int, given: Mapping[str, Any], *, generator: torch.Generator | None = None
+    ) -> dict[str, Distribution]:
+        """Conditional generation: ``n`` samples of every modality for each row of ``given``.
+
+        Args:
+            n: samples a row.
+            given: data by modality, ``(B, ...)`` each; a plain number stands for one row.
+            generator: source of the noise.
+
+        Returns:
+            For each modality a distribution of B·n rows, those of the first condition first.
+        """
+        device = next(self.parameters()).device
+        rows = {}
+        for name, value in given.items():
+            value = torch.as_tensor(value, device=device)
+            rows[name] = value.unsqueeze(0) if value.dim() == 0 else value
+        z = self.encode(rows).rsample((n,), generator=generator)
+        return self.decode(z.transpose(0, 1).flatten(0, 1))
+
+    @torch.no_grad()
+    def sample(
+        self, n: int, *, generator: torch.Generator | None = None
+    ) -> dict[str, Distribution]:
+        """Unconditional generation: z_T from the prior N(0, I), decoded; the flow belongs to the posterior only.
+
+        Args:
+            n: number of samples.
+            generator: source of the noise.
+
+        Returns:
+            For each modality a distribution of ``n`` rows.
+        """
+        parameter = next(self.parameters())
+        z = torch.randn(
+            n, self.latent_dim, generator=generator, dtype=parameter.dtype, device=parameter.device
+        )
+        return self.decode(z)
+
+    # Building blocks ------------------------------------------------------------------------------------
+
+    def experts(self, x: Mapping[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
+        """The unimodal Gaussian experts, each encoder run once on the rows that have its modality.
+
+        Args:
+            x: data, ``(B, ...)`` each.
+            present: boolean ``(B, N)``.
+
+        Returns:
+            Means and log-variances, ``(B, N, D)`` each; 0 where the modality is missing.
+        """
+        parameter = next(self.parameters())
+        means, logvars = [], []
+        for i, (name, modality) in enumerate(self._items()):
+            here = present[:, i]
+            if name not in x:
+                mean = logvar = parameter.new_zeros(len(present), self.latent_dim)
+            elif here.all():
+                mean, logvar = modality.encoder(x[name])
+            else:
+                rows = here.nonzero().squeeze(1).to(x[name].device)
+                mean, logvar = (
+                    t.new_zeros(len(present), t.shape[-1]).index_copy(0, rows, t)
+                    for t in modality.encoder(x[name][rows])
+                )
+            if mean.shape != (len(present), self.latent_dim) or logvar.shape != mean.shape:
+                raise ValueError(
+                    f"modality {name!r}: the encoder must give mean and logvar of "
+                    f"{self.latent_dim} numbers a row, got {tuple(mean.shape)} and {tuple(logvar.shape)}"
+                )
+            means.append(mean)
+            logvars.append(logvar)
+        return torch.stack(means, dim=1), torch.stack(logvars, dim=1)
+
+    def extra_repr(self) -> str:
+        """Latent size and number of random subsets, for ``print(model)``."""
+        return f"latent_dim={self.latent_dim}, n_random_subsets={self.n_random_subsets}"
+
+    def _items(self) -> list[tuple[str, Modality]]:
+        return list(self.modalities.items())  # type: ignore[arg-type]
+
+    def prepare(
+        self, x: Mapping[str, Any], mask: Mapping[str, Tensor] | None
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Check data and masks.
+
+        Args:
+            x: see `forward`.
+            mask: see `forward`.
+
+        Returns:
+            The data that are there, and ``present``, boolean ``(B, N)``: on the CPU without masks.
+
+        Raises:
+            ValueError: if data or masks do not fit the modalities.
+            TypeError: if data or masks have the wrong type.
+        """
+        mask = mask or {}
+        for what, names in (("x", x), ("mask", mask)):
+            if unknown := set(names) - set(self.modalities):
+                raise ValueError(
+                    f"{what} names unknown modalities {sorted(unknown)}; "
+                    f"this model has {list(self.modalities)}"
+                )
+        data = {name: value for name, value in x.items() if value is not None}
+        if not data:
+            raise ValueError("x must hold at least one modality; use sample(n) for none")
+        for name, value in data.items():
+            if not isinstance(value, Tensor) or value.dim() == 0:
+                raise TypeError(f"modality {name!r}: data must be a tensor (B, ...), got {value!r}")
+        sizes = {name: len(value) for name, value in data.items()}
+        if len(set(sizes.values())) > 1 or 0 in sizes.values():
+            raise ValueError(
+                f"all modalities need the same number of rows, at least one, got {sizes}"
+            )
+        batch = next(iter(sizes.values()))
+
+        columns = []
+        for name, modality in self._items():
+            here = mask.get(name)
+            if here is None:
+                here = torch.full((batch,), name in data)
+            elif here.dtype != torch.bool:
+                raise TypeError(f"mask[{name!r}] must be boolean, got {here.dtype}")
+            elif here.shape != (batch,):
+                raise ValueError(f"mask[{name!r}] must be ({batch},), got {tuple(here.shape)}")
+            elif name not in data and here.any():
+                raise ValueError(f"mask[{name!r}] is True somewhere, but x has no {name!r}")
+            if self.validate_args and name in data:
+                rows = data[name] if mask.get(name) is None else data[name][here]
+                try:
+                    if len(rows):
+                        modality.check(rows)
+                except (TypeError, ValueError) as error:
+                    raise type(error)(f"modality {name!r}: {error}") from None
+            columns.append(here)
+        device = next((here.device for here in mask.values()), torch.device("cpu"))
+        return data, torch.stack([here.to(device) for here in columns], dim=1)
