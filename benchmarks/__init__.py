@@ -1,0 +1,1 @@
+"""Speed against peers: ``pytest benchmarks/`` measures, ``python -m benchmarks.report`` renders."""

@@ -1,0 +1,154 @@
+"""FastCNF and its peers on one workload: the same weights, the same states, the same noise."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from benchmarks.peers.compiled import compiled
+from benchmarks.peers.ffjord import FFJORD, Net
+from benchmarks.workloads import Workload
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+
+__all__ = ["CANDIDATES", "OURS", "Candidate", "Problem", "check_agreement"]
+
+#: The candidate that ratios are relative to.
+OURS = "FastCNF"
+
+
+class Problem:
+    """Weights, states and noise of one workload, made from a seed.
+
+    Args:
+        workload: The shapes.
+        dtype: Of everything.
+        seed: Of everything.
+    """
+
+    def __init__(self, workload: Workload, dtype: torch.dtype, seed: int = 0) -> None:
+        self.workload = workload
+        self.dtype = dtype
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.weights = self._odenet().state_dict()
+            shape = workload.batch, workload.dim
+            self.z = torch.randn(shape, dtype=dtype, requires_grad=True)
+            self.probes = torch.randn(shape, dtype=dtype)
+        self.logp = torch.zeros(workload.batch, 1, dtype=dtype)
+
+    def _odenet(self) -> ODEnet:
+        w = self.workload
+        return ODEnet(w.hidden, (w.dim,), layer_type=w.layer_type, nonlinearity=w.nonlinearity)
+
+    def flow(self, trace: str) -> FastCNF:
+        """FastCNF with these weights."""
+        net = self._odenet()
+        net.load_state_dict(self.weights)
+        return FastCNF(ODEfunc(net), n_steps=self.workload.steps, trace=trace).to(self.dtype)
+
+    def net(self) -> Net:
+        """The peers' velocity with these weights."""
+        net = Net(self.workload)
+        net.load_state_dict(self.weights)
+        return net.to(self.dtype)
+
+
+class _Ours(nn.Module):
+    """FastCNF called like a peer."""
+
+    def __init__(self, problem: Problem, trace: str) -> None:
+        super().__init__()
+        self.flow = problem.flow(trace)
+
+    def forward(self, z: Tensor, logp: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
+        given = probes if self.flow.trace == "hutchinson" else None
+        z_t, logp_t = self.flow(z, logp, probes=given)
+        return z_t, logp_t
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One way to run a workload.
+
+    Args:
+        build: Makes the module ``(z, logp, probes) -> (z_T, logp_T)``.
+        trace: ``"exact"`` or ``"hutchinson"``, hence which others it must agree with.
+        discrete_gradient: Whether its gradient is that of the discrete steps.
+    """
+
+    build: Callable[[Problem], nn.Module]
+    trace: str
+    discrete_gradient: bool = True
+
+
+CANDIDATES: dict[str, Candidate] = {
+    OURS: Candidate(lambda p: _Ours(p, "exact"), "exact"),
+    f"{OURS} hutchinson": Candidate(lambda p: _Ours(p, "hutchinson"), "hutchinson"),
+    "odeint": Candidate(lambda p: FFJORD(p.net(), p.workload.steps, adjoint=False), "hutchinson"),
+    "odeint_adjoint": Candidate(
+        lambda p: FFJORD(p.net(), p.workload.steps, adjoint=True),
+        "hutchinson",
+        discrete_gradient=False,
+    ),
+    "compile exact": Candidate(
+        lambda p: compiled(p.net(), p.workload.steps, hutchinson=False), "exact"
+    ),
+    "compile hutchinson": Candidate(
+        lambda p: compiled(p.net(), p.workload.steps, hutchinson=True), "hutchinson"
+    ),
+}
+
+
+def gradients(module: nn.Module, problem: Problem) -> tuple[Tensor, ...]:
+    """One training step: the gradients of the flow's KL term (eq. 11 of the paper, less constants).
+
+    Returns:
+        Those of ``z``, then of every parameter.
+    """
+    z_t, logp_t = module(problem.z, problem.logp, problem.probes)
+    loss = (logp_t.squeeze(1) + z_t.square().sum(1) / 2).mean()
+    return torch.autograd.grad(loss, (problem.z, *module.parameters()))
+
+
+def values(module: nn.Module, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Inference: states and log-densities at the end."""
+    with torch.no_grad():
+        z_t, logp_t = module(problem.z, problem.logp, problem.probes)
+    return z_t, logp_t
+
+
+_TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
+
+
+def check_agreement(names: Iterable[str], modules: dict[str, nn.Module], problem: Problem) -> None:
+    """Raise AssertionError unless the candidates compute the same thing.
+
+    Each is compared with FastCNF under the same kind of trace, in the norm relative to the whole
+    tensor: the end states, the log-densities and, where its gradient is that of the discrete steps,
+    the gradients of ``z`` and of every parameter.
+
+    Args:
+        names: Which of `CANDIDATES`.
+        modules: They, built from ``problem``.
+        problem: What they run on.
+    """
+    expected: dict[str, tuple[Tensor, ...]] = {}
+    for name in names:
+        candidate = CANDIDATES[name]
+        if candidate.trace not in expected:
+            reference = _Ours(problem, candidate.trace)
+            expected[candidate.trace] = values(reference, problem) + gradients(reference, problem)
+        results: tuple[Tensor, ...] = values(modules[name], problem)
+        wanted = expected[candidate.trace][: len(results)]
+        if candidate.discrete_gradient:
+            results += gradients(modules[name], problem)
+            wanted = expected[candidate.trace]
+        for index, (got, ours) in enumerate(zip(results, wanted, strict=True)):
+            error, size = (got - ours).norm().item(), ours.norm().item()
+            assert error <= _TOLERANCE[problem.dtype] * size, (
+                f"{name} on {problem.workload.name}: error {error:.1e} of {size:.1e} in result "
+                f"{index} (z_T, logp_T, gradient of z, gradients of the parameters)"
+            )

@@ -1,0 +1,117 @@
+"""Timing several callables in turns, so that whatever else the machine does hits all of them."""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+__all__ = ["Quartiles", "Timings", "interleave"]
+
+
+@dataclass(frozen=True)
+class Quartiles:
+    """Median and quartiles of some samples.
+
+    Example:
+        >>> Quartiles.of([1.0, 2.0, 3.0, 4.0, 5.0])
+        Quartiles(lower=2.0, median=3.0, upper=4.0)
+    """
+
+    lower: float
+    median: float
+    upper: float
+
+    @classmethod
+    def of(cls, samples: list[float]) -> Quartiles:
+        """Linear interpolation between the samples."""
+        return cls(*(float(q) for q in np.quantile(samples, (0.25, 0.5, 0.75))))
+
+
+@dataclass(frozen=True)
+class Timings:
+    """What `interleave` measured.
+
+    Args:
+        seconds: For each callable one sample a round; sample i of all was taken in round i.
+    """
+
+    seconds: dict[str, list[float]]
+
+    @property
+    def rounds(self) -> int:
+        """Samples of each callable."""
+        return len(next(iter(self.seconds.values())))
+
+    def time(self, name: str) -> Quartiles:
+        """Seconds of one call."""
+        return Quartiles.of(self.seconds[name])
+
+    def ratio(self, name: str, base: str) -> Quartiles:
+        """How many times longer than ``base`` a call takes: quartiles of the rounds' own ratios.
+
+        Example:
+            >>> Timings({"a": [1.0, 2.0, 3.0], "b": [2.0, 4.0, 9.0]}).ratio("b", "a").median
+            2.0
+        """
+        pairs = zip(self.seconds[name], self.seconds[base], strict=True)
+        return Quartiles.of([numerator / denominator for numerator, denominator in pairs])
+
+
+def interleave(
+    callables: Mapping[str, Callable[[], object]],
+    *,
+    threads: int,
+    budget: float,
+    min_rounds: int = 15,
+    max_rounds: int = 200,
+    warmup: int = 3,
+    clock: Callable[[], float] = time.perf_counter,
+) -> Timings:
+    """Time A B C A B C ... until the budget is spent.
+
+    The garbage collector is off while the clock runs; it works between the rounds.
+
+    Args:
+        callables: What to time, by name.
+        threads: PyTorch's thread count meanwhile.
+        budget: Seconds after which no further round starts, once there are ``min_rounds``.
+        min_rounds: At least so many samples of each.
+        max_rounds: At most so many.
+        warmup: Rounds before the first sample, not counted.
+        clock: Seconds.
+
+    Returns:
+        The samples.
+    """
+    threads_before = torch.get_num_threads()
+    collecting = gc.isenabled()
+    seconds: dict[str, list[float]] = {name: [] for name in callables}
+    torch.set_num_threads(threads)
+    try:
+        for _ in range(warmup):
+            for call in callables.values():
+                call()
+        gc.collect()
+        # What exists by now stays: collecting after each round then costs little.
+        gc.freeze()
+        gc.disable()
+        start = clock()
+        for done in range(max_rounds):
+            if done >= min_rounds and clock() - start >= budget:
+                break
+            for name, call in callables.items():
+                began = clock()
+                call()
+                seconds[name].append(clock() - began)
+            gc.collect()
+    finally:
+        if collecting:
+            gc.enable()
+        gc.unfreeze()
+        torch.set_num_threads(threads_before)
+    return Timings(seconds)

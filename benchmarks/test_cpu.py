@@ -1,0 +1,102 @@
+"""FastCNF and its peers on a CPU, interleaved. Fails on a wrong value, never on a slow one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import pytest
+import torch
+
+from benchmarks.candidates import CANDIDATES, OURS, Problem, check_agreement, gradients, values
+from benchmarks.interleave import interleave
+from benchmarks.report import Row
+from benchmarks.workloads import WORKLOADS, Workload, select
+
+TORCHDIFFEQ = (OURS, "odeint", "odeint_adjoint")
+MODES: dict[str, Callable[..., object]] = {"train": gradients, "inference": values}
+
+
+@dataclass(frozen=True)
+class Case:
+    """One row of the table.
+
+    Args:
+        workload: What to run.
+        mode: ``"train"``: forward, and backward to z and all parameters; or ``"inference"``.
+        names: Candidates, ours first.
+        budget: Seconds to spend.
+        min_rounds: At least so many samples.
+    """
+
+    workload: Workload
+    mode: str
+    names: tuple[str, ...]
+    budget: float
+    min_rounds: int
+
+
+def cases(config: pytest.Config) -> Iterator[Case]:
+    """What the options ask for."""
+    named = config.getoption("workloads")
+    workloads = WORKLOADS if named is None else select(named.split(","))
+    for workload in workloads:
+        if config.getoption("full"):
+            yield Case(workload, "train", tuple(CANDIDATES), 15, 15)
+            # Without gradients the adjoint is plain odeint, and the compiled peers matter less
+            # than the minutes that compiling them once more takes.
+            names = (OURS, f"{OURS} hutchinson", "odeint")
+            yield Case(workload, "inference", names, 5, 15)
+        elif named is not None or workload.name == "W2":
+            yield Case(workload, "train", TORCHDIFFEQ, 15, 15)
+            yield Case(workload, "inference", TORCHDIFFEQ[:2], 5, 15)
+        else:
+            yield Case(workload, "train", TORCHDIFFEQ[:2], 3, 5)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    thread_counts = [int(count) for count in metafunc.config.getoption("threads").split(",")]
+    chosen = list(cases(metafunc.config))
+    metafunc.parametrize("threads", thread_counts, ids="threads={}".format)
+    metafunc.parametrize("case", chosen, ids=[f"{c.workload.name}-{c.mode}" for c in chosen])
+
+
+def test_cpu(
+    case: Case,
+    threads: int,
+    benchmark: Any,
+    record: Callable[[Row], None],
+    pytestconfig: pytest.Config,
+) -> None:
+    dtype = getattr(torch, pytestconfig.getoption("dtype"))
+    problem = Problem(case.workload, dtype)
+    # Compiled code is made for the thread count at hand, as is the order of summation.
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        modules = {name: CANDIDATES[name].build(problem) for name in case.names}
+        check_agreement(case.names, modules, problem)
+    finally:
+        torch.set_num_threads(threads_before)
+
+    run = MODES[case.mode]
+    calls = {name: partial(run, module, problem) for name, module in modules.items()}
+    timings = interleave(calls, threads=threads, budget=case.budget, min_rounds=case.min_rounds)
+    seconds = {
+        name: [round(sample, 7) for sample in samples] for name, samples in timings.seconds.items()
+    }
+    row: Row = {
+        "workload": case.workload.name,
+        "shape": case.workload.shape,
+        "mode": case.mode,
+        "threads": threads,
+        "dtype": pytestconfig.getoption("dtype"),
+        "seconds": seconds,
+    }
+    record(row)
+    for name in case.names[1:]:
+        benchmark.extra_info[f"ratio {name}"] = timings.ratio(name, OURS).median
+    benchmark.extra_info |= row
+    benchmark.pedantic(calls[OURS], rounds=3)
