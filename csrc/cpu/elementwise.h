@@ -27,21 +27,36 @@ struct ActivateArgs {
   T* tau;
 };
 
+template <class T, class Act, Keep keep, int count>
+MVAE_FAST_INLINE void activate_pack(const ActivateArgs<T>& x, int64_t at, int64_t f, Pack<T>& tau) {
+  Pack<T> a{};
+#pragma GCC unroll 4
+  for (int i = 0; i < count; ++i) {
+    const int64_t j = i * kLanes<T>;
+    a.v[i] = load(x.gate + f + j) * load(x.w + at + j) + load(x.bias + f + j);
+  }
+  const Phi<T> phi = Act::at(a);
+#pragma GCC unroll 4
+  for (int i = 0; i < count; ++i) {
+    const int64_t j = i * kLanes<T>;
+    store(x.y + at + j, phi.y.v[i]);
+    if constexpr (keep == Keep::value_slope || keep == Keep::all) store(x.d1 + at + j, phi.d1.v[i]);
+    if constexpr (keep == Keep::all) store(x.d2 + at + j, phi.d2.v[i]);
+    if constexpr (keep == Keep::value_trace) tau.v[i] += phi.d1.v[i] * load(x.table + f + j);
+  }
+}
+
 template <class T, class Act, Keep keep>
-static void activate(const ActivateArgs<T>& x) {
-  using V = Vec<T>;
+static void activate(const ActivateArgs<T>& args) {
+  const ActivateArgs<T> x = args;
   for (int64_t r = 0; r < x.rows; ++r) {
-    V tau{};
-    for (int64_t f = 0; f < x.width; f += kLanes<T>) {
-      const int64_t at = r * x.ld + f;
-      const V a = load(x.gate + f) * load(x.w + at) + load(x.bias + f);
-      const Phi<T> phi = Act::template at<T>(a);
-      store(x.y + at, phi.y);
-      if constexpr (keep == Keep::value_slope || keep == Keep::all) store(x.d1 + at, phi.d1);
-      if constexpr (keep == Keep::all) store(x.d2 + at, phi.d2);
-      if constexpr (keep == Keep::value_trace) tau += phi.d1 * load(x.table + f);
-    }
-    if constexpr (keep == Keep::value_trace) x.tau[r] += sum<T>(tau);
+    Pack<T> tau{};
+    int64_t f = 0;
+    for (; f + 4 * kLanes<T> <= x.width; f += 4 * kLanes<T>)
+      activate_pack<T, Act, keep, 4>(x, r * x.ld + f, f, tau);
+    for (; f < x.width; f += kLanes<T>) activate_pack<T, Act, keep, 1>(x, r * x.ld + f, f, tau);
+    if constexpr (keep == Keep::value_trace)
+      x.tau[r] += sum<T>((tau.v[0] + tau.v[1]) + (tau.v[2] + tau.v[3]));
   }
 }
 

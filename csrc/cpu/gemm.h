@@ -138,25 +138,25 @@ static void gated_outer_product(int64_t m, int64_t n, int64_t rows, const T* a, 
                                 const T* b, int64_t ldb, T scale, const T* gate, const T* packed,
                                 T* gate_gradient, T* c, int64_t ldc) {
   constexpr int64_t lanes = kLanes<T>;
-  alignas(kVectorBytes) T product[kTileRows * 2 * lanes];
+  T product[kTileRows * 2 * lanes];
   for (int64_t i = 0; i < m; i += kTileRows) {
     const int64_t count = smaller(kTileRows, m - i);
+    Vec<T> dots[kTileRows] = {};
     for (int64_t j = 0; j < padded<T>(n); j += 2 * lanes) {
       const int64_t width = panel_width<T>(n, j);
       run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, product, width, false);
+      const T* w = packed + j * m + i * width;
       for (int64_t r = 0; r < count; ++r) {
-        const T* w = packed + j * m + (i + r) * width;
-        T* to = c + (i + r) * ldc + j;
         const T gated = scale * gate[i + r];
-        Vec<T> dot{};
         for (int64_t v = 0; v < width; v += lanes) {
           const Vec<T> p = load(product + r * width + v);
-          dot += p * load(w + v);
-          store(to + v, load(to + v) + gated * p);
+          T* to = c + (i + r) * ldc + j + v;
+          dots[r] += p * load(w + r * width + v);
+          store(to, load(to) + gated * p);
         }
-        gate_gradient[i + r] += scale * sum<T>(dot);
       }
     }
+    for (int64_t r = 0; r < count; ++r) gate_gradient[i + r] += scale * sum<T>(dots[r]);
   }
 }
 

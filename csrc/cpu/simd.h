@@ -7,6 +7,13 @@
 #include <cstdint>
 #include <cstring>
 
+#if defined(__AVX__)
+#include <immintrin.h>
+#endif
+
+// For what must not leave registers.
+#define MVAE_FAST_INLINE static inline __attribute__((always_inline))
+
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
 
@@ -50,47 +57,170 @@ template <class T>
 constexpr int64_t kLanes = kVectorBytes / sizeof(T);
 
 template <class T>
-static inline Vec<T> load(const T* p) {
+MVAE_FAST_INLINE Vec<T> load(const T* p) {
   return *reinterpret_cast<const typename Simd<T>::Unaligned*>(p);
 }
 
 template <class T>
-static inline void store(T* p, Vec<T> v) {
+MVAE_FAST_INLINE void store(T* p, Vec<T> v) {
   *reinterpret_cast<typename Simd<T>::Unaligned*>(p) = v;
 }
 
 template <class T>
-static inline Vec<T> splat(T x) {
+MVAE_FAST_INLINE Vec<T> splat(T x) {
   return Vec<T>{} + x;
 }
 
+// Sum of all lanes, as a tree: a chain of scalar adds cost 8 % of an activation pass.
 template <class T>
-static inline T sum(Vec<T> v) {
-  T total = 0;
-  for (int64_t i = 0; i < kLanes<T>; ++i) total += v[i];
-  return total;
+MVAE_FAST_INLINE T sum(Vec<T> v) {
+  T lanes[kLanes<T>];
+  memcpy(lanes, &v, sizeof(v));
+#pragma GCC unroll 8
+  for (int64_t half = kLanes<T> / 2; half > 0; half /= 2)
+#pragma GCC unroll 16
+    for (int64_t i = 0; i < half; ++i) lanes[i] += lanes[i + half];
+  return lanes[0];
 }
 
-static inline int64_t smaller(int64_t a, int64_t b) {
-  return a < b ? a : b;
+// a > b ? a : b, so that a NaN in b comes through. One instruction where the compiler would compare
+// and blend.
+MVAE_FAST_INLINE Vec<float> maximum(Vec<float> a, Vec<float> b) {
+#if defined(__AVX512F__)
+  return (Vec<float>)_mm512_max_ps((__m512)a, (__m512)b);
+#elif defined(__AVX__)
+  return (Vec<float>)_mm256_max_ps((__m256)a, (__m256)b);
+#else
+  return a > b ? a : b;
+#endif
 }
-static inline int64_t larger(int64_t a, int64_t b) {
+
+MVAE_FAST_INLINE Vec<double> maximum(Vec<double> a, Vec<double> b) {
   return a > b ? a : b;
 }
-static inline int64_t round_up(int64_t n, int64_t multiple) {
+
+// -|a|, by setting the sign bit.
+MVAE_FAST_INLINE Vec<float> minus_magnitude(Vec<float> a) {
+  using I = Simd<float>::I;
+  return (Vec<float>)((I)a | (I{} + INT32_MIN));
+}
+
+MVAE_FAST_INLINE Vec<double> minus_magnitude(Vec<double> a) {
+  using I = Simd<double>::I;
+  return (Vec<double>)((I)a | (I{} + INT64_MIN));
+}
+
+// Vectors that go through the same arithmetic side by side. A nonlinearity is one long chain of
+// dependent operations, and the processor's scheduler holds too few of them to find the next
+// vector's chain by itself: four at a time run at the throughput of the multiply-adds (measured:
+// softplus with trace 0.73 -> 0.50 ns an element on Zen 4).
+template <class T>
+struct Pack {
+  static constexpr int n = 4;
+  Vec<T> v[n];
+};
+
+#define MVAE_FAST_LANES _Pragma("GCC unroll 4") for (int i = 0; i < Pack<T>::n; ++i)
+
+template <class T, class F>
+MVAE_FAST_INLINE Pack<T> map(const Pack<T>& a, F f) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = f(a.v[i]);
+  return out;
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator+(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = a.v[i] + b.v[i];
+  return out;
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator*(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = a.v[i] * b.v[i];
+  return out;
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator-(const Pack<T>& a, const Pack<T>& b) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = a.v[i] - b.v[i];
+  return out;
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator+(const Pack<T>& a, T b) {
+  return map(a, [b](Vec<T> x) __attribute__((always_inline)) { return x + b; });
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator+(T b, const Pack<T>& a) {
+  return a + b;
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator-(const Pack<T>& a, T b) {
+  return map(a, [b](Vec<T> x) __attribute__((always_inline)) { return x - b; });
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator-(T b, const Pack<T>& a) {
+  return map(a, [b](Vec<T> x) __attribute__((always_inline)) { return b - x; });
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> operator*(T b, const Pack<T>& a) {
+  return map(a, [b](Vec<T> x) __attribute__((always_inline)) { return b * x; });
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> constant(T x) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = splat(x);
+  return out;
+}
+
+// a < 0 ? x : y, lane by lane.
+template <class T>
+MVAE_FAST_INLINE Pack<T> where_negative(const Pack<T>& a, const Pack<T>& x, const Pack<T>& y) {
+  Pack<T> out;
+  MVAE_FAST_LANES out.v[i] = a.v[i] < T(0) ? x.v[i] : y.v[i];
+  return out;
+}
+
+// max(a, 0), NaN for NaN.
+template <class T>
+MVAE_FAST_INLINE Pack<T> positive_part(const Pack<T>& a) {
+  return map(a, [](Vec<T> x) { return maximum(Vec<T>{}, x); });
+}
+
+template <class T>
+MVAE_FAST_INLINE Pack<T> minus_magnitude(const Pack<T>& a) {
+  return map(a, [](Vec<T> x) { return minus_magnitude(x); });
+}
+
+MVAE_FAST_INLINE int64_t smaller(int64_t a, int64_t b) {
+  return a < b ? a : b;
+}
+MVAE_FAST_INLINE int64_t larger(int64_t a, int64_t b) {
+  return a > b ? a : b;
+}
+MVAE_FAST_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
 // Features padded to whole vectors.
 template <class T>
-static inline int64_t padded(int64_t m) {
+MVAE_FAST_INLINE int64_t padded(int64_t m) {
   return round_up(m, kLanes<T>);
 }
 
 // Row length of an activation tile: an odd number of vectors, so that rows spread over all sets of
 // the L1 cache.
 template <class T>
-static inline int64_t leading(int64_t m) {
+MVAE_FAST_INLINE int64_t leading(int64_t m) {
   return kLanes<T> * (padded<T>(m) / kLanes<T> | 1);
 }
 
