@@ -222,6 +222,13 @@ if _LOAD_ERROR is None:
     _register()
 
 
+def _with_dense_rows(probes: Tensor) -> Tensor:
+    """Probes as the engine reads them: dense rows, at a distance of D or, when shared, of 0."""
+    dim = probes.shape[2]
+    dense = dim == 1 or probes.stride(2) == 1
+    return probes if dense and probes.stride(1) in (0, dim) else probes.contiguous()
+
+
 def _transformed() -> bool:
     """Whether torch.func or forward-mode AD may be looking at the tensors."""
     return (
@@ -252,7 +259,7 @@ def integrate(
     run = _integrate_op if plain else _Integrate.apply
     z_out, logp_out, _ = run(
         *tensors,
-        probes,
+        None if probes is None else _with_dense_rows(probes),
         tables.widths,
         tables.nonlinearity,
         tables.residual,
