@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -13,7 +13,7 @@ from benchmarks.peers.ffjord import FFJORD, Net
 from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 
-__all__ = ["CANDIDATES", "OURS", "Candidate", "Problem", "check_agreement"]
+__all__ = ["CANDIDATES", "OURS", "MODES", "Candidate", "Problem", "check_agreement"]
 
 #: The candidate that ratios are relative to.
 OURS = "FastCNF"
@@ -102,28 +102,35 @@ CANDIDATES: dict[str, Candidate] = {
 }
 
 
-def gradients(module: nn.Module, problem: Problem) -> tuple[Tensor, ...]:
-    """One training step: the gradients of the flow's KL term (eq. 11 of the paper, less constants).
+def training_step(module: nn.Module, problem: Problem) -> tuple[Tensor, ...]:
+    """The flow's KL term (eq. 11 of the paper, less constants), forward and backward.
 
     Returns:
-        Those of ``z``, then of every parameter.
+        States and log-densities at the end, then the gradients of ``z`` and of every parameter.
     """
     z_t, logp_t = module(problem.z, problem.logp, problem.probes)
     loss = (logp_t.squeeze(1) + z_t.square().sum(1) / 2).mean()
-    return torch.autograd.grad(loss, (problem.z, *module.parameters()))
+    gradients = torch.autograd.grad(loss, (problem.z, *module.parameters()))
+    return z_t.detach(), logp_t.detach(), *gradients
 
 
-def values(module: nn.Module, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Inference: states and log-densities at the end."""
+def inference(module: nn.Module, problem: Problem) -> tuple[Tensor, ...]:
+    """States and log-densities at the end, without gradients."""
     with torch.no_grad():
         z_t, logp_t = module(problem.z, problem.logp, problem.probes)
     return z_t, logp_t
 
 
+#: What is timed.
+MODES: dict[str, Callable[[nn.Module, Problem], tuple[Tensor, ...]]] = {
+    "train": training_step,
+    "inference": inference,
+}
+
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 
 
-def check_agreement(names: Iterable[str], modules: dict[str, nn.Module], problem: Problem) -> None:
+def check_agreement(modules: Mapping[str, nn.Module], problem: Problem, mode: str) -> None:
     """Raise AssertionError unless the candidates compute the same thing.
 
     Each is compared with FastCNF under the same kind of trace, in the norm relative to the whole
@@ -131,22 +138,20 @@ def check_agreement(names: Iterable[str], modules: dict[str, nn.Module], problem
     the gradients of ``z`` and of every parameter.
 
     Args:
-        names: Which of `CANDIDATES`.
-        modules: They, built from ``problem``.
+        modules: Some of `CANDIDATES`, built from ``problem``.
         problem: What they run on.
+        mode: One of `MODES`.
     """
+    run = MODES[mode]
     expected: dict[str, tuple[Tensor, ...]] = {}
-    for name in names:
+    for name, module in modules.items():
         candidate = CANDIDATES[name]
         if candidate.trace not in expected:
-            reference = _Ours(problem, candidate.trace)
-            expected[candidate.trace] = values(reference, problem) + gradients(reference, problem)
-        results: tuple[Tensor, ...] = values(modules[name], problem)
-        wanted = expected[candidate.trace][: len(results)]
-        if candidate.discrete_gradient:
-            results += gradients(modules[name], problem)
-            wanted = expected[candidate.trace]
-        for index, (got, ours) in enumerate(zip(results, wanted, strict=True)):
+            expected[candidate.trace] = run(_Ours(problem, candidate.trace), problem)
+        results, wanted = run(module, problem), expected[candidate.trace]
+        assert len(results) == len(wanted)
+        compared = len(wanted) if candidate.discrete_gradient else 2
+        for index, (got, ours) in enumerate(zip(results[:compared], wanted, strict=False)):
             error, size = (got - ours).norm().item(), ours.norm().item()
             assert error <= _TOLERANCE[problem.dtype] * size, (
                 f"{name} on {problem.workload.name}: error {error:.1e} of {size:.1e} in result "
