@@ -83,14 +83,14 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         raise BuildError(f"{SKIP} was set, and must not be")
     if sys.platform == "win32":
         raise BuildError("it is for Linux and macOS only")
+    compiler = find_compiler()
+    if compiler is None:
+        raise BuildError("no C++ compiler was found: neither $CXX, c++, g++ nor clang++")
     if torch is None:
         raise BuildError(
             "no torch >= 2.10 was found to build against; one elsewhere can be named: "
             f"{OVERRIDE}=<its site-packages directory>"
         )
-    compiler = find_compiler()
-    if compiler is None:
-        raise BuildError("no C++ compiler was found: neither $CXX, c++, g++ nor clang++")
     if not (ROOT / "csrc" / "ops.cpp").is_file():
         raise BuildError("csrc/ops.cpp is missing from the source tree")
     objects.mkdir(parents=True, exist_ok=True)
