@@ -14,7 +14,8 @@ __all__ = ["main"]
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mvae-fast``.
 
-    ``info`` needs nothing beyond the core's own dependencies; ``train`` needs the extra ``[train]`` and says so.
+    ``info`` needs nothing beyond the core's own dependencies; ``train`` needs the extra ``[train]``
+    and says so.
 
     Args:
         argv: arguments; default: those of the process.
@@ -33,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mvae_fast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # The commands parse their own options: those of `train` come from its settings, by jsonargparse.
+    # Each command parses its own options; those of `train` come from its settings.
     commands.add_parser("info", help="versions, and the engines available", add_help=False)
     commands.add_parser(
         "train", help="train MVAE and MVAE-CNF, print the paper's Table 1", add_help=False
@@ -47,7 +48,7 @@ def _info(argv: Sequence[str]) -> int:
 
     argparse.ArgumentParser(
         prog="mvae-fast info",
-        description="Versions, the engines available and, for each missing one, the reason and the remedy.",
+        description="Versions, and the engines: for each missing one, the reason and the remedy.",
     ).parse_args(argv)
     print(environment_report())
     return 0
@@ -74,7 +75,7 @@ def _train(argv: Sequence[str]) -> int:
         return 2
     except KeyboardInterrupt:
         print(
-            f"\nInterrupted. Go on from the last finished epoch with --resume --out {config.folder}",
+            f"\nInterrupted. To go on from the last epoch: --resume --out {config.folder}",
             file=sys.stderr,
         )
         return 130

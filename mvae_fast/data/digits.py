@@ -11,8 +11,8 @@ __all__ = ["digits"]
 def digits(data_dir: str | None = None) -> Splits:
     """1797 images of handwritten digits, 8x8 in [0, 1], with their labels.
 
-    The split is part of the data set, not of a run's seed: stratified by label, 1257 rows to train, 180 to
-    choose the checkpoint and 360 held out.
+    The split is part of the data set, not of a run's seed: stratified by label, 1257 rows to train,
+    180 to choose the checkpoint and 360 held out.
 
     Args:
         data_dir: not needed: the data come with scikit-learn.

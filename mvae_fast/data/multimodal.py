@@ -16,13 +16,14 @@ __all__ = ["EpochBatches", "MultimodalDataset", "batches"]
 class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
     """Named arrays with one row an example, some of which may be missing.
 
-    An item is the pair ``(x, mask)`` that ``MVAE.loss`` takes. A list of indices gives a batch at once.
+    An item is the pair ``(x, mask)`` that ``MVAE.loss`` takes. A list of indices gives a batch at
+    once.
 
     Args:
-        arrays: for each modality an array or tensor ``(n, ...)``. Floats become the default dtype, integers
-            int64.
-        masks: for modalities that some rows lack, True where they have it, boolean ``(n,)``. What the other
-            rows hold is never looked at; NaN is a good choice.
+        arrays: for each modality an array or tensor ``(n, ...)``. Floats become the default dtype,
+            integers int64.
+        masks: for modalities that some rows lack, True where they have it, boolean ``(n,)``. What
+            the other rows hold is never looked at; NaN is a good choice.
 
     Raises:
         ValueError: if there is no array, the lengths differ, or a mask does not fit.
@@ -80,7 +81,8 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
 
 
 class EpochBatches(Sampler[list[int]]):
-    """Batches of shuffled indices that depend on the seed and the epoch only, so that a resumed run sees the same.
+    """Batches of shuffled indices that depend on the seed and the epoch only, so that a resumed run
+    sees the same.
 
     Args:
         n: number of rows.

@@ -10,7 +10,8 @@ __all__ = ["Splits"]
 
 
 class Splits(NamedTuple):
-    """A data set's three parts: models are fitted on the first, chosen on the second, reported on the third."""
+    """A data set's three parts: models are fitted on the first, chosen on the second, reported on
+    the third."""
 
     train: MultimodalDataset
     validation: MultimodalDataset

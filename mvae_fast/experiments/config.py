@@ -22,7 +22,8 @@ def _option(help: str, **default: Any) -> Any:
 
 @dataclass(kw_only=True)
 class TrainConfig:
-    """What ``mvae-fast train`` does; the values of a data set's own run are in ``configs/<dataset>.yaml``.
+    """What ``mvae-fast train`` does; the values of a data set's own run are in
+    ``configs/<dataset>.yaml``.
 
     Raises:
         ValueError: if a value cannot be used.
@@ -46,11 +47,19 @@ class TrainConfig:
     T: float = _option("integration time of the CNF")
     n_steps: int = _option("Euler steps from 0 to T")
     n_random_subsets: int = _option("random subsets of modalities drawn for each mini-batch")
-    modalities: dict[str, Any] = _option("modalities by name, as mvae_fast.vae.build_mvae takes them")
-    flow: dict[str, Any] = _option("the flow of mvae_cnf, as build_mvae takes it, but for T and n_steps")
-    out: str | None = _option("folder for everything written; default: runs/<dataset>", default=None)
+    modalities: dict[str, Any] = _option(
+        "modalities by name, as mvae_fast.vae.build_mvae takes them"
+    )
+    flow: dict[str, Any] = _option(
+        "the flow of mvae_cnf, as build_mvae takes it, but for T and n_steps"
+    )
+    out: str | None = _option(
+        "folder for everything written; default: runs/<dataset>", default=None
+    )
     data_dir: str | None = _option("folder of data sets that are read from files", default=None)
-    resume: bool = _option("continue a run that was interrupted, from its last epoch", default=False)
+    resume: bool = _option(
+        "continue a run that was interrupted, from its last epoch", default=False
+    )
 
     def __post_init__(self) -> None:
         if unknown := set(self.models) - set(MODELS):
@@ -105,11 +114,13 @@ class TrainConfig:
         }
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides the numbers of a run: all but where it reads, writes, and starts from."""
+        """Everything that decides the numbers of a run: all but where it reads, writes, and starts
+        from."""
         return {k: v for k, v in asdict(self).items() if k not in {"out", "data_dir", "resume"}}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
-        """How a saved `recipe` differs from this one, a line each; which models are trained may differ."""
+        """How a saved `recipe` differs from this one, a line each; which models are trained may
+        differ."""
         mine = self.recipe()
         return [
             f"{f.name}: {saved.get(f.name)!r} there, {mine[f.name]!r} here"

@@ -26,8 +26,8 @@ def samples_figure(
 ) -> None:
     """Draw label-conditioned samples, a row a label, and unconditional ones, for each model.
 
-    Shown are the pixels' means given z_T. Conditional samples draw z_0 from the posterior given the label
-    alone; unconditional ones draw z_T from the prior.
+    Shown are the pixels' means given z_T. Conditional samples draw z_0 from the posterior given the
+    label alone; unconditional ones draw z_T from the prior.
 
     Args:
         models: models by the name they are shown under.
@@ -62,7 +62,8 @@ def samples_figure(
 
 
 def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """Tiles ``(rows, columns, height, width)`` as one image, with grey lines of a pixel between them."""
+    """Tiles ``(rows, columns, height, width)`` as one image, with grey lines of a pixel between
+    them."""
     rows, columns, height, width = tiles.shape
     framed = np.full((rows, columns, height + 1, width + 1), 0.35)
     framed[:, :, 1:, 1:] = tiles

@@ -19,8 +19,8 @@ Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 class MVAEModule(lightning.LightningModule):
     """Trains an MVAE with Adam and an annealed KL term, and validates it by its ELBOs.
 
-    The noise of an epoch depends on the seed and the epoch only, so that a resumed run goes on as if it
-    had never stopped. Validation always uses the same noise, beta 1 and lambda 1.
+    The noise of a mini-batch depends on the seed, the epoch and its place in it only, so that a
+    resumed run goes on as if it had never stopped. Validation always uses the same noise, beta 1 and lambda 1.
 
     Args:
         model: description of the model, for `build_mvae`.
@@ -38,13 +38,11 @@ class MVAEModule(lightning.LightningModule):
         torch.manual_seed(seed)
         self.model = build_mvae(model)
 
-    def on_train_epoch_start(self) -> None:
-        """Seed this epoch's noise."""
-        entropy = (self.seed, self.current_epoch, self.global_rank)
-        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
-
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one mini-batch."""
+        # Here and not once an epoch: making a DataLoader's iterator also draws from the generator.
+        entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         batches = int(self.trainer.num_training_batches)
         beta = linear_annealing(
             self.current_epoch * batches + batch_idx, self.annealing_epochs * batches

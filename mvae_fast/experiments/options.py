@@ -14,7 +14,8 @@ __all__ = ["parse"]
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
-    """Settings from the command line: the packaged configuration, then ``--config`` files, then options.
+    """Settings from the command line: the packaged configuration, then ``--config`` files, then
+    options.
 
     Args:
         argv: arguments behind ``mvae-fast train``.
@@ -28,8 +29,8 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     """
     parser = jsonargparse.ArgumentParser(
         prog="mvae-fast train",
-        description="Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and draw "
-        "samples. Without options: scikit-learn's digits, about a minute on two cores.",
+        description="Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and "
+        "draw samples. Without options: scikit-learn's digits, about a minute on two cores.",
         default_env=False,
     )
     parser.add_argument(
@@ -48,6 +49,6 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     parser.set_defaults(TrainConfig.packaged("digits"))
     values = parser.parse_args(list(argv)).as_dict()
     try:
-        return TrainConfig(**{option.name: values[option.name] for option in fields(TrainConfig)})
+        return TrainConfig(**{name: values[name] for name in hints})
     except ValueError as error:
         parser.error(str(error))

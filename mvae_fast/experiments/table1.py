@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mvae_fast.vae.evaluation import CONVENTIONS
+from mvae_fast.vae.evaluation import CONVENTIONS, Convention
 
 __all__ = ["Table1"]
 
@@ -20,8 +20,8 @@ Metrics = Mapping[str, tuple[float, float]]
 class Table1:
     """Table 1 of one data set.
 
-    X1 BCE, X2 BCE are the reconstruction terms of the joint negative ELBO; the paper does not say whether
-    its own are, or are averages with those of the unimodal terms, as in its code.
+    X1 BCE, X2 BCE are the reconstruction terms of the joint negative ELBO; the paper does not say
+    whether its own are, or are averages with those of the unimodal terms, as in its code.
 
     Args:
         modalities: names, in the paper's order X1, X2, ...
@@ -32,7 +32,7 @@ class Table1:
     """
 
     modalities: list[str]
-    results: Mapping[str, Mapping[str, Metrics]]
+    results: Mapping[str, Mapping[Convention, Metrics]]
     notes: list[str]
     about: Mapping[str, Any]
 
@@ -47,7 +47,7 @@ class Table1:
         }
 
     @property
-    def conventions(self) -> list[str]:
+    def conventions(self) -> list[Convention]:
         """The conventions, in the order of the columns."""
         return list(next(iter(self.results.values())))
 
@@ -70,7 +70,8 @@ class Table1:
         first = max(len(title) for title in self.quantities)
         group = width * len(models)
         lines = [
-            " " * first + "".join(f"  {convention + ' ':─^{group}}" for convention in self.conventions),
+            " " * first
+            + "".join(f"  {convention + ' ':─^{group}}" for convention in self.conventions),
             " " * first
             + "".join("  " + "".join(f"{m:>{width}}" for m in models) for _ in self.conventions),
         ]

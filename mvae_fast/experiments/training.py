@@ -41,9 +41,9 @@ class Trained:
 def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     """Train one model; keep the checkpoint that is best on the validation split.
 
-    Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch), TensorBoard and CSV logs, and the
-    chosen model as ``model.pt`` (`load_mvae`). With ``config.resume`` it goes on from ``last.ckpt``, with the
-    result that an uninterrupted run has.
+    Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch), TensorBoard and CSV
+    logs, and the chosen model as ``model.pt`` (`load_mvae`). With ``config.resume`` it goes on from
+    ``last.ckpt``, with the result that an uninterrupted run has.
 
     Args:
         name: of the model, one of `MODELS`.

@@ -6,10 +6,11 @@ __all__ = ["linear_annealing"]
 
 
 def linear_annealing(step: int, n_steps: int) -> float:
-    """Weight beta of the KL term at mini-batch ``step`` (counted from 0): linear, 1 from step ``n_steps``-1 on.
+    """Weight beta of the KL term at mini-batch ``step`` (counted from 0): linear, 1 from step
+    ``n_steps``-1 on.
 
-    The first mini-batch already sees ``1 / n_steps``, the last one of the annealing sees exactly 1, so
-    that beta does not jump where the annealing ends.
+    The first mini-batch already sees ``1 / n_steps``, the last one of the annealing sees exactly 1,
+    so that beta does not jump where the annealing ends.
 
     Args:
         step: mini-batches done so far.

@@ -13,12 +13,24 @@ from torch import nn
 from mvae_fast.cnf import FastCNF
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
-from mvae_fast.vae.likelihoods import BernoulliLikelihood, CategoricalLikelihood, Likelihood, NormalLikelihood
+from mvae_fast.vae.likelihoods import (
+    BernoulliLikelihood,
+    CategoricalLikelihood,
+    Likelihood,
+    NormalLikelihood,
+)
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
 
-__all__ = ["build_mvae", "cnf_posterior", "label_modality", "load_mvae", "mlp_modality", "save_mvae"]
+__all__ = [
+    "build_mvae",
+    "cnf_posterior",
+    "label_modality",
+    "load_mvae",
+    "mlp_modality",
+    "save_mvae",
+]
 
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
@@ -105,8 +117,9 @@ def cnf_posterior(
 ) -> FastCNF:
     """The paper's CNF posterior: 256 squash units, softplus, Euler, not conditioned on the data.
 
-    The paper gives neither T nor the number of steps (its code takes one step to T = 0.5), nor how the
-    trace is computed when it trains. The exact trace is as cheap as an estimate here and has no noise.
+    The paper gives neither T nor the number of steps (its code takes one step to T = 0.5), nor how
+    the trace is computed when it trains. The exact trace is as cheap as an estimate here and has no
+    noise.
 
     Args:
         latent_dim: latent size D.
@@ -141,9 +154,10 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
     """A model from plain, JSON-able data.
 
     Args:
-        config: ``latent_dim``; ``modalities``: by name a mapping with ``type`` (``"mlp"``, ``"label"``) and the
-            arguments of `mlp_modality`, `label_modality`; ``flow``: None or a mapping with ``type``
-            (``"cnf"``) and the arguments of `cnf_posterior`; ``n_random_subsets`` (default 0).
+        config: ``latent_dim``; ``modalities``: by name a mapping with ``type`` (``"mlp"``,
+            ``"label"``) and the arguments of `mlp_modality`, `label_modality`; ``flow``: None or a
+            mapping with ``type`` (``"cnf"``) and the arguments of `cnf_posterior`;
+            ``n_random_subsets`` (default 0).
 
     Returns:
         The model; its ``config`` attribute keeps a copy of the description.
@@ -185,7 +199,8 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
 
 
 def save_mvae(model: MVAE, path: str | Path) -> None:
-    """Write a model that `build_mvae` made: its description and its weights, nothing that needs pickle's trust.
+    """Write a model that `build_mvae` made: its description and its weights, nothing that needs
+    pickle's trust.
 
     Args:
         model: the model.
@@ -196,7 +211,8 @@ def save_mvae(model: MVAE, path: str | Path) -> None:
     """
     if model.config is None:
         raise ValueError(
-            "only a model made by build_mvae can be saved whole; save state_dict() of a hand-made one"
+            "only a model made by build_mvae can be saved whole; of a hand-made one "
+            "save the state_dict()"
         )
     torch.save({"config": model.config, "state_dict": model.state_dict()}, path)
 

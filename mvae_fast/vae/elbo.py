@@ -26,7 +26,8 @@ class ElboTerms:
     Attributes:
         subsets: which modalities each term conditions on and scores, boolean ``(S, N)``.
         active: which rows have the term, boolean ``(S, B)``; elsewhere all entries are 0.
-        nll: for each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score it.
+        nll: for each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score
+            it.
         kl: the KL divergence, or its one-sample estimates, ``(K, S, B)``.
     """
 
@@ -36,8 +37,8 @@ class ElboTerms:
     kl: Tensor
 
     def loss(self, weights: Mapping[str, float], beta: float = 1.0) -> Tensor:
-        r"""The training objective: the terms' :math:`\sum_i \lambda_i\,\mathrm{nll}_i + \beta\,\mathrm{KL}`, summed
-        over subsets, averaged over samples and rows.
+        r"""The training objective: the terms' :math:`\sum_i \lambda_i\,\mathrm{nll}_i +
+        \beta\,\mathrm{KL}`, summed over subsets, averaged over samples and rows.
 
         Args:
             weights: lambda of each modality.
@@ -91,15 +92,17 @@ def elbo_terms(
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.
 
-    Each encoder runs once, on the rows that have its modality. The posteriors of all subsets are one
-    product of experts and one call of the flow. Each decoder runs once, on exactly the rows that score it:
-    a term scores the modalities that it conditions on. With :math:`z_T` the flow's image of :math:`z_0`
+    Each encoder runs once, on the rows that have its modality. The posteriors of all subsets are
+    one product of experts and one call of the flow. Each decoder runs once, on exactly the rows
+    that score it: a term scores the modalities that it conditions on. With :math:`z_T` the flow's
+    image of :math:`z_0`
 
-    .. math:: \mathrm{KL} \approx \log q_0(z_0 | X) - \int_0^T \mathrm{Tr}\,\frac{\partial f}{\partial z}\,dt
+    .. math:: \mathrm{KL} \approx \log q_0(z_0 | X) - \int_0^T \mathrm{Tr}\,\frac{\partial
+    f}{\partial z}\,dt
               - \log p(z_T) .
 
-    A row contributes a unimodal term where it has the modality, and a term of several modalities where it
-    has at least two of them: with one left, that term would only repeat the unimodal one.
+    A row contributes a unimodal term where it has the modality, and a term of several modalities
+    where it has at least two of them: with one left, that term would only repeat the unimodal one.
 
     Args:
         model: the model.
@@ -107,8 +110,8 @@ def elbo_terms(
         present: which rows have which modality, boolean ``(B, N)``.
         subsets: boolean ``(S, N)``.
         every_row: keep every row in every term, also those that lack most or all of its modalities.
-        at: where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean, which
-            gives the number that the paper's code reports, not a bound.
+        at: where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
+            which gives the number that the paper's code reports, not a bound.
         kl: ``"sample"`` estimates the KL divergence with the z_0 that is decoded (eq. 11);
             ``"closed_form"`` is exact and needs a model without a flow.
         n_samples: number K of samples of z_0 a row.
@@ -118,8 +121,8 @@ def elbo_terms(
         The terms.
 
     Raises:
-        ValueError: if ``kl="closed_form"`` is asked of a model with a flow, ``n_samples`` is not positive or
-            exceeds 1 at the mean, or a likelihood does not give one number a row.
+        ValueError: if ``kl="closed_form"`` is asked of a model with a flow, ``n_samples`` is not
+            positive or exceeds 1 at the mean, or a likelihood does not give one number a row.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
@@ -161,10 +164,14 @@ def elbo_terms(
 
     nll = {}
     of_rows = scored.flatten(0, 1)[rows]
-    for i, (name, modality) in enumerate(model.modalities.items()):
+    for i, (name, modality) in enumerate(model.items()):
         if name not in x:
             continue
         here = of_rows[:, i].nonzero().squeeze(1)
+        if not len(here):
+            idle = modality.idle(modality.decoder)
+            nll[name] = divergence.new_zeros(n_samples, *active.shape) + idle
+            continue
         distribution = modality.decode(z.index_select(1, here.to(z.device)).flatten(0, 1))
         target = x[name][(rows[here] % batch).to(x[name].device)]
         log_prob = distribution.log_prob(torch.cat([target] * n_samples))

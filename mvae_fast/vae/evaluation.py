@@ -1,4 +1,5 @@
-"""Evaluation: the paper's Table 1 numbers in two conventions, and how good the flow's log-density is."""
+"""Evaluation: the paper's Table 1 numbers in two conventions, and how good the flow's log-density
+is."""
 
 from __future__ import annotations
 
@@ -33,22 +34,23 @@ def evaluate(
 ) -> dict[str, tuple[float, float]]:
     """Negative ELBOs of all modalities together and of each alone, and what they are made of.
 
-    The same code serves models with and without a flow: the KL term is always estimated with the z_0
-    that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that are
-    evaluated on the same batches with the same seed see the same noise.
+    The same code serves models with and without a flow: the KL term is always estimated with the
+    z_0 that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that
+    are evaluated on the same batches with the same seed see the same noise.
 
     Args:
         model: the model; it is evaluated in evaluation mode and left in the mode it had.
         batches: pairs of data and masks, as for ``MVAE.forward``.
-        convention: ``"elbo"`` averages over ``n_samples`` samples of z_0; ``"paper"`` puts z_0 at its mean,
-            which is what the paper's code reports and no bound.
+        convention: ``"elbo"`` averages over ``n_samples`` samples of z_0; ``"paper"`` puts z_0 at
+            its mean, which is what the paper's code reports and no bound.
         n_samples: samples of z_0 a row, for ``"elbo"``.
         seed: of the noise.
 
     Returns:
-        Mean over the rows and its standard error, for ``"elbo/joint"``, ``"elbo/<modality>"`` (negative ELBOs),
-        ``"nll/joint/<modality>"``, ``"nll/<modality>"`` (its own reconstruction terms), ``"kl/joint"`` and
-        ``"kl/<modality>"``. The joint entries are averages over rows with at least two modalities.
+        Mean over the rows and its standard error, for ``"elbo/joint"``, ``"elbo/<modality>"``
+        (negative ELBOs), ``"nll/joint/<modality>"``, ``"nll/<modality>"`` (its own reconstruction
+        terms), ``"kl/joint"`` and ``"kl/<modality>"``. The joint entries are averages over rows
+        with at least two modalities.
 
     Raises:
         ValueError: if the convention is unknown or there is no batch.
@@ -99,10 +101,12 @@ def evaluate(
 
 
 def exact_log_abs_det_jacobian(flow: nn.Module, z: Tensor) -> Tensor:
-    r"""log|det ∂z_T/∂z_0| of the map that a flow really applies, by D reverse sweeps and an LU decomposition.
+    r"""log|det ∂z_T/∂z_0| of the map that a flow really applies, by D reverse sweeps and an LU
+    decomposition.
 
-    A CNF integrates the trace along with the state. Of the discrete map that its steps apply, that is the
-    log-determinant only up to an error of the order of the step, and the optimiser may exploit the
+    A CNF integrates the trace along with the state. Of the discrete map that its steps apply, that
+    is the log-determinant only up to an error of the order of the step, and the optimiser may
+    exploit the
     difference: this measures it.
 
     Args:

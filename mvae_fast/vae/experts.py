@@ -19,17 +19,17 @@ def product_of_experts(
     .. math:: \tau = \sum_{k=0}^N \tau_k, \qquad \mu = \sum_{k=1}^N \frac{\tau_k}{\tau} \mu_k,
               \qquad \log\sigma^2 = -\log\tau .
 
-    Everything is done on log-precisions (a logsumexp and the softmax weights that go with it), so that
-    no expert can overflow or underflow the product and no epsilon is needed.
+    Everything is done on log-precisions (a logsumexp and the softmax weights that go with it), so
+    that no expert can overflow or underflow the product and no epsilon is needed.
 
-    A masked expert has exactly no weight, whatever it holds: NaN and infinity in it reach neither the
-    result nor a gradient. Where every expert is masked the product is the prior.
+    A masked expert has exactly no weight, whatever it holds: NaN and infinity in it reach neither
+    the result nor a gradient. Where every expert is masked the product is the prior.
 
     Args:
         mean: expert means, ``(..., N, D)``.
         logvar: expert log-variances, ``(..., N, D)``.
-        mask: True where the expert is present, boolean, broadcastable with ``(..., N)``: a leading axis
-            of subsets is welcome. None: all are present.
+        mask: True where the expert is present, boolean, broadcastable with ``(..., N)``: a leading
+            axis of subsets is welcome. None: all are present.
 
     Returns:
         Mean and log-variance of the product, ``(..., D)`` each.
@@ -39,7 +39,8 @@ def product_of_experts(
         TypeError: if the mask is not boolean.
 
     References:
-        Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018, sec. 2.2.
+        Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018,
+        sec. 2.2.
 
     Example:
         >>> mean, logvar = torch.ones(1, 2, 3), torch.zeros(1, 2, 3)

@@ -14,8 +14,8 @@ __all__ = ["BernoulliLikelihood", "CategoricalLikelihood", "Likelihood", "Normal
 class Likelihood(ABC):
     """Maps decoder outputs to a distribution over the data of each row.
 
-    Any callable ``output -> torch.distributions.Distribution`` whose ``log_prob`` gives one number a row
-    may stand in for it; a `Likelihood` also knows which data it can score (`check`).
+    Any callable ``output -> torch.distributions.Distribution`` whose ``log_prob`` gives one number
+    a row may stand in for it; a `Likelihood` also knows which data it can score (`check`).
     """
 
     @abstractmethod
@@ -24,7 +24,8 @@ class Likelihood(ABC):
 
     @abstractmethod
     def check(self, x: Tensor) -> None:
-        """Raise a ValueError or TypeError that says why the data ``x`` (B, ...) cannot be scored."""
+        """Raise a ValueError or TypeError that says why the data ``x`` (B, ...) cannot be
+        scored."""
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}()"
@@ -34,7 +35,8 @@ class BernoulliLikelihood(Likelihood):
     r"""Bernoulli likelihood with logits; the targets may be anything in [0, 1].
 
     For grey values the log-likelihood is minus the binary cross-entropy
-    :math:`-\sum_j [\max(l_j, 0) - l_j x_j + \log(1 + e^{-|l_j|})]`, summed over the row, as in the paper.
+    :math:`-\sum_j [\max(l_j, 0) - l_j x_j + \log(1 + e^{-|l_j|})]`, summed over the row, as in the
+    paper.
 
     Example:
         >>> BernoulliLikelihood()(torch.zeros(2, 8, 8)).log_prob(torch.full((2, 8, 8), 0.3)) / 64

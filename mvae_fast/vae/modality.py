@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
@@ -17,9 +18,9 @@ class Modality(nn.Module):
     r"""One modality of an `MVAE`.
 
     Args:
-        encoder: module ``x (B, ...) -> (mean, logvar)``, ``(B, D)`` each: the unimodal Gaussian expert.
-        decoder: module ``z (B, D) -> output``. Encoder and decoder must accept zero rows: they get none
-            when a batch holds nothing for them to do, so that gradients stay defined under DDP.
+        encoder: module ``x (B, ...) -> (mean, logvar)``, ``(B, D)`` each: the unimodal Gaussian
+            expert.
+        decoder: module ``z (B, D) -> output``.
         likelihood: a `Likelihood`, or any callable from the decoder's output to a
             ``torch.distributions`` object whose ``log_prob`` gives one number a row.
         weight: :math:`\lambda` of this modality's log-likelihood in the training objective (eq. 4).
@@ -30,8 +31,8 @@ class Modality(nn.Module):
         ValueError: if ``weight`` is not positive and finite.
 
     References:
-        Nedelkoski, Bogojeski, Kao, Learning more expressive joint distributions in multimodal variational
-        methods, 2020, eq. 4.
+        Nedelkoski, Bogojeski, Kao, Learning more expressive joint distributions in multimodal
+        variational methods, 2020, eq. 4.
 
     Example:
         >>> from mvae_fast.vae import CategoricalLikelihood, EmbeddingEncoder, MLPDecoder
@@ -82,6 +83,20 @@ class Modality(nn.Module):
         """Distribution of this modality's data given latents ``z`` (B, D)."""
         distribution: Distribution = self.likelihood(self.decoder(z))
         return distribution
+
+    def idle(self, part: nn.Module) -> Tensor:
+        """Zero, as a function of a network's parameters: stands for a network that has no rows.
+
+        Distributed training waits for a gradient of every parameter in every step.
+
+        Args:
+            part: encoder or decoder.
+
+        Returns:
+            A scalar.
+        """
+        zero = [0.0 * p.sum() for p in part.parameters() if p.requires_grad]
+        return torch.stack(zero).sum() if zero else torch.zeros(())
 
     def extra_repr(self) -> str:
         """Weight, likelihood and shape, for ``print(model)``."""

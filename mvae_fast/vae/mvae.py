@@ -26,11 +26,12 @@ class Objective(NamedTuple):
 
 
 class MVAE(nn.Module):
-    r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow posterior.
+    r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow
+    posterior.
 
     Encoders give one Gaussian expert a modality; their product with the prior expert N(0, I) is the
-    posterior of z_0 for any subset of modalities; the flow carries z_0 to z_T; decoders read z_T, and the
-    prior N(0, I) is on z_T. Without a flow this is the MVAE, with a `FastCNF` the MVAE-CNF.
+    posterior of z_0 for any subset of modalities; the flow carries z_0 to z_T; decoders read z_T,
+    and the prior N(0, I) is on z_T. Without a flow this is the MVAE, with a `FastCNF` the MVAE-CNF.
 
     The training loss is minus the sum of the ELBOs of all modalities together, of each alone and of
     ``n_random_subsets`` random subsets,
@@ -43,12 +44,14 @@ class MVAE(nn.Module):
     Args:
         modalities: the modalities by name.
         latent_dim: latent size D.
-        flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R, 1)``.
+        flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R,
+            1)``.
         n_random_subsets: random subsets drawn for each mini-batch.
         validate_args: check the range of the data in every call, like ``torch.distributions``.
 
     Raises:
-        ValueError: if there is no modality, a name cannot be used, or there are not that many subsets.
+        ValueError: if there is no modality, a name cannot be used, or there are not that many
+            subsets.
         TypeError: if a modality is not a `Modality`.
 
     References:
@@ -57,8 +60,7 @@ class MVAE(nn.Module):
     Example:
         >>> from mvae_fast.vae import label_modality, mlp_modality
         >>> model = MVAE(
-        ...     {"image": mlp_modality((8, 8), latent_dim=16), "label": label_modality(10, latent_dim=16)},
-        ...     latent_dim=16,
+        ...     {"image": mlp_modality((8, 8), 16), "label": label_modality(10, 16)}, latent_dim=16
         ... )
         >>> x = {"image": torch.rand(5, 8, 8), "label": torch.arange(5)}
         >>> model.loss(x, mask={"label": torch.tensor([True, True, False, True, True])}).backward()
@@ -96,10 +98,9 @@ class MVAE(nn.Module):
         self.n_random_subsets = n_random_subsets
         self.validate_args = validate_args
         self.config: dict[str, Any] | None = None
-        """The JSON-able description that `build_mvae` made this model from; None for a hand-made one."""
+        """The JSON-able description that `build_mvae` made this model from; None for a hand-made
+        one."""
         random_subsets(len(modalities), n_random_subsets, torch.Generator())  # raises if too many
-
-    # Training -------------------------------------------------------------------------------------------
 
     def forward(
         self,
@@ -117,8 +118,8 @@ class MVAE(nn.Module):
 
         Args:
             x: data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
-            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``. The data of
-                the other rows may hold anything, NaN too.
+            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``. The
+                data of the other rows may hold anything, NaN too.
             beta: weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
             generator: source of the posterior's noise.
@@ -147,7 +148,7 @@ class MVAE(nn.Module):
             kl="closed_form" if exact else "sample",
             generator=generator,
         )
-        weights = {name: modality.weight for name, modality in self._items()}
+        weights = {name: modality.weight for name, modality in self.items()}
         return Objective(terms.loss(weights, beta), terms)
 
     def loss(
@@ -162,12 +163,11 @@ class MVAE(nn.Module):
         objective: Objective = self(x, mask, beta=beta, generator=generator)
         return objective.loss
 
-    # Inference ------------------------------------------------------------------------------------------
-
     def encode(
         self, x: Mapping[str, Any], mask: Mapping[str, Tensor] | None = None
     ) -> FlowPosterior:
-        """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's image of N(0, I).
+        """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's
+        image of N(0, I).
 
         Args:
             x: data by modality, ``(B, ...)`` each.
@@ -185,7 +185,7 @@ class MVAE(nn.Module):
         """The distribution of every modality given latents z_T ``(B, D)``."""
         if z.dim() != 2 or z.shape[1] != self.latent_dim:
             raise ValueError(f"z must be (B, {self.latent_dim}), got {tuple(z.shape)}")
-        return {name: modality.decode(z) for name, modality in self._items()}
+        return {name: modality.decode(z) for name, modality in self.items()}
 
     def elbo(
         self,
@@ -196,12 +196,14 @@ class MVAE(nn.Module):
         n_samples: int = 1,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """The ELBO, in nats, of whatever each row has, with all lambda and beta 1 and the KL term estimated.
+        """The ELBO, in nats, of whatever each row has, with all lambda and beta 1 and the KL term
+        estimated.
 
         Models with and without a flow go through the same code here.
 
         Args:
-            x: data by modality, ``(B, ...)`` each; pass ``{"image": images}`` for the images' own ELBO.
+            x: data by modality, ``(B, ...)`` each; pass ``{"image": images}`` for the images' own
+                ELBO.
             mask: see `forward`.
             at: ``"sample"``, or ``"mean"`` for the paper's convention, which is not a bound.
             n_samples: samples of z_0 to average over.
@@ -275,7 +277,8 @@ class MVAE(nn.Module):
     def sample(
         self, n: int, *, generator: torch.Generator | None = None
     ) -> dict[str, Distribution]:
-        """Unconditional generation: z_T from the prior N(0, I), decoded; the flow belongs to the posterior only.
+        """Unconditional generation: z_T from the prior N(0, I), decoded; the flow belongs to the
+        posterior only.
 
         Args:
             n: number of samples.
@@ -290,8 +293,6 @@ class MVAE(nn.Module):
         )
         return self.decode(z)
 
-    # Building blocks ------------------------------------------------------------------------------------
-
     def experts(self, x: Mapping[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
         """The unimodal Gaussian experts, each encoder run once on the rows that have its modality.
 
@@ -304,10 +305,13 @@ class MVAE(nn.Module):
         """
         parameter = next(self.parameters())
         means, logvars = [], []
-        for i, (name, modality) in enumerate(self._items()):
+        for i, (name, modality) in enumerate(self.items()):
             here = present[:, i]
             if name not in x:
                 mean = logvar = parameter.new_zeros(len(present), self.latent_dim)
+            elif not here.any():
+                idle = modality.idle(modality.encoder)
+                mean = logvar = parameter.new_zeros(len(present), self.latent_dim) + idle
             elif here.all():
                 mean, logvar = modality.encoder(x[name])
             else:
@@ -319,7 +323,8 @@ class MVAE(nn.Module):
             if mean.shape != (len(present), self.latent_dim) or logvar.shape != mean.shape:
                 raise ValueError(
                     f"modality {name!r}: the encoder must give mean and logvar of "
-                    f"{self.latent_dim} numbers a row, got {tuple(mean.shape)} and {tuple(logvar.shape)}"
+                    f"{self.latent_dim} numbers a row, "
+                    f"got {tuple(mean.shape)} and {tuple(logvar.shape)}"
                 )
             means.append(mean)
             logvars.append(logvar)
@@ -329,7 +334,8 @@ class MVAE(nn.Module):
         """Latent size and number of random subsets, for ``print(model)``."""
         return f"latent_dim={self.latent_dim}, n_random_subsets={self.n_random_subsets}"
 
-    def _items(self) -> list[tuple[str, Modality]]:
+    def items(self) -> list[tuple[str, Modality]]:
+        """The modalities with their names, in order."""
         return list(self.modalities.items())  # type: ignore[arg-type]
 
     def prepare(
@@ -369,7 +375,7 @@ class MVAE(nn.Module):
         batch = next(iter(sizes.values()))
 
         columns = []
-        for name, modality in self._items():
+        for name, modality in self.items():
             here = mask.get(name)
             if here is None:
                 here = torch.full((batch,), name in data)

@@ -114,11 +114,13 @@ class EmbeddingEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Swish layers and a linear one: the paper's image decoder and, with ``shape=(C,)``, its label decoder.
+    """Swish layers and a linear one: the paper's image decoder and, with ``shape=(C,)``, its label
+    decoder.
 
     Args:
         latent_dim: latent size D.
-        shape: shape of one row of output, for example ``(28, 28)`` pixels or ``(10,)`` class logits.
+        shape: shape of one row of output, for example ``(28, 28)`` pixels or ``(10,)`` class
+            logits.
         hidden: widths of the hidden layers; the paper's are three of 512.
 
     References:

@@ -32,8 +32,8 @@ def joint_and_unimodal(n: int) -> Tensor:
 def random_subsets(n: int, k: int, generator: torch.Generator | None = None) -> Tensor:
     """``k`` different subsets of ``n`` modalities that are neither joint nor unimodal.
 
-    As in the MVAE's 19-modality experiment: first a cardinality, uniform in 2..n-1, then a subset of that
-    cardinality, uniform among those not drawn yet.
+    As in the MVAE's 19-modality experiment: first a cardinality, uniform in 2..n-1, then a subset
+    of that cardinality, uniform among those not drawn yet.
 
     Args:
         n: number of modalities.
@@ -56,8 +56,8 @@ def random_subsets(n: int, k: int, generator: torch.Generator | None = None) -> 
     available = {c: math.comb(n, c) for c in range(2, n)}
     if not 0 <= k <= sum(available.values()):
         raise ValueError(
-            f"k must be in 0..{sum(available.values())}, the number of subsets of {n} modalities that "
-            f"are neither joint nor unimodal, got {k}"
+            f"k must be in 0..{sum(available.values())}, the number of subsets of {n} modalities "
+            f"that are neither joint nor unimodal, got {k}"
         )
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < k:

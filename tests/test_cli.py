@@ -1,0 +1,93 @@
+import csv
+import subprocess
+import sys
+
+import pytest
+import torch
+import yaml
+
+from mvae_fast import __version__
+from mvae_fast.cli import main
+from mvae_fast.vae import load_mvae
+
+
+@pytest.fixture
+def small(tmp_path):
+    path = tmp_path / "small.yaml"
+    nets = {
+        "image": {"type": "mlp", "shape": [8, 8], "hidden": 16},
+        "label": {"type": "label", "num_classes": 10, "hidden": 16, "weight": 50.0},
+    }
+    flow = {"type": "cnf", "hidden": [16], "trace": "exact"}
+    path.write_text(
+        yaml.safe_dump(
+            {"epochs": 1, "latent_dim": 6, "n_steps": 2, "modalities": nets, "flow": flow}
+        )
+    )
+    return ["--config", str(path), "--batch-size", "200"]
+
+
+def test_train_end_to_end(small, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert main(["train", *small, "--out", str(out), "--seed", "3"]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    for expected in ("1257 train, 180 validation, 360 test rows; seed 3", "ELBO X2", "not a bound"):
+        assert expected in printed.out
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert {
+        *("config.yaml", "samples.png", "table.csv", "table.json", "table.md"),
+        *(f"{m}/{f}" for m in ("mvae", "mvae_cnf") for f in ("best.ckpt", "last.ckpt", "model.pt")),
+    } <= written
+    with (out / "table.csv").open() as file:
+        values = [float(row["value"]) for row in csv.DictReader(file)]
+    assert len(values) == 20 and all(0 < value < 1000 for value in values)
+    assert load_mvae(out / "mvae_cnf" / "model.pt").flow.n_steps == 2
+    assert (
+        torch.load(out / "mvae" / "best.ckpt", weights_only=True)["hyper_parameters"]["seed"] == 3
+    )
+
+    # Finished: resuming only evaluates, and prints the same table.
+    assert main(["train", *small, "--out", str(out), "--seed", "3", "--resume"]) == 0
+    again = capsys.readouterr().out
+    assert [line for line in again.splitlines() if line.startswith(("ELBO", "X"))] == [
+        line for line in printed.out.splitlines() if line.startswith(("ELBO", "X"))
+    ]
+    assert main(["train", *small, "--out", str(out), "--seed", "4", "--resume"]) == 2
+    assert "seed: 3 there, 4 here" in capsys.readouterr().err
+
+
+def test_info_needs_the_core_only(tmp_path):
+    """In an interpreter that lacks every optional dependency."""
+    blocked = ["lightning", "jsonargparse", "sklearn", "matplotlib", "torchmetrics", "yaml"]
+    script = f"""
+import sys
+sys.modules.update(dict.fromkeys({blocked!r}))
+from mvae_fast.cli import main
+assert main(["info"]) == 0
+sys.exit(main(["train"]))
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert __version__ in done.stdout and "reference" in done.stdout
+    assert done.returncode == 1
+    assert "pip install 'mvae_fast[train]'" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_unknown_commands_and_options_are_refused(capsys):
+    for argv in ([], ["trian"], ["info", "--verbose"], ["train", "--epoch_count", "3"]):
+        with pytest.raises(SystemExit) as exit:
+            main(argv)
+        assert exit.value.code == 2
+        assert "error" in capsys.readouterr().err
+
+
+def test_help_lists_the_commands(capsys):
+    with pytest.raises(SystemExit) as exit:
+        main(["--help"])
+    assert exit.value.code == 0
+    printed = capsys.readouterr().out
+    assert "info" in printed and "train" in printed
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert "--latent-dim" in capsys.readouterr().out

@@ -1,0 +1,82 @@
+import pytest
+import torch
+from torch.distributions import Independent, Normal
+
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast.distributions import FlowPosterior
+from tests.vae.models import AffineFlow
+
+
+def posterior(flow, rows=3, dim=5, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    mean, logvar = torch.randn(2, rows, dim, generator=generator, dtype=dtype)
+    return FlowPosterior(mean, logvar, flow)
+
+
+def test_without_a_flow_it_is_a_gaussian():
+    q = posterior(None)
+    z, logp = q.rsample_and_log_prob((4,))
+    assert z.shape == (4, 3, 5) and logp.shape == (4, 3)
+    torch.testing.assert_close(logp, q.base_dist.log_prob(z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.log_prob(z), logp, rtol=1e-12, atol=1e-12)
+
+
+def test_an_affine_flow_gives_the_affine_image():
+    flow = AffineFlow().double()
+    q = posterior(flow)
+    scale = flow.log_scale.exp()
+    image = Independent(Normal(q.loc * scale + flow.shift, q.scale * scale), 1)
+    z, logp = q.rsample_and_log_prob((4,))
+    torch.testing.assert_close(logp, image.log_prob(z), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(q.log_prob(z), logp, rtol=1e-12, atol=1e-12)
+    z, logp = q.transport(q.loc)
+    torch.testing.assert_close(z, q.loc * scale + flow.shift)
+    torch.testing.assert_close(logp, image.log_prob(z), rtol=1e-12, atol=1e-12)
+
+
+def test_a_cnf_with_many_steps_has_the_density_of_its_map():
+    torch.manual_seed(0)
+    odefunc = ODEfunc(ODEnet((16,), (5,), layer_type="squash"))
+    flow = FastCNF(odefunc, n_steps=2000, trace="exact").double()
+    q = posterior(flow)
+    z, logp = q.rsample_and_log_prob()
+    # Integrating back also has an error of the order of the step.
+    torch.testing.assert_close(q.log_prob(z), logp, rtol=0, atol=2e-3)
+
+
+def test_the_density_integrates_to_one():
+    q = FlowPosterior(torch.tensor([0.3]), torch.tensor([-0.5]), AffineFlow(1))
+    grid = torch.linspace(-12, 12, 20_001).unsqueeze(1)
+    assert torch.trapezoid(q.log_prob(grid).exp(), grid.squeeze(1)).item() == pytest.approx(1, 1e-4)
+
+
+def test_samples_are_reparametrised_and_sample_is_not():
+    q = posterior(AffineFlow().double())
+    q.loc.requires_grad_()
+    assert q.rsample().requires_grad
+    assert not q.sample().requires_grad
+    (gradient,) = torch.autograd.grad(q.rsample().sum(), q.loc)
+    torch.testing.assert_close(gradient, q.flow.log_scale.exp().expand(3, 5))
+
+
+def test_generator_decides_the_noise():
+    q = posterior(AffineFlow().double())
+    one, two = (q.rsample((2,), generator=torch.Generator().manual_seed(7)) for _ in range(2))
+    assert torch.equal(one, two)
+    assert not torch.equal(one, q.rsample((2,), generator=torch.Generator().manual_seed(8)))
+
+
+def test_tiny_variances_keep_their_density():
+    q = FlowPosterior(torch.full((1, 4), 100.0), torch.full((1, 4), -60.0))
+    _, logp = q.rsample_and_log_prob((10,))
+    # -sum(logvar) / 2 = 120, less the noise's -0.5 * (|eps|^2 + 4 log 2 pi)
+    assert ((logp > 100) & (logp < 117)).all()
+
+
+def test_shapes_must_agree():
+    with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
+        FlowPosterior(torch.zeros(2, 3), torch.zeros(2, 4))
+
+
+def test_repr():
+    assert repr(posterior(AffineFlow())) == "FlowPosterior((3,), D=5, flow=AffineFlow)"
