@@ -16,6 +16,7 @@ CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/mvae-fast train
+	@echo "Results: runs/digits (samples.png, the table); curves: $(BIN)/tensorboard --logdir runs"
 
 test: lint
 	$(BIN)/python -m pytest
