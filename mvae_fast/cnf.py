@@ -156,7 +156,7 @@ class FastCNF(nn.Module):
             RuntimeError: If the named engine is missing.
         """
         device = z.device.type
-        if not torch.is_autocast_enabled(device):
+        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
             return self._forward(z, logpz, integration_times, reverse, probes, generator)
         # Euler adds increments of relative size 1/S: half precision would lose them.
         dtype = self.sqrt_end_time.dtype
@@ -203,7 +203,7 @@ class FastCNF(nn.Module):
         if logpz is None:
             return z_t
         assert change is not None
-        logp_t = logpz + change.view(-1, *logpz.shape)
+        logp_t = logpz + change.view(change.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
     def _euler(
@@ -224,7 +224,7 @@ class FastCNF(nn.Module):
             steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
         else:
             steps = grid.subdivided(times, self.n_steps)
-        odefunc._num_evals.fill_(steps.h.shape[0])
+        odefunc.evaluations = steps.h.shape[0]
 
         outputs = steps.outputs
         if times is not None and times.shape[0] == 2:
@@ -377,7 +377,7 @@ class FastCNF(nn.Module):
         self.regularization_states = None
         return states
 
-    def num_evals(self) -> float:
+    def num_evals(self) -> int:
         """Evaluations of the velocity in the last solve."""
         return self._base.num_evals()
 

@@ -42,8 +42,6 @@ class ODEfunc(nn.Module):
         (torch.Size([4, 3]), torch.Size([4, 1]))
     """
 
-    _num_evals: Tensor
-
     def __init__(
         self,
         diffeq: nn.Module,
@@ -57,6 +55,10 @@ class ODEfunc(nn.Module):
         self.residual = residual
         self.rademacher = rademacher
         self._e: Tensor | None = None
+        #: Evaluations of the velocity since the last solve began.
+        self.evaluations = 0
+        # FFJORD counts in this buffer, and its state_dicts have it. A Python int counts here:
+        # reading it needs no host synchronisation, and torch.func forbids writing to a buffer.
         self.register_buffer("_num_evals", torch.tensor(0.0))
 
     @property
@@ -88,11 +90,11 @@ class ODEfunc(nn.Module):
             e: Noise like the state, held fixed for the solve; None draws it at the first call.
         """
         self._e = e
-        self._num_evals.fill_(0)
+        self.evaluations = 0
 
-    def num_evals(self) -> float:
+    def num_evals(self) -> int:
         """Evaluations of the velocity in the last solve."""
-        return self._num_evals.item()
+        return self.evaluations
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Derivatives of the states, in the form that torchdiffeq calls.
@@ -110,7 +112,7 @@ class ODEfunc(nn.Module):
         if len(states) < 2:
             raise ValueError(f"states: got {len(states)}, expected (z, logp, ...)")
         z, logp, *extras = states
-        self._num_evals += 1
+        self.evaluations += 1
         trace = self.trace_for(z)
         if trace == "hutchinson" and self._e is None:
             self._e = draw_probes(z, rademacher=self.rademacher)[0]

@@ -113,7 +113,7 @@ def _vmap_by_loop(
     results = [
         apply(
             *(
-                arg if dim is None else arg.select(dim, i).contiguous()
+                arg.select(dim, i).contiguous() if isinstance(dim, int) else arg
                 for arg, dim in zip(args, in_dims, strict=True)
             )
         )

@@ -174,7 +174,7 @@ class RegularizedODEfunc(nn.Module):
         """As of the wrapped ODE function."""
         self.odefunc.before_odeint(*args, **kwargs)
 
-    def num_evals(self) -> float:
+    def num_evals(self) -> int:
         """As of the wrapped ODE function."""
         return self.odefunc.num_evals()
 

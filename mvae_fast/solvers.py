@@ -117,7 +117,7 @@ class _Dynamics(nn.Module):
         self.regularization_fns = tuple(regularization_fns)
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        self.odefunc._num_evals += 1
+        self.odefunc.evaluations += 1
         z = states[0]
         if not self.regularization_fns:
             velocity, tau = self._evaluate(t, z)
@@ -169,7 +169,7 @@ def solve(
     options = dict(config.options)
     if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
         options["grid_constructor"] = _equal_steps(config.n_steps)
-    odefunc._num_evals.fill_(0)
+    odefunc.evaluations = 0
     start = [z]
     if trace is not None:
         start.append(z.new_zeros(z.shape[0]))

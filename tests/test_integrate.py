@@ -75,7 +75,7 @@ def problem(shape, layout, nonlinearity, trace, residual=False, steps=STEPS):
 
 def run(engine, leaves, probes, statics, dtype, outputs=None):
     """Values and gradients for every leaf, all in ``dtype``."""
-    leaves = [None if x is None else x.to(dtype).requires_grad_() for x in leaves]
+    leaves = [None if x is None else x.detach().to(dtype).requires_grad_() for x in leaves]
     z, h, weight, gate, bias, table = leaves
     results = integrate(
         z,

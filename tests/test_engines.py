@@ -1,0 +1,79 @@
+"""Which engines there are, and that the choice between them is never silent."""
+
+import shutil
+
+import pytest
+import torch
+
+from mvae_fast import FastCNF, ODEfunc, ODEnet, engines, ops
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.skipif(
+    shutil.which("g++") is None and ops.why_missing() is not None,
+    reason="no C++ compiler: without the extension only the reference engine is tested",
+)
+def test_cpp_is_there_where_a_compiler_is():
+    # The tests run on the engines that are available: one that failed to build must not vanish
+    # from them without a word.
+    assert engines.why_missing("cpp") is None
+    assert engines.available() == ("cpp", "reference")
+
+
+def test_auto_takes_the_fastest_that_fits():
+    cpp_if_built = engines.available()[0]
+    assert engines.resolve("auto", CPU, torch.float32) == cpp_if_built
+    assert engines.resolve("auto", CPU, torch.float64) == cpp_if_built
+    assert engines.resolve("auto", CPU, torch.bfloat16) == "reference"
+    assert engines.resolve("auto", torch.device("meta"), torch.float32) == "reference"
+
+
+@pytest.mark.parametrize("name", engines.available())
+def test_by_name_it_is_that_one(name):
+    assert engines.resolve(name, CPU, torch.float32) == name
+
+
+@pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
+def test_what_the_named_engine_lacks_is_named():
+    for device, dtype in ((CPU, torch.bfloat16), (CPU, torch.float16), ("meta", torch.float32)):
+        with pytest.raises(ValueError, match=f"'cpp' got a {dtype} .* float32, float64 on cpu"):
+            engines.resolve("cpp", torch.device(device), dtype)
+    flow = FastCNF(ODEfunc(ODEnet((4,), (3,))), engine="cpp").bfloat16()
+    with pytest.raises(
+        ValueError, match=r"supports float32, float64 on cpu; remedy: engine='auto'"
+    ):
+        flow(torch.zeros(5, 3, dtype=torch.bfloat16))
+    flow.engine = "auto"
+    assert flow(torch.zeros(5, 3, dtype=torch.bfloat16)).dtype == torch.bfloat16
+
+
+def test_unknown_names():
+    for call in (engines.why_missing, lambda name: engines.resolve(name, CPU, torch.float32)):
+        with pytest.raises(ValueError, match="engine: got 'triton', expected one of 'auto', 'cpp'"):
+            call("triton")
+
+
+def without_extension(monkeypatch, folder):
+    monkeypatch.setattr(ops, "_PACKAGE", folder)
+    monkeypatch.setattr(ops, "_LOAD_ERROR", ops._load())
+
+
+def test_missing_engine_names_reason_and_remedy(monkeypatch, tmp_path):
+    without_extension(monkeypatch, tmp_path)
+    assert engines.available() == ("reference",)
+    assert engines.resolve("auto", CPU, torch.float32) == "reference"
+    with pytest.raises(RuntimeError, match=r"'cpp' is not available: .* not built; remedy: have a"):
+        engines.resolve("cpp", CPU, torch.float32)
+
+
+def test_failed_build_is_quoted(monkeypatch, tmp_path):
+    (tmp_path / "_build_error.txt").write_text("g++: command not found\n")
+    without_extension(monkeypatch, tmp_path)
+    assert "failed to build: g++: command not found; remedy" in engines.why_missing("cpp")
+
+
+def test_extension_that_does_not_load(monkeypatch, tmp_path):
+    (tmp_path / "_C.abi3.so").write_text("not a library")
+    without_extension(monkeypatch, tmp_path)
+    assert "the C++ extension _C.abi3.so does not load" in engines.why_missing("cpp")
