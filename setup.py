@@ -11,6 +11,7 @@ from build_backend.build_ext import build_ext
 from build_backend.target_torch import find_torch, runtime_requirement
 
 setup(
+    license="MIT",  # `license = "MIT"` in pyproject.toml would be an error before setuptools 77
     packages=[*find_packages(include=["mvae_fast", "mvae_fast.*"]), "mvae_fast.kernels"],
     package_dir={"mvae_fast.kernels": "kernels"},
     package_data={"mvae_fast": ["py.typed", "**/*.yaml"]},

@@ -80,7 +80,7 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         BuildError: with the reason, ending in the compiler's last lines where it ran.
     """
     if skip_requested():
-        raise BuildError(f"{SKIP} was set, and must not be")
+        raise BuildError(f"{SKIP} was set; unset it")
     if sys.platform == "win32":
         raise BuildError("it is for Linux and macOS only")
     compiler = find_compiler()
