@@ -72,7 +72,7 @@ def test_adaptive_solvers_converge_with_their_tolerance(solution, solver):
         errors.append(sum(distance(a, b) for a, b in zip(got, expected, strict=True)))
         evaluations.append(flow.num_evals())
     # The tolerance bounds the error of a step, not that of the solve; bosh3 ends at 1e-5.
-    assert errors[1] < errors[0] / 10 and errors[1] < 2e-5
+    assert errors[1] < errors[0] / 4 and errors[1] < 2e-5
     assert evaluations[1] > evaluations[0]
 
 
