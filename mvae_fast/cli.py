@@ -59,7 +59,7 @@ def _train(argv: Sequence[str]) -> int:
         from mvae_fast.experiments.options import parse
 
         config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
-        from mvae_fast.experiments.run import run
+        from mvae_fast.experiments.run import prepare, run
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("mvae_fast"):
             raise
@@ -69,10 +69,12 @@ def _train(argv: Sequence[str]) -> int:
         return 1
 
     try:
-        run(config)
+        splits = prepare(config)
     except ValueError as error:
         print(f"mvae-fast train: {error}", file=sys.stderr)
         return 2
+    try:
+        run(config, splits)
     except KeyboardInterrupt:
         print(
             f"\nInterrupted. To go on from the last epoch: --resume --out {config.folder}",

@@ -1,4 +1,5 @@
 import csv
+import signal
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import yaml
 
 from mvae_fast import __version__
 from mvae_fast.cli import main
+from mvae_fast.experiments.module import MVAEModule
 from mvae_fast.vae import load_mvae
 
 
@@ -55,6 +57,17 @@ def test_train_end_to_end(small, tmp_path, capsys):
     ]
     assert main(["train", *small, "--out", str(out), "--seed", "4", "--resume"]) == 2
     assert "seed: 3 there, 4 here" in capsys.readouterr().err
+
+
+def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypatch):
+    def interrupt(self, batch, batch_idx):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(MVAEModule, "training_step", interrupt)
+    handler = signal.getsignal(signal.SIGINT)
+    assert main(["train", *small, "--out", str(tmp_path / "run")]) == 130
+    assert f"--resume --out {tmp_path / 'run'}" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGINT) is handler
 
 
 def test_info_needs_the_core_only(tmp_path):

@@ -20,7 +20,8 @@ class MVAEModule(lightning.LightningModule):
     """Trains an MVAE with Adam and an annealed KL term, and validates it by its ELBOs.
 
     The noise of a mini-batch depends on the seed, the epoch and its place in it only, so that a
-    resumed run goes on as if it had never stopped. Validation always uses the same noise, beta 1 and lambda 1.
+    resumed run goes on as if it had never stopped. Validation always uses the same noise, beta 1
+    and lambda 1.
 
     Args:
         model: description of the model, for `build_mvae`.

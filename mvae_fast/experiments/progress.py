@@ -31,7 +31,7 @@ class EpochBar(Callback):
             total=trainer.max_epochs,
             initial=trainer.current_epoch,
             disable=not sys.stderr.isatty(),
-            bar_format="{desc:<10}{percentage:4.0f}% |{bar:20}| {n_fmt}/{total_fmt} epochs "
+            bar_format="{desc:<10}{percentage:4.0f}% |{bar:16}| {n_fmt}/{total_fmt} epochs "
             "[{elapsed}<{remaining}]{postfix}",
         )
 
@@ -39,7 +39,7 @@ class EpochBar(Callback):
         """Move the bar by an epoch."""
         metrics = trainer.callback_metrics
         loss, validation = (float(metrics[key]) for key in ("train/loss", "val/elbo_sum"))
-        self.bar.set_postfix_str(f"train {loss:.1f} · validation {validation:.1f}", refresh=False)
+        self.bar.set_postfix_str(f"validation {validation:.1f}", refresh=False)
         self.bar.update()
         epoch, total = trainer.current_epoch + 1, trainer.max_epochs
         if self.bar.disable and (epoch % max(1, total // self.lines) == 0 or epoch == total):

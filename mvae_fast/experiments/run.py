@@ -17,28 +17,48 @@ from mvae_fast.experiments.training import Trained, train_model
 from mvae_fast.vae import MVAE, evaluate, exact_log_abs_det_jacobian
 from mvae_fast.vae.evaluation import CONVENTIONS
 
-__all__ = ["log_det_gap", "run"]
+__all__ = ["log_det_gap", "prepare", "run"]
 
 EVALUATION_BATCH = 500
 """Rows a batch in evaluation: 16 samples of three terms of them fit in a few hundred megabytes."""
 
 
-def run(config: TrainConfig) -> Table1:
-    """Train the models of ``config``, print and write the table of the test split and the figure of
-    samples.
+def prepare(config: TrainConfig) -> Splits:
+    """Read the data and open the folder of a run: what can be wrong with its settings shows here.
 
     Args:
         config: settings of the run.
 
     Returns:
-        The table.
+        The data.
 
     Raises:
-        ValueError: if ``config.resume`` finds a run with other settings.
+        ValueError: if the data set is unknown, or ``config.resume`` finds other settings.
+    """
+    splits = load_dataset(config.dataset, config.data_dir)
+    config.folder.mkdir(parents=True, exist_ok=True)
+    path = config.folder / "config.yaml"
+    if config.resume and path.exists():
+        differences = config.differences(yaml.safe_load(path.read_text()))
+        if differences:
+            raise ValueError(
+                f"resume: the run in {config.folder} has other settings: {'; '.join(differences)}"
+            )
+    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False))
+    return splits
+
+
+def run(config: TrainConfig, splits: Splits) -> Table1:
+    """Train the models of ``config``, print and write the table of the test split and the samples.
+
+    Args:
+        config: settings of the run.
+        splits: what `prepare` gave.
+
+    Returns:
+        The table.
     """
     start = time.perf_counter()
-    splits = load_dataset(config.dataset, config.data_dir)
-    _open_folder(config)
     sizes = ", ".join(
         f"{len(part)} {name}" for name, part in zip(splits._fields, splits, strict=True)
     )
@@ -85,18 +105,6 @@ def log_det_gap(model: MVAE, dataset: MultimodalDataset, rows: int = 64, seed: i
         _, change = model.flow(z0, z0.new_zeros(len(z0), 1))
     # log q_T falls by the log-determinant; the flow lets it fall by the integrated trace, -change.
     return float((-change.squeeze(1) - exact_log_abs_det_jacobian(model.flow, z0)).mean())
-
-
-def _open_folder(config: TrainConfig) -> None:
-    config.folder.mkdir(parents=True, exist_ok=True)
-    path = config.folder / "config.yaml"
-    if config.resume and path.exists():
-        differences = config.differences(yaml.safe_load(path.read_text()))
-        if differences:
-            raise ValueError(
-                f"resume: the run in {config.folder} has other settings: {'; '.join(differences)}"
-            )
-    path.write_text(yaml.safe_dump(config.recipe(), sort_keys=False))
 
 
 def _table(config: TrainConfig, splits: Splits, trained: dict[str, Trained]) -> Table1:

@@ -71,7 +71,7 @@ class Table1:
         group = width * len(models)
         lines = [
             " " * first
-            + "".join(f"  {convention + ' ':─^{group}}" for convention in self.conventions),
+            + "".join(f"  {f' {convention} ':─^{group}}" for convention in self.conventions),
             " " * first
             + "".join("  " + "".join(f"{m:>{width}}" for m in models) for _ in self.conventions),
         ]
@@ -109,6 +109,7 @@ class Table1:
 
     def _legend(self) -> list[str]:
         named = ", ".join(f"X{i} = {name}" for i, name in enumerate(self.modalities, 1))
-        return [f"{named}; nats, lower is better; lambda = beta = 1; BCE of the joint term"] + [
-            f"{name}: {text}" for name, text in CONVENTIONS.items() if name in self.conventions
+        return [
+            f"{named}; BCE: the joint term's; ELBO: negative; nats, lambda = beta = 1",
+            *(f"{c}: {CONVENTIONS[c]}" for c in self.conventions),
         ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import signal
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -52,6 +53,9 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
 
     Returns:
         The trained model.
+
+    Raises:
+        KeyboardInterrupt: if the user stopped it.
     """
     folder = config.folder / name
     last = folder / "last.ckpt"
@@ -88,14 +92,20 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
             annealing_epochs=config.annealing,
             seed=config.seed,
         )
-        trainer.fit(
-            module,
-            batches(splits.train, config.batch_size, seed=config.seed),
-            batches(splits.validation, len(splits.validation)),
-            ckpt_path=str(last) if resume else None,
-        )
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+        handler = signal.getsignal(signal.SIGINT)
+        try:
+            trainer.fit(
+                module,
+                batches(splits.train, config.batch_size, seed=config.seed),
+                batches(splits.validation, len(splits.validation)),
+                ckpt_path=str(last) if resume else None,
+            )
+        except SystemExit as exit:
+            if not trainer.interrupted:
+                raise
+            # Lightning turns Ctrl-C into an exit and then ignores further ones.
+            signal.signal(signal.SIGINT, handler)
+            raise KeyboardInterrupt from exit
     chosen = _load(folder / "best.ckpt")
     module.load_state_dict(chosen["state_dict"])
     model = module.model.cpu().eval()

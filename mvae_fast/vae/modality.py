@@ -81,7 +81,10 @@ class Modality(nn.Module):
 
     def decode(self, z: Tensor) -> Distribution:
         """Distribution of this modality's data given latents ``z`` (B, D)."""
-        distribution: Distribution = self.likelihood(self.decoder(z))
+        output = self.decoder(z)
+        if isinstance(output, Tensor):
+            output = output.to(z.dtype)  # under autocast decoders give half precision
+        distribution: Distribution = self.likelihood(output)
         return distribution
 
     def idle(self, part: nn.Module) -> Tensor:

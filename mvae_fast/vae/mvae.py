@@ -326,8 +326,9 @@ class MVAE(nn.Module):
                     f"{self.latent_dim} numbers a row, "
                     f"got {tuple(mean.shape)} and {tuple(logvar.shape)}"
                 )
-            means.append(mean)
-            logvars.append(logvar)
+            # Under autocast encoders give half precision, too little for log-densities.
+            means.append(mean.to(parameter.dtype))
+            logvars.append(logvar.to(parameter.dtype))
         return torch.stack(means, dim=1), torch.stack(logvars, dim=1)
 
     def extra_repr(self) -> str:

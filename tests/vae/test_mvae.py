@@ -279,3 +279,15 @@ def test_a_batch_without_anything_has_no_loss(cnf):
     loss = model.loss(data(), {name: torch.zeros(7).bool() for name in ("image", "label")})
     loss.backward()
     assert loss == 0
+
+
+def test_autocast_keeps_the_loss_in_full_precision():
+    model = trimodal(AffineFlow())
+    x, mask = some_missing()
+    full = model(x, mask, at="mean").loss
+    with torch.autocast("cpu", torch.bfloat16):
+        half = model(x, mask, at="mean").loss
+    half.backward()
+    assert half.dtype == torch.float32
+    assert half.item() == pytest.approx(full.item(), rel=1e-2)
+    assert half != full
