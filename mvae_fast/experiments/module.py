@@ -38,6 +38,7 @@ class MVAEModule(lightning.LightningModule):
         self.seed = seed
         torch.manual_seed(seed)
         self.model = build_mvae(model)
+        self._sums: dict[str, Any] = {}
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one mini-batch."""
@@ -50,13 +51,21 @@ class MVAEModule(lightning.LightningModule):
         )
         x, mask = batch
         loss, terms = self.model(x, mask, beta=beta)
-        rows = terms.kl.shape[-1]
-        logged = {"train/loss": loss.detach(), "train/beta": beta}
-        logged["train/kl_joint"] = terms.kl[:, 0].detach().mean()
-        for name, nll in terms.nll.items():
-            logged[f"train/nll_joint_{name}"] = nll[:, 0].detach().mean()
-        self.log_dict(logged, on_step=False, on_epoch=True, batch_size=rows)
+        with torch.no_grad():
+            rows = terms.kl.shape[-1]
+            self._add("train/rows", rows)
+            self._add("train/loss", loss * rows)
+            self._add("train/beta", beta * rows)
+            self._add("train/kl_joint", terms.kl[:, 0].sum())
+            for name, nll in terms.nll.items():
+                self._add(f"train/nll_joint_{name}", nll[:, 0].sum())
         return loss
+
+    def on_train_epoch_end(self) -> None:
+        """Log the epoch's means: Lightning's logging in every step took a quarter of the time."""
+        rows = self._sums.pop("train/rows")
+        self.log_dict({key: value / rows for key, value in self._sums.items()})
+        self._sums = {}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """The negative ELBOs of one batch; their sum chooses the checkpoint."""
@@ -70,3 +79,6 @@ class MVAEModule(lightning.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """Adam, in its fused form: the plain one costs as much as the networks do at this size."""
         return torch.optim.Adam(self.parameters(), lr=self.lr, fused=True)
+
+    def _add(self, key: str, value: Any) -> None:
+        self._sums[key] = self._sums.get(key, 0.0) + value

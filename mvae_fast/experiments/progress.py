@@ -37,15 +37,13 @@ class EpochBar(Callback):
 
     def on_train_epoch_end(self, trainer: Any, pl_module: Any) -> None:
         """Move the bar by an epoch."""
-        metrics = trainer.callback_metrics
-        loss, validation = (float(metrics[key]) for key in ("train/loss", "val/elbo_sum"))
+        validation = float(trainer.callback_metrics["val/elbo_sum"])
         self.bar.set_postfix_str(f"validation {validation:.1f}", refresh=False)
         self.bar.update()
         epoch, total = trainer.current_epoch + 1, trainer.max_epochs
         if self.bar.disable and (epoch % max(1, total // self.lines) == 0 or epoch == total):
             print(
-                f"{self.title:<10} epoch {epoch:>3}/{total}   "
-                f"train {loss:8.2f}   validation {validation:8.2f}",
+                f"{self.title:<10} {epoch:>3}/{total} epochs, validation {validation:.1f}",
                 flush=True,
             )
 
