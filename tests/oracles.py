@@ -1,9 +1,14 @@
 """Independent ways to the same numbers, and how near an engine has to come to them."""
 
+from collections.abc import Sequence
+from typing import TypeVar
+
 import torch
 from torch import Tensor
 
 from mvae_fast import ODEnet
+
+A, B, C = TypeVar("A"), TypeVar("B"), TypeVar("C")
 
 LAYER_TYPES = (
     "ignore",
@@ -16,6 +21,18 @@ LAYER_TYPES = (
     "concatcoord",
 )
 NONLINEARITIES = ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+
+
+def pairwise(first: Sequence[A], second: Sequence[B], third: Sequence[C]) -> list[tuple[A, B, C]]:
+    """Every pair of ``first`` and ``second``, with ``third`` going round over both.
+
+    Where ``first`` and ``second`` are at least as long as ``third``, all its pairs occur as well.
+    """
+    return [
+        (a, b, third[(i + j) % len(third)])
+        for i, a in enumerate(first)
+        for j, b in enumerate(second)
+    ]
 
 
 def random_net(

@@ -87,13 +87,13 @@ def test_gaussian_log_density_through_a_linear_flow(engine):
 def test_density_of_a_nonlinear_flow_integrates_to_one(engine):
     # In one dimension: push a grid forward, and integrate exp(logp) over where it lands.
     net = random_net((16,), 1, "concatsquash", "tanh")
-    flow = FastCNF(ODEfunc(net), n_steps=400, trace="exact", engine=engine).double()
-    z = torch.linspace(-8, 8, 2001, dtype=torch.float64).unsqueeze(1)
+    flow = FastCNF(ODEfunc(net), n_steps=100, trace="exact", engine=engine).double()
+    z = torch.linspace(-8, 8, 801, dtype=torch.float64).unsqueeze(1)
     logp = -z.squeeze(1).square() / 2 - math.log(2 * math.pi) / 2
     with torch.no_grad():
         z_t, logp_t = flow(z, logp)
     mass = torch.trapezoid(logp_t.exp(), z_t.squeeze(1)).item()
-    assert mass == pytest.approx(1, abs=2e-3)
+    assert mass == pytest.approx(1, abs=5e-3)
 
 
 def test_reverse_undoes_forward_at_first_order(engine):

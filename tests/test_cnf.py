@@ -14,6 +14,7 @@ from tests.oracles import (
     distance,
     ffjord_euler,
     gradients,
+    pairwise,
     random_net,
 )
 
@@ -31,10 +32,10 @@ def states(batch=5, dim=3):
     return z, torch.randn(batch, 1, dtype=torch.float64)
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-@pytest.mark.parametrize("layer_type", LAYER_TYPES)
-@pytest.mark.parametrize("hidden", DEPTHS, ids=len)
-def test_scheme_and_gradients_are_those_of_autograd(engine, hidden, layer_type, nonlinearity):
+@pytest.mark.parametrize(
+    ("layer_type", "nonlinearity", "hidden"), pairwise(LAYER_TYPES, NONLINEARITIES, DEPTHS)
+)
+def test_scheme_and_gradients_are_those_of_autograd(engine, layer_type, nonlinearity, hidden):
     for residual, hutchinson in itertools.product((False, True), (False, True)):
         flow = make(
             hidden, 3, layer_type, nonlinearity, residual=residual, train_T=True, engine=engine

@@ -9,7 +9,7 @@ from mvae_fast import engines, reference
 from mvae_fast.integrate import integrate
 from mvae_fast.tables import Tables
 from mvae_fast.trace import exact_probes, trace_table
-from tests.oracles import NONLINEARITIES, distance, gradients
+from tests.oracles import NONLINEARITIES, distance, gradients, pairwise
 
 # Rows of (weight, gate, bias): what the layer types produce. 0 stands for no gate, "S" for one row
 # a step.
@@ -89,9 +89,9 @@ def run(engine, leaves, probes, statics, dtype, outputs=None):
     return [*results, *gradients(results, [x for x in leaves if x is not None])]
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: "-".join(map(str, (*s[:2], *s[2]))))
+@pytest.mark.parametrize(
+    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)
+)
 @pytest.mark.parametrize("compiled", [name for name in engines.available() if name != "reference"])
 def test_values_and_gradients(compiled, shape, layout, nonlinearity):
     errors = {}
@@ -143,7 +143,9 @@ def test_intermediate_outputs(engine, trace):
 
 @pytest.mark.parametrize("shape", [(129, 33, (65,)), (64, 8, (129, 31))])
 @pytest.mark.parametrize("trace", TRACES)
-def test_more_rows_than_a_tile(engine, shape, trace):
+@pytest.mark.parametrize("n_threads", [1, 2, 3])
+def test_more_rows_than_a_tile(engine, shape, trace, n_threads, threads):
+    threads(n_threads)
     arguments = problem(shape, "squash", "softplus", trace)
     oracle = run("reference", *arguments, torch.float64)
     for actual, expected in zip(run(engine, *arguments, torch.float64), oracle, strict=True):
@@ -246,7 +248,8 @@ def test_expanded_state_and_shared_probes(engine):
         assert distance(actual, expected) < 1e-13
 
 
-def test_same_bits_every_time(engine):
+def test_same_bits_every_time(engine, threads):
+    threads(2)
     arguments = problem((129, 17, (33,)), "squash", "softplus", "exact")
     first, second = (run(engine, *arguments, torch.float32) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))

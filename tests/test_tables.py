@@ -5,14 +5,15 @@ import torch
 
 from mvae_fast import ODEnet, reference
 from mvae_fast.tables import build_tables, has_tables
-from tests.oracles import LAYER_TYPES, NONLINEARITIES, gradients, random_net
+from tests.oracles import LAYER_TYPES, NONLINEARITIES, gradients, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.3, 0.75], dtype=torch.float64)
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-@pytest.mark.parametrize("layer_type", LAYER_TYPES)
-@pytest.mark.parametrize("hidden", [(), (5,), (5, 4, 7)], ids=len)
+@pytest.mark.parametrize(
+    ("layer_type", "nonlinearity", "hidden"),
+    pairwise(LAYER_TYPES, NONLINEARITIES, [(), (5,), (5, 4, 7)]),
+)
 def test_tables_give_the_net_and_its_gradients(layer_type, nonlinearity, hidden):
     net = random_net(hidden, 3, layer_type, nonlinearity)
     z = torch.randn(6, 3, dtype=torch.float64)

@@ -6,7 +6,7 @@ import torch
 from mvae_fast import FastCNF, ODEfunc, reference
 from mvae_fast.tables import build_tables
 from mvae_fast.trace import exact_probes, trace_table
-from tests.oracles import LAYER_TYPES, NONLINEARITIES, random_net
+from tests.oracles import LAYER_TYPES, NONLINEARITIES, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.6], dtype=torch.float64)
 DEPTHS = [(), (5,), (5, 4), (5, 4, 3), (3, 5, 4, 6)]
@@ -17,10 +17,10 @@ def jacobian_trace(net, t, z):
     return jacobian.diagonal(dim1=1, dim2=2).sum(1)
 
 
-@pytest.mark.parametrize("hidden", DEPTHS, ids=len)
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
-@pytest.mark.parametrize("layer_type", LAYER_TYPES)
-def test_exact_trace_is_that_of_the_jacobian(layer_type, nonlinearity, hidden):
+@pytest.mark.parametrize(
+    ("layer_type", "hidden", "nonlinearity"), pairwise(LAYER_TYPES, DEPTHS, NONLINEARITIES)
+)
+def test_exact_trace_is_that_of_the_jacobian(layer_type, hidden, nonlinearity):
     net = random_net(hidden, 3, layer_type, nonlinearity)
     z = torch.randn(4, 3, dtype=torch.float64)
     tables = build_tables(net, TIMES)
