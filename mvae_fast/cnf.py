@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,11 +14,8 @@ from mvae_fast.integrate import integrate
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
-from mvae_fast.regularization import (
-    RegularizationFn,
-    RegularizedODEfunc,
-    resolve_regularization_fns,
-)
+from mvae_fast.regularization import RegularizationFn, resolve_regularization_fns
+from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
 from mvae_fast.solvers import SolverConfig, check_solver, solve
 from mvae_fast.tables import build_tables, has_tables
 from mvae_fast.trace import exact_probes, trace_table
@@ -124,7 +121,7 @@ class FastCNF(nn.Module):
         self.engine = engine
         self.adjoint = adjoint
         self._check_settings()
-        self.register_load_state_dict_pre_hook(_accept_both_key_forms)
+        self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
     def forward(
         self,
@@ -177,7 +174,7 @@ class FastCNF(nn.Module):
         self._check_settings()
         self._check_input(z, logpz)
         if times is not None:
-            times = _check_times(times, z)
+            times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
         penalised = self.training and self.nreg > 0
         trace = self._trace(z, probes) if logpz is not None or penalised else None
@@ -395,29 +392,3 @@ class FastCNF(nn.Module):
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"
         )
-
-
-def _check_times(times: Tensor, z: Tensor) -> Tensor:
-    times = torch.as_tensor(times, dtype=z.dtype, device=z.device)
-    if times.ndim != 1 or times.shape[0] < 2:
-        raise ValueError(
-            f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
-        )
-    return times
-
-
-def _accept_both_key_forms(
-    module: nn.Module, state_dict: Mapping[str, Any], prefix: str, *args: Any
-) -> None:
-    """Load checkpoints written with and without regularisers.
-
-    FFJORD's keys are ``odefunc.odefunc.*`` with them and ``odefunc.*`` without.
-    """
-    assert isinstance(module, FastCNF) and isinstance(state_dict, dict)
-    outer, inner = f"{prefix}odefunc.", f"{prefix}odefunc.odefunc."
-    wrapped = isinstance(module.odefunc, RegularizedODEfunc)
-    for key in [key for key in state_dict if key.startswith(outer)]:
-        if wrapped and not key.startswith(inner):
-            state_dict[inner + key.removeprefix(outer)] = state_dict.pop(key)
-        elif not wrapped and key.startswith(inner):
-            state_dict[outer + key.removeprefix(inner)] = state_dict.pop(key)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Grid", "from_zero", "stepped", "subdivided"]
+__all__ = ["Grid", "between", "check_times", "from_zero", "stepped", "subdivided"]
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,20 @@ class Grid:
     t: Tensor
     h: Tensor
     outputs: tuple[int, ...]
+
+
+def check_times(times: Tensor, z: Tensor) -> Tensor:
+    """The times in the dtype and on the device of the state ``z``.
+
+    Raises:
+        ValueError: If they are not a vector of two or more.
+    """
+    times = torch.as_tensor(times, dtype=z.dtype, device=z.device)
+    if times.ndim != 1 or times.shape[0] < 2:
+        raise ValueError(
+            f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
+        )
+    return times
 
 
 def from_zero(end: Tensor, n_steps: int, reverse: bool) -> Grid:

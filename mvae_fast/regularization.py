@@ -23,14 +23,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-
-from mvae_fast.odefunc import ODEfunc
+from torch import Tensor
 
 __all__ = [
     "REGULARIZATION_FNS",
     "RegularizationFn",
-    "RegularizedODEfunc",
     "evaluate",
     "resolve_regularization_fns",
 ]
@@ -152,38 +149,3 @@ def evaluate(
     """
     context = SimpleNamespace()
     return tuple(fn(x, logp, dx, dlogp, context) for fn in fns)
-
-
-class RegularizedODEfunc(nn.Module):
-    """An ODE function together with its regularisers.
-
-    Its state_dict keys, ``odefunc.*``, are those of FFJORD's wrapper, which FFJORD puts around the
-    ODE function whenever ``regularization_fns`` is not None.
-
-    Args:
-        odefunc: Called as ``odefunc(t, (x, logp))``.
-        regularization_fns: The regularisers.
-    """
-
-    def __init__(self, odefunc: ODEfunc, regularization_fns: Sequence[RegularizationFn]) -> None:
-        super().__init__()
-        self.odefunc = odefunc
-        self.regularization_fns = tuple(regularization_fns)
-
-    def before_odeint(self, *args: Any, **kwargs: Any) -> None:
-        """As of the wrapped ODE function."""
-        self.odefunc.before_odeint(*args, **kwargs)
-
-    def num_evals(self) -> int:
-        """As of the wrapped ODE function."""
-        return self.odefunc.num_evals()
-
-    def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """Derivatives of ``(x, logp)`` and, if there are more states, of the regularisers."""
-        x, logp, *totals = states
-        if not totals:
-            return self.odefunc(t, (x, logp))
-        with torch.enable_grad():
-            x = x if x.requires_grad else x.detach().requires_grad_()
-            dx, dlogp = self.odefunc(t, (x, logp))
-            return dx, dlogp, *evaluate(self.regularization_fns, x, logp, dx, dlogp)
