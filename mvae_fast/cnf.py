@@ -9,21 +9,21 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
-from mvae_fast.dynamics import TRACES
 from mvae_fast.integrate import integrate
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
 from mvae_fast.regularization import RegularizationFn, resolve_regularization_fns
 from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
-from mvae_fast.solvers import SolverConfig, check_solver, solve
+from mvae_fast.settings import SolverSettings
+from mvae_fast.solvers import solve
 from mvae_fast.tables import build_tables, has_tables
 from mvae_fast.trace import exact_probes, trace_table
 
 __all__ = ["FastCNF"]
 
 
-class FastCNF(nn.Module):
+class FastCNF(SolverSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad
@@ -92,11 +92,18 @@ class FastCNF(nn.Module):
         engine: str = "auto",
         adjoint: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(
+            solver=solver,
+            atol=atol,
+            rtol=rtol,
+            n_steps=n_steps,
+            trace=trace,
+            n_probes=n_probes,
+            engine=engine,
+            adjoint=adjoint,
+        )
         if not T > 0:
             raise ValueError(f"T: got {T}, expected > 0")
-        check_solver(solver)
-        engines.check_name(engine)
         sqrt_end_time = torch.tensor(float(T)).sqrt()
         if train_T:
             self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
@@ -110,17 +117,6 @@ class FastCNF(nn.Module):
             self.odefunc = RegularizedODEfunc(odefunc, self.regularization_fns)
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
-        self.solver = solver
-        self.atol = atol
-        self.rtol = rtol
-        self._test: dict[str, Any] = {}
-        self.solver_options: dict[str, Any] = {}
-        self.n_steps = n_steps
-        self.trace = trace
-        self.n_probes = n_probes
-        self.engine = engine
-        self.adjoint = adjoint
-        self._check_settings()
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
     def forward(
@@ -171,12 +167,12 @@ class FastCNF(nn.Module):
         probes: Tensor | None,
         generator: torch.Generator | None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        self._check_settings()
+        self.check_settings()
         self._check_input(z, logpz)
         if times is not None:
             times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
-        penalised = self.training and self.nreg > 0
+        penalised = self._penalised
         trace = self._trace(z, probes) if logpz is not None or penalised else None
         if probes is not None and trace != "hutchinson":
             raise ValueError(
@@ -190,7 +186,7 @@ class FastCNF(nn.Module):
                 )
             probes = scaled(as_probes(probes, z))
 
-        if self._fused(z, penalised):
+        if z.ndim == 2 and self._fused(penalised):
             z_path, change = self._euler(z, times, reverse, trace, probes)
         else:
             z_path, change = self._torchdiffeq(z, times, reverse, trace, probes, penalised)
@@ -260,15 +256,11 @@ class FastCNF(nn.Module):
                 f"engine: {self.engine!r} integrates an ODEnet with solver='euler', without "
                 "regularization_fns and adjoint; remedy: engine='auto'"
             )
-        if self.training:
-            solver, atol, rtol = self.solver, self.atol, self.rtol
-        else:
-            solver, atol, rtol = self.test_solver, self.test_atol, self.test_rtol
         solution = solve(
             self._base,
             z,
             self._default_times(reverse) if times is None else times,
-            SolverConfig(solver, self.n_steps, atol, rtol, self.solver_options, self.adjoint),
+            self.solver_config(),
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),
@@ -281,6 +273,11 @@ class FastCNF(nn.Module):
         return solution.z[1:], None if solution.logp is None else solution.logp[1:]
 
     @property
+    def _penalised(self) -> bool:
+        """Whether regularisers are integrated along the path."""
+        return self.training and self.nreg > 0
+
+    @property
     def _base(self) -> ODEfunc:
         """The ODE function itself, out of the wrapper of the regularisers."""
         odefunc = self.odefunc
@@ -291,12 +288,11 @@ class FastCNF(nn.Module):
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
 
-    def _fused(self, z: Tensor, penalised: bool) -> bool:
-        """Whether one call of an engine does the solve."""
+    def _fused(self, penalised: bool) -> bool:
+        """Whether one call of an engine does the solve of states (B, D)."""
         solver = self.solver if self.training else self.test_solver
         return (
             solver == "euler"
-            and z.ndim == 2
             and not self.adjoint
             and not penalised
             and self.solver_options.keys() <= {"step_size"}
@@ -307,19 +303,6 @@ class FastCNF(nn.Module):
         if self.trace is not None:
             return self.trace
         return "hutchinson" if probes is not None else self._base.trace_for(z)
-
-    def _check_settings(self) -> None:
-        # Attributes may be set from outside at any time, hence on every call.
-        if self.n_steps < 1 or int(self.n_steps) != self.n_steps:
-            raise ValueError(f"n_steps: got {self.n_steps}, expected an integer >= 1")
-        if self.n_probes < 1 or int(self.n_probes) != self.n_probes:
-            raise ValueError(f"n_probes: got {self.n_probes}, expected an integer >= 1")
-        if self.trace is not None and self.trace not in TRACES:
-            raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
-        if self.training:
-            check_solver(self.solver)
-        else:
-            check_solver(self.test_solver, "test_solver")
 
     def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
         if z.ndim < 2:
@@ -341,33 +324,6 @@ class FastCNF(nn.Module):
                     f"on {z.device}"
                 )
 
-    @property
-    def test_solver(self) -> str:
-        """Solver in eval mode: ``solver`` unless it is set."""
-        return self._test.get("solver", self.solver)
-
-    @test_solver.setter
-    def test_solver(self, name: str) -> None:
-        self._test["solver"] = name
-
-    @property
-    def test_atol(self) -> float:
-        """Absolute tolerance in eval mode: ``atol`` unless it is set."""
-        return self._test.get("atol", self.atol)
-
-    @test_atol.setter
-    def test_atol(self, atol: float) -> None:
-        self._test["atol"] = atol
-
-    @property
-    def test_rtol(self) -> float:
-        """Relative tolerance in eval mode: ``rtol`` unless it is set."""
-        return self._test.get("rtol", self.rtol)
-
-    @test_rtol.setter
-    def test_rtol(self, rtol: float) -> None:
-        self._test["rtol"] = rtol
-
     def get_regularization_states(self) -> tuple[Tensor, ...] | None:
         """The integrals of the regularisers over the last solve in training; cleared by reading."""
         states = self.regularization_states
@@ -384,7 +340,9 @@ class FastCNF(nn.Module):
 
     def extra_repr(self) -> str:
         engine = self.engine
-        if engine == "auto":
+        if not self._fused(self._penalised):
+            engine = f"{engine} (torchdiffeq)"
+        elif engine == "auto":
             end = self.sqrt_end_time
             engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
         trace = self.trace or f"as divergence_fn={self._base.divergence_fn}"
