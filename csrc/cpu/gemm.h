@@ -22,17 +22,10 @@ __attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64
   using V = Vec<T>;
   constexpr int64_t n = kLanes<T>;
   V x[MR][NV];
-  if (accumulate) {
 #pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
+  for (int i = 0; i < MR; ++i)
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) x[i][j] = load(c + i * ldc + j * n);
-  } else {
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) x[i][j] = V{};
-  }
+    for (int j = 0; j < NV; ++j) x[i][j] = V{};
   // Rows in groups of three around one pointer: x86 addresses base, base + lda and base + 2 lda
   // without further registers.
   const T* base[(MR + 2) / 3];
@@ -51,6 +44,13 @@ __attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64
     b += ldb;
 #pragma GCC unroll 4
     for (int g = 0; g < (MR + 2) / 3; ++g) base[g] += Transposed ? lda : 1;
+  }
+  if (accumulate) {
+    // Last, not as the start of the sum: there each of the k terms would round at the size of C.
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) x[i][j] += load(c + i * ldc + j * n);
   }
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
