@@ -23,6 +23,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--workloads", help="only these, such as W2,W4")
     group.addoption("--threads", default="2", help="thread counts, such as 1,2 (default 2)")
     group.addoption("--dtype", default="float32", choices=["float32", "float64"])
+    group.addoption(
+        "--clock",
+        default="wall",
+        choices=["wall", "cpu"],
+        help="cpu: time on the core, for --threads 1 on a busy machine",
+    )
     group.addoption("--out", type=Path, help="save the run as JSON, for benchmarks.report")
 
 
@@ -34,6 +40,9 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError(str(error)) from None
     if min(thread_counts) < 1:
         raise pytest.UsageError(f"--threads: got {thread_counts}, expected counts >= 1")
+    if config.getoption("clock") == "cpu" and thread_counts != [1]:
+        # With more threads it would count them waiting for each other.
+        raise pytest.UsageError("--clock cpu: expected --threads 1")
     config.stash[_ROWS] = []
     config.stash[_ENVIRONMENT] = environment()
     # pytest-benchmark's own table knows nothing of peers; --benchmark-json still has everything.
@@ -55,11 +64,13 @@ def _run(config: pytest.Config) -> dict[str, Any]:
     command = "pytest benchmarks/"
     if config.getoption("full"):
         command += " --full"
-    for name, default in (("workloads", None), ("threads", "2"), ("dtype", "float32")):
+    defaults = {"workloads": None, "threads": "2", "dtype": "float32", "clock": "wall"}
+    for name, default in defaults.items():
         if config.getoption(name) != default:
             command += f" --{name} {config.getoption(name)}"
     return {
         "command": command,
+        "clock": config.getoption("clock"),
         "environment": config.stash[_ENVIRONMENT],
         "rows": config.stash[_ROWS],
     }
@@ -74,4 +85,4 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     out = config.getoption("out")
     if out is not None:
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(run, indent=1) + "\n")
+        out.write_text(json.dumps(run) + "\n")

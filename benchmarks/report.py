@@ -1,7 +1,8 @@
 """Tables of saved measurements: ``python -m benchmarks.report FILE`` prints Markdown.
 
-A saved run is JSON: ``environment``, ``command`` and ``rows``, each row with ``workload``,
-``shape``, ``mode``, ``threads``, ``dtype`` and ``seconds`` (every sample of every candidate).
+A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
+``workload``, ``shape``, ``mode``, ``threads``, ``dtype`` and ``seconds`` (every sample of every
+candidate).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from benchmarks.interleave import Quartiles, Timings
 __all__ = ["main", "markdown", "to_csv"]
 
 Row = dict[str, Any]
+
+_CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
 
 
 def _base(row: Row) -> str:
@@ -68,7 +71,7 @@ def markdown(run: dict[str, Any]) -> str:
     facts = [f"- {name}: {value}" for name, value in run["environment"].items()]
     return "\n".join(
         [
-            f"Command: `{run['command']}`, {dtypes}",
+            f"Command: `{run['command']}`, {dtypes}, {_CLOCKS[run['clock']]}",
             "",
             *facts,
             "",

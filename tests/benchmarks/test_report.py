@@ -8,6 +8,7 @@ from benchmarks import report
 
 RUN = {
     "command": "pytest benchmarks/ --workloads W2",
+    "clock": "wall",
     "environment": {"CPU": "some model, 2 cores"},
     "rows": [
         {
@@ -32,7 +33,7 @@ RUN = {
 
 def test_markdown():
     lines = report.markdown(RUN).splitlines()
-    assert lines[0] == "Command: `pytest benchmarks/ --workloads W2`, float32"
+    assert lines[0] == "Command: `pytest benchmarks/ --workloads W2`, float32, wall time"
     assert "- CPU: some model, 2 cores" in lines
     assert "| workload | mode | threads | FastCNF | odeint | rounds |" in lines
     assert "| W2 | train | 2 | 10 ms | 5.00x (4.50-5.50), 50 ms | 3 |" in lines
