@@ -57,6 +57,7 @@ class TrainConfig:
         "folder for everything written; default: runs/<dataset>", default=None
     )
     data_dir: str | None = _option("folder of data sets that are read from files", default=None)
+    threads: int | None = _option("CPU threads; null: PyTorch's choice", default=None)
     resume: bool = _option(
         "continue a run that was interrupted, from its last epoch", default=False
     )
@@ -69,6 +70,8 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "lr", "latent_dim", "T", "n_steps"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be positive, got {self.threads}")
         for name in ("seed", "annealing_epochs", "n_random_subsets"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
@@ -114,9 +117,9 @@ class TrainConfig:
         }
 
     def recipe(self) -> dict[str, Any]:
-        """Everything that decides the numbers of a run: all but where it reads, writes, and starts
-        from."""
-        return {k: v for k, v in asdict(self).items() if k not in {"out", "data_dir", "resume"}}
+        """Everything that decides the numbers of a run: all but where and how it runs."""
+        how = {"out", "data_dir", "threads", "resume"}
+        return {key: value for key, value in asdict(self).items() if key not in how}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """How a saved `recipe` differs from this one, a line each; which models are trained may

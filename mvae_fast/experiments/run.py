@@ -59,6 +59,8 @@ def run(config: TrainConfig, splits: Splits) -> Table1:
         The table.
     """
     start = time.perf_counter()
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
     sizes = ", ".join(
         f"{len(part)} {name}" for name, part in zip(splits._fields, splits, strict=True)
     )

@@ -48,7 +48,7 @@ def test_a_saved_recipe_is_a_configuration(tmp_path):
 
 def test_differences_are_told():
     config = TrainConfig.load("digits", lr=1e-2)
-    saved = TrainConfig.load("digits", models=["mvae"], out="elsewhere").recipe()
+    saved = TrainConfig.load("digits", models=["mvae"], out="elsewhere", threads=2).recipe()
     assert config.differences(saved) == ["lr: 0.001 there, 0.01 here"]
 
 
@@ -61,6 +61,7 @@ def test_differences_are_told():
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"lr": float("nan")}, "lr must be positive"),
         ({"T": -1.0}, "T must be positive"),
+        ({"threads": 0}, "threads must be positive"),
         ({"annealing_epochs": -1}, "annealing_epochs must not be negative"),
     ],
 )
