@@ -23,6 +23,7 @@ namespace {
 
 using torch::stable::Tensor;
 using Ints = std::vector<int64_t>;
+using Doubles = std::vector<double>;
 using torch::headeronly::ScalarType;
 
 template <class... Parts>
@@ -57,11 +58,12 @@ void check(const char* name, const Tensor& x, ScalarType dtype, const Ints& size
   require(!contiguous || x.is_contiguous(), name, " must be contiguous");
 }
 
-// A table's leading axis is 1 (every step alike) or S: the distance between two steps' rows.
-int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t S, int64_t row) {
+// A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
+int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
+                    int64_t row) {
   check(name, x, dtype, {-1, row});
-  require(x.size(0) == 1 || x.size(0) == S, name, " has ", x.size(0),
-          " rows, expected 1 or the number of steps, ", S);
+  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0),
+          " rows, expected 1 or the number of evaluations, ", rows);
   return x.size(0) == 1 ? 0 : row;
 }
 
@@ -77,11 +79,13 @@ Nonlinearity nonlinearity_of(const std::string& name) {
 
 struct Arguments {
   const Tensor &z, &h, &weight, &bias;
-  const std::optional<Tensor>&gate, &trace, &probes;
+  const std::optional<Tensor>&gate, &trace, &second, &probes;
   const Ints& widths;
   const std::string& nonlinearity;
   bool residual;
+  const Doubles &a, &b;
   const Ints& outputs;
+  int64_t checkpoint_every;
 };
 
 template <class T>
@@ -116,18 +120,33 @@ Problem<T> check_arguments(const Arguments& x) {
   p.S = x.h.size(0);
   p.L = L;
   require(p.S >= 1, "h has no steps, expected at least one");
+  p.R = static_cast<int64_t>(x.b.size());
+  require(p.R >= 1 && x.a.size() == x.b.size() * x.b.size(), "a has ", x.a.size(),
+          " entries and b ", p.R, ", expected R * R and R");
+  for (int64_t i = 0; i < p.R; ++i)
+    for (int64_t j = i; j < p.R; ++j)
+      require(x.a[static_cast<size_t>(i * p.R + j)] == 0,
+              "a must be zero on and above its diagonal");
+  require(p.R > 1 || x.b[0] == 1, "b is ", x.b[0], " for a single stage, expected 1");
+  require(x.checkpoint_every >= 1, "checkpoint_every is ", x.checkpoint_every, ", expected >= 1");
+  const int64_t rows = p.S * p.R;
   int64_t features = 0, weights = 0;
   for (int64_t l = 1; l <= L; ++l) {
     features += x.widths[l];
     weights += x.widths[l] * x.widths[l - 1];
   }
-  p.weight_stride = check_table("weight", x.weight, dtype, p.S, weights);
-  p.bias_stride = check_table("bias", x.bias, dtype, p.S, features);
-  if (x.gate) p.gate_stride = check_table("gate", *x.gate, dtype, p.S, features);
+  p.weight_stride = check_table("weight", x.weight, dtype, rows, weights);
+  p.bias_stride = check_table("bias", x.bias, dtype, rows, features);
+  if (x.gate) p.gate_stride = check_table("gate", *x.gate, dtype, rows, features);
   if (x.trace) {
     require(L <= 3, "trace is given for ", L, " layers, but a closed form exists up to 3");
     const int64_t size = L == 1 ? 1 : L == 2 ? x.widths[1] : x.widths[1] * x.widths[2];
-    p.trace_stride = check_table("trace", *x.trace, dtype, p.S, size);
+    p.trace_stride = check_table("trace", *x.trace, dtype, rows, size);
+  }
+  if (x.second) {
+    require(x.trace && L == 2 && p.R == 1,
+            "second needs trace, one hidden layer and Euler's method");
+    p.second_stride = check_table("second", *x.second, dtype, rows, x.widths[1] * x.widths[1]);
   }
   if (x.probes) {
     require(!x.trace, "both trace and probes are given, expected at most one");
@@ -147,12 +166,16 @@ Problem<T> check_arguments(const Arguments& x) {
   p.widths = x.widths.data();
   p.nonlinearity = nonlinearity_of(x.nonlinearity);
   p.residual = x.residual;
+  p.a = x.a.data();
+  p.b = x.b.data();
+  p.checkpoint = x.checkpoint_every;
   p.z = data<T>(x.z);
   p.h = data<T>(x.h);
   p.weight = data<T>(x.weight);
   p.gate = data<T>(x.gate);
   p.bias = data<T>(x.bias);
   p.trace = data<T>(x.trace);
+  p.second = data<T>(x.second);
   p.probes = p.K ? data<T>(x.probes) : nullptr;
   p.outputs = x.outputs.data();
   p.n_outputs = static_cast<int64_t>(x.outputs.size());
@@ -173,7 +196,7 @@ Threads threads_for(const Problem<T>& p) {
   constexpr double kWorkPerThread = 2e5;  // multiply-adds: about 5 us, what waking a thread costs
   double work = 0;
   for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
-  work *= static_cast<double>(p.B * p.S);
+  work *= static_cast<double>(p.B * p.S * p.R);
   int64_t n = torch::stable::get_num_threads();
   if (n > p.B) n = p.B;
   if (static_cast<double>(n) * kWorkPerThread > work)
@@ -197,7 +220,7 @@ std::tuple<Tensor, Tensor, Tensor> integrate_as(const Arguments& x, bool save) {
   const int64_t D = x.widths.front();
   Tensor z = torch::stable::new_empty(x.z, {p.n_outputs, p.B, D});
   Tensor logp = torch::stable::new_empty(x.z, {p.n_outputs, p.B});
-  Tensor states = torch::stable::new_empty(x.z, {save ? p.S - 1 : 0, p.B, D});
+  Tensor states = torch::stable::new_empty(x.z, {save ? (p.S - 1) / p.checkpoint : 0, p.B, D});
   const Threads threads = threads_for(p);
   const Kernels<T>& engine = kernels<T>();
   const auto scratch = workspace(engine.forward_workspace(p, threads.n));
@@ -206,20 +229,21 @@ std::tuple<Tensor, Tensor, Tensor> integrate_as(const Arguments& x, bool save) {
   return {z, logp, states};
 }
 
-std::tuple<Tensor, Tensor, Tensor> integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
-                                             const std::optional<Tensor>& gate, const Tensor& bias,
-                                             const std::optional<Tensor>& trace,
-                                             const std::optional<Tensor>& probes,
-                                             const Ints& widths, const std::string& nonlinearity,
-                                             bool residual, const Ints& outputs, bool save) {
-  const Arguments x{z,      h,      weight,       bias,     gate,   trace,
-                    probes, widths, nonlinearity, residual, outputs};
+std::tuple<Tensor, Tensor, Tensor> integrate(
+    const Tensor& z, const Tensor& h, const Tensor& weight, const std::optional<Tensor>& gate,
+    const Tensor& bias, const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
+    const std::optional<Tensor>& probes, const Ints& widths, const std::string& nonlinearity,
+    bool residual, const Doubles& a, const Doubles& b, const Ints& outputs,
+    int64_t checkpoint_every, bool save) {
+  const Arguments x{z,        h,      weight, bias,    gate,
+                    trace,    second, probes, widths,  nonlinearity,
+                    residual, a,      b,      outputs, checkpoint_every};
   if (z.scalar_type() == ScalarType::Double) return integrate_as<double>(x, save);
   require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
   return integrate_as<float>(x, save);
 }
 
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
 Gradients integrate_backward_as(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& states,
@@ -229,7 +253,7 @@ Gradients integrate_backward_as(const Tensor& grad_z, const Tensor& grad_logp, c
   const ScalarType dtype = x.z.scalar_type();
   check("grad_z_out", grad_z, dtype, {p.n_outputs, p.B, D});
   check("grad_logp_out", grad_logp, dtype, {p.n_outputs, p.B});
-  check("states", states, dtype, {p.S - 1, p.B, D});
+  check("states", states, dtype, {(p.S - 1) / p.checkpoint, p.B, D});
   const auto like = [&](bool wanted, const Tensor& t) {
     return wanted ? torch::stable::new_empty(t, t.sizes()) : torch::stable::new_empty(x.z, {0});
   };
@@ -237,30 +261,37 @@ Gradients integrate_backward_as(const Tensor& grad_z, const Tensor& grad_logp, c
   Tensor weight_bar = like(table_grads, x.weight), bias_bar = like(table_grads, x.bias);
   Tensor gate_bar = like(table_grads && x.gate, x.gate ? *x.gate : x.z);
   Tensor trace_bar = like(table_grads && x.trace, x.trace ? *x.trace : x.z);
-  BackwardOutputs<T> outputs{out<T>(z_bar), out<T>(h_bar), nullptr, nullptr, nullptr, nullptr};
+  Tensor second_bar = like(table_grads && x.second, x.second ? *x.second : x.z);
+  BackwardOutputs<T> outputs{};
+  outputs.z = out<T>(z_bar);
+  outputs.h = out<T>(h_bar);
   if (table_grads) {
     outputs.weight = out<T>(weight_bar);
     outputs.bias = out<T>(bias_bar);
     if (x.gate) outputs.gate = out<T>(gate_bar);
     if (x.trace) outputs.trace = out<T>(trace_bar);
+    if (x.second) outputs.second = out<T>(second_bar);
   }
   const Threads threads = threads_for(p);
   const Kernels<T>& engine = kernels<T>();
   const auto scratch = workspace(engine.backward_workspace(p, outputs, threads.n));
   engine.backward(p, {data<T>(grad_z), data<T>(grad_logp), data<T>(states)}, outputs, threads,
                   scratch.get());
-  return {z_bar, h_bar, weight_bar, gate_bar, bias_bar, trace_bar};
+  return {z_bar, h_bar, weight_bar, gate_bar, bias_bar, trace_bar, second_bar};
 }
 
 Gradients integrate_backward(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& z,
                              const Tensor& states, const Tensor& h, const Tensor& weight,
                              const std::optional<Tensor>& gate, const Tensor& bias,
                              const std::optional<Tensor>& trace,
+                             const std::optional<Tensor>& second,
                              const std::optional<Tensor>& probes, const Ints& widths,
-                             const std::string& nonlinearity, bool residual, const Ints& outputs,
+                             const std::string& nonlinearity, bool residual, const Doubles& a,
+                             const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
                              bool table_grads) {
-  const Arguments x{z,      h,      weight,       bias,     gate,   trace,
-                    probes, widths, nonlinearity, residual, outputs};
+  const Arguments x{z,        h,      weight, bias,    gate,
+                    trace,    second, probes, widths,  nonlinearity,
+                    residual, a,      b,      outputs, checkpoint_every};
   if (z.scalar_type() == ScalarType::Double)
     return integrate_backward_as<double>(grad_z, grad_logp, states, x, table_grads);
   require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
@@ -290,16 +321,16 @@ void set_cpu_capability(const std::string& name) {
 STABLE_TORCH_LIBRARY(mvae_fast, m) {
   m.def(
       "integrate(Tensor z, Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
-      "Tensor? probes, "
-      "int[] widths, str nonlinearity, bool residual, int[] outputs, bool save) "
+      "Tensor? second, Tensor? probes, int[] widths, str nonlinearity, bool residual, float[] a, "
+      "float[] b, int[] outputs, int checkpoint_every, bool save) "
       "-> (Tensor z_out, Tensor logp_out, Tensor states)");
   m.def(
-      "integrate_backward(Tensor grad_z_out, Tensor grad_logp_out, Tensor z, Tensor states, Tensor "
-      "h, Tensor weight, "
-      "Tensor? gate, Tensor bias, Tensor? trace, Tensor? probes, int[] widths, str nonlinearity, "
-      "bool residual, "
-      "int[] outputs, bool table_grads) "
-      "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace)");
+      "integrate_backward(Tensor grad_z_out, Tensor grad_logp_out, Tensor z, Tensor states, "
+      "Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, Tensor? second, "
+      "Tensor? probes, int[] widths, str nonlinearity, bool residual, float[] a, float[] b, "
+      "int[] outputs, int checkpoint_every, bool table_grads) "
+      "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace, "
+      "Tensor second)");
   m.def("cpu_capability() -> str");
   m.def("cpu_capabilities() -> str");
   m.def("set_cpu_capability(str name) -> ()");

@@ -9,22 +9,27 @@ namespace mvae_fast {
 
 enum class Nonlinearity : int { softplus, tanh, relu, elu, swish, square, identity };
 
-// A table's `*_stride` is the distance between the rows of two steps: 0 when one row serves them
-// all.
+// A table has a row for each of the S * R evaluations of the velocity, in their order; its
+// `*_stride` is the distance of two rows: 0 when one row serves them all.
 template <class T>
 struct Problem {
-  int64_t B, S, L, K;     // rows, Euler steps, affine layers, trace probes (0: none)
+  int64_t B, S, L, K;     // rows, steps, affine layers, trace probes (0: none)
   const int64_t* widths;  // m_0 .. m_L, with m_0 = m_L = D
   Nonlinearity nonlinearity;
-  bool residual;    // f = a_L - z instead of a_L
-  const T* z;       // (B, D)
-  const T* h;       // (S)
-  const T* weight;  // W_l row-major (m_l, m_{l-1}), one after the other
-  const T* gate;    // G_l one after the other; null: no gates
-  const T* bias;    // C_l one after the other
-  const T* trace;   // exact-trace table for L <= 3; null: none
-  const T* probes;  // (K, B, D); null: none
-  int64_t weight_stride, gate_stride, bias_stride, trace_stride;
+  bool residual;       // f = a_L - z instead of a_L
+  int64_t R;           // stages: evaluations of the velocity in a step (Euler: 1)
+  const double* a;     // (R, R), Butcher's table, zero on and above its diagonal
+  const double* b;     // (R)
+  int64_t checkpoint;  // k: the state after every k-th step is saved
+  const T* z;          // (B, D)
+  const T* h;          // (S)
+  const T* weight;     // W_l row-major (m_l, m_{l-1}), one after the other
+  const T* gate;       // G_l one after the other; null: no gates
+  const T* bias;       // C_l one after the other
+  const T* trace;      // exact-trace table for L <= 3; null: none
+  const T* second;     // symmetric (m_1, m_1) table of Tr J^2 for L = 2 and R = 1; null: none
+  const T* probes;     // (K, B, D); null: none
+  int64_t weight_stride, gate_stride, bias_stride, trace_stride, second_stride;
   int64_t probe_stride, probe_row_stride;  // row stride 0: the same probe for every row
   const int64_t* outputs;  // ascending step counts whose state is wanted, the last one S
   int64_t n_outputs;
@@ -34,20 +39,20 @@ template <class T>
 struct ForwardOutputs {
   T* z;       // (n_outputs, B, D)
   T* logp;    // (n_outputs, B), the change of log-density
-  T* states;  // (S - 1, B, D): z_1 .. z_{S-1}; null: not wanted
+  T* states;  // ((S - 1) / k, B, D): z_k, z_2k, ...; null: not wanted
 };
 
 template <class T>
 struct BackwardInputs {
   const T* grad_z;     // (n_outputs, B, D)
   const T* grad_logp;  // (n_outputs, B)
-  const T* states;     // (S - 1, B, D)
+  const T* states;     // ((S - 1) / k, B, D)
 };
 
 // Gradients have their tables' layout; every pointer but z and h is null when not wanted.
 template <class T>
 struct BackwardOutputs {
-  T *z, *h, *weight, *gate, *bias, *trace;
+  T *z, *h, *weight, *gate, *bias, *trace, *second;
 };
 
 // How the kernels run `body(context, worker)` for worker = 0 .. n-1, possibly at once.

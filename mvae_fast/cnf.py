@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mvae_fast import engines, grid
 from mvae_fast.integrate import integrate
+from mvae_fast.logdet import integrate_log_det
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
@@ -17,8 +18,9 @@ from mvae_fast.regularization import RegularizationFn, resolve_regularization_fn
 from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
 from mvae_fast.settings import SolverSettings
 from mvae_fast.solvers import solve
-from mvae_fast.tables import build_tables, has_tables
-from mvae_fast.trace import exact_probes, trace_table
+from mvae_fast.tableaus import TABLEAUS, Tableau
+from mvae_fast.tables import Tables, build_tables, has_tables
+from mvae_fast.trace import exact_probes, second_order_table, trace_table
 
 __all__ = ["FastCNF"]
 
@@ -31,9 +33,10 @@ class FastCNF(SolverSettings):
               \frac{\partial f}{\partial z}\, dt
 
     A drop-in for FFJORD's ``CNF``: same constructor, ``forward``, signs and state_dict keys. With
-    ``solver="euler"`` and an `ODEnet` all steps run in one call of an engine, and gradients are
-    the exact ones of the discrete steps, including that of the end time ``T``; every other solver,
-    and any other velocity, goes through torchdiffeq. See ``docs/ffjord.md`` for what differs.
+    an `ODEnet` and one of the solvers of `mvae_fast.tableaus` (euler, midpoint, heun2, heun3, rk4)
+    all steps run in one call of an engine, and gradients are the exact ones of the discrete steps,
+    including that of the end time ``T``; every other solver, and any other velocity, goes through
+    torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
         odefunc: The dynamics.
@@ -54,6 +57,11 @@ class FastCNF(SolverSettings):
         engine: ``"auto"``, or one of `mvae_fast.engines.ENGINES`, which is then used or refused.
         adjoint: Gradients by torchdiffeq's continuous adjoint, as FFJORD does: O(1) memory, but
             with fixed steps not the gradient of the loss.
+        log_det: ``"trace"`` (the integral of the trace, as FFJORD does); ``"second_order"``, which
+            adds ``h^2 / 2 Tr J^2`` in each step of Euler's method; or ``"exact"``, the
+            log-determinant of the steps by LU factorisation, for evaluation.
+        checkpoint_every: k: an engine saves the state of every k-th step and recomputes the
+            others in the backward: 1/k of the memory for one more forward pass.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -91,6 +99,8 @@ class FastCNF(SolverSettings):
         n_probes: int = 1,
         engine: str = "auto",
         adjoint: bool = False,
+        log_det: str = "trace",
+        checkpoint_every: int = 1,
     ) -> None:
         super().__init__(
             solver=solver,
@@ -101,6 +111,8 @@ class FastCNF(SolverSettings):
             n_probes=n_probes,
             engine=engine,
             adjoint=adjoint,
+            log_det=log_det,
+            checkpoint_every=checkpoint_every,
         )
         if not T > 0:
             raise ValueError(f"T: got {T}, expected > 0")
@@ -186,8 +198,14 @@ class FastCNF(SolverSettings):
                 )
             probes = scaled(as_probes(probes, z))
 
-        if z.ndim == 2 and self._fused(penalised):
-            z_path, change = self._euler(z, times, reverse, trace, probes)
+        fused = z.ndim == 2 and self._fused(penalised)
+        if trace is not None and self.log_det != "trace" and not fused:
+            raise ValueError(
+                f"log_det: {self.log_det!r} is that of the steps of an ODEnet with one of the "
+                f"solvers {', '.join(TABLEAUS)}, without regularization_fns and adjoint"
+            )
+        if fused:
+            z_path, change = self._fixed_steps(z, times, reverse, trace, probes)
         else:
             z_path, change = self._torchdiffeq(z, times, reverse, trace, probes, penalised)
 
@@ -199,7 +217,7 @@ class FastCNF(SolverSettings):
         logp_t = logpz + change.view(change.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
-    def _euler(
+    def _fixed_steps(
         self,
         z: Tensor,
         times: Tensor | None,
@@ -209,6 +227,7 @@ class FastCNF(SolverSettings):
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
+        tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
             times = self._default_times(reverse) if times is None else times
@@ -217,29 +236,74 @@ class FastCNF(SolverSettings):
             steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
         else:
             steps = grid.subdivided(times, self.n_steps)
-        odefunc.evaluations = steps.h.shape[0]
+        odefunc.evaluations = steps.h.shape[0] * len(tableau.b)
 
         outputs = steps.outputs
         if times is not None and times.shape[0] == 2:
             outputs = outputs[-1:]
         assert isinstance(odefunc.diffeq, ODEnet)
-        tables = build_tables(odefunc.diffeq, steps.t, odefunc.residual)
-        table = None
-        if trace == "exact":
-            table = trace_table(tables)
-            probes = exact_probes(z) if table is None else None
-        z_path, change = integrate(
-            z, steps.h, tables, trace=table, probes=probes, outputs=outputs, engine=self.engine
-        )
-        if odefunc.residual and trace is not None:
-            # The trace of the engines is that of f, not of f - z.
-            elapsed = steps.h.cumsum(0)[[s - 1 for s in outputs]]
-            change = change + z.shape[1] * elapsed.unsqueeze(1)
+        t = grid.evaluation_times(steps, tableau.c)
+        tables = build_tables(odefunc.diffeq, t, odefunc.residual)
+        if trace is not None and self.log_det != "trace":
+            z_path, change = self._log_det(z, steps.h, tables, trace, tableau, outputs)
+        else:
+            table = None
+            if trace == "exact":
+                table = trace_table(tables)
+                probes = exact_probes(z) if table is None else None
+            z_path, change = integrate(
+                z,
+                steps.h,
+                tables,
+                trace=table,
+                probes=probes,
+                tableau=tableau,
+                outputs=outputs,
+                checkpoint_every=self.checkpoint_every,
+                engine=self.engine,
+            )
+            if odefunc.residual and trace is not None:
+                # The trace of the engines is that of f, not of f - z.
+                elapsed = steps.h.cumsum(0)[[s - 1 for s in outputs]]
+                change = change + z.shape[1] * elapsed.unsqueeze(1)
         if step_size is not None and times is not None and times.shape[0] > 2:
             z_path = grid.between(steps, times, torch.cat((z.unsqueeze(0), z_path)))[1:]
             start = torch.zeros_like(change[:1])
             change = grid.between(steps, times, torch.cat((start, change)))[1:]
         return z_path, change
+
+    def _log_det(
+        self,
+        z: Tensor,
+        h: Tensor,
+        tables: Tables,
+        trace: str,
+        tableau: Tableau,
+        outputs: tuple[int, ...],
+    ) -> tuple[Tensor, Tensor]:
+        """As `integrate`, with more of the log-determinant of the steps than their trace."""
+        if trace != "exact":
+            raise ValueError(f"log_det: {self.log_det!r} needs trace='exact', got {trace!r}")
+        second_order = self.log_det == "second_order"
+        if second_order and len(tableau.b) > 1:
+            raise ValueError("log_det: 'second_order' is a correction of Euler's method")
+        if second_order and len(tables.widths) == 3 and not tables.residual:
+            return integrate(
+                z,
+                h,
+                tables,
+                trace=trace_table(tables),
+                second=second_order_table(tables),
+                outputs=outputs,
+                checkpoint_every=self.checkpoint_every,
+                engine=self.engine,
+            )
+        if self.engine not in ("auto", "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} has log_det='trace', and 'second_order' for one hidden "
+                "layer; remedy: engine='auto'"
+            )
+        return integrate_log_det(z, h, tables, tableau, outputs, second_order=second_order)
 
     def _torchdiffeq(
         self,
@@ -250,11 +314,12 @@ class FastCNF(SolverSettings):
         probes: Tensor | None,
         penalised: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `_euler`, step by step through torchdiffeq."""
+        """As `_fixed_steps`, step by step through torchdiffeq."""
         if self.engine not in ("auto", "reference"):
             raise ValueError(
-                f"engine: {self.engine!r} integrates an ODEnet with solver='euler', without "
-                "regularization_fns and adjoint; remedy: engine='auto'"
+                f"engine: {self.engine!r} integrates an ODEnet with one of the solvers "
+                f"{', '.join(TABLEAUS)}, without regularization_fns and adjoint; remedy: "
+                "engine='auto'"
             )
         solution = solve(
             self._base,
@@ -283,6 +348,10 @@ class FastCNF(SolverSettings):
         odefunc = self.odefunc
         return odefunc.odefunc if isinstance(odefunc, RegularizedODEfunc) else odefunc
 
+    @property
+    def _present_solver(self) -> str:
+        return self.solver if self.training else self.test_solver
+
     def _default_times(self, reverse: bool) -> Tensor:
         end = self.sqrt_end_time.square()
         start = torch.zeros_like(end)
@@ -290,9 +359,8 @@ class FastCNF(SolverSettings):
 
     def _fused(self, penalised: bool) -> bool:
         """Whether one call of an engine does the solve of states (B, D)."""
-        solver = self.solver if self.training else self.test_solver
         return (
-            solver == "euler"
+            self._present_solver in TABLEAUS
             and not self.adjoint
             and not penalised
             and self.solver_options.keys() <= {"step_size"}

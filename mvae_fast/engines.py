@@ -12,12 +12,24 @@ import torch
 from torch import Tensor
 
 from mvae_fast import ops, reference
+from mvae_fast.tableaus import Tableau
 from mvae_fast.tables import Tables
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
 
 Integrate = Callable[
-    [Tensor, Tensor, Tables, Tensor | None, Tensor | None, tuple[int, ...]], tuple[Tensor, Tensor]
+    [
+        Tensor,
+        Tensor,
+        Tables,
+        Tensor | None,
+        Tensor | None,
+        Tensor | None,
+        Tableau,
+        tuple[int, ...],
+        int,
+    ],
+    tuple[Tensor, Tensor],
 ]
 
 
@@ -26,7 +38,8 @@ class Engine:
     """One implementation of the integral.
 
     Args:
-        integrate: ``(z, h, tables, trace, probes, outputs) -> (z_out, logp_out)``, differentiable.
+        integrate: ``(z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every) ->
+            (z_out, logp_out)``, differentiable.
         why_missing: None when usable on this machine, else the reason and the remedy.
         devices: Device types it runs on, or None for every one.
         dtypes: Dtypes it runs in, or None for every floating one.

@@ -7,15 +7,23 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["Grid", "between", "check_times", "from_zero", "stepped", "subdivided"]
+__all__ = [
+    "Grid",
+    "evaluation_times",
+    "between",
+    "check_times",
+    "from_zero",
+    "stepped",
+    "subdivided",
+]
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Euler's grid.
+    """The grid of a fixed-step method.
 
     Args:
-        t: (S,), the time at which each step evaluates the velocity.
+        t: (S,), the time at which each step starts.
         h: (S,), the step sizes; negative where time runs backwards.
         outputs: Step counts after which the state is wanted.
     """
@@ -37,6 +45,14 @@ def check_times(times: Tensor, z: Tensor) -> Tensor:
             f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
         )
     return times
+
+
+def evaluation_times(grid: Grid, c: tuple[float, ...]) -> Tensor:
+    """The times (S * R,) at which a method with stages at ``c`` evaluates the velocity."""
+    if len(c) == 1:
+        return grid.t
+    shares = torch.tensor(c, dtype=grid.t.dtype, device=grid.t.device)
+    return torch.addcmul(grid.t.unsqueeze(1), grid.h.unsqueeze(1), shares).flatten()
 
 
 def from_zero(end: Tensor, n_steps: int, reverse: bool) -> Grid:

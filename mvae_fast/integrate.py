@@ -6,6 +6,7 @@ from torch import Tensor
 
 from mvae_fast import engines
 from mvae_fast.nonlinearities import NONLINEARITIES
+from mvae_fast.tableaus import EULER, Tableau
 from mvae_fast.tables import Tables
 from mvae_fast.trace import MAX_CLOSED_FORM_LAYERS
 
@@ -19,24 +20,34 @@ def integrate(
     *,
     trace: Tensor | None = None,
     probes: Tensor | None = None,
+    second: Tensor | None = None,
+    tableau: Tableau = EULER,
     outputs: tuple[int, ...] | None = None,
+    checkpoint_every: int = 1,
     engine: str = "auto",
 ) -> tuple[Tensor, Tensor]:
-    r"""Integrate state and log-density change over S Euler steps.
+    r"""Integrate state and log-density change over S steps of an explicit Runge-Kutta method.
 
     .. math:: z_{s+1} = z_s + h_s f_s(z_s), \qquad \ell_{s+1} = \ell_s - h_s \tau_s
 
-    with the velocity ``f_s`` that ``tables`` describe and ``tau_s`` either its exact trace (from
-    ``trace``), or ``sum_k probes_k . J_s probes_k``, or 0.
+    for Euler's method (`mvae_fast.tableaus` has the general step), with the velocity ``f_s`` that
+    ``tables`` describe and ``tau_s`` either its exact trace (from ``trace``), or
+    ``sum_k probes_k . J_s probes_k``, or 0; with ``second`` the step also adds
+    ``h_s^2 / 2 Tr J_s^2`` to the log-density.
 
     Args:
         z: (B, D), the start state.
         h: (S,), the step sizes; may be negative.
-        tables: The net at the S grid times.
-        trace: (1 or S, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
+        tables: The net at the times of its S * R evaluations, R a step.
+        trace: (1 or S * R, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
         probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows.
+        second: (1 or S, m_1 * m_1), see `mvae_fast.trace.second_order_table`; only with ``trace``,
+            one hidden layer and Euler's method.
+        tableau: The method.
         outputs: Ascending step counts in 1..S, ending in S, after which to report; default
             ``(S,)``.
+        checkpoint_every: k: save the state of every k-th step only, and recompute the others in
+            the backward.
         engine: ``"auto"``, ``"reference"`` or ``"cpp"``.
 
     Returns:
@@ -63,9 +74,11 @@ def integrate(
     """
     if outputs is None:
         outputs = (h.shape[0],)
-    _check(z, h, tables, trace, probes, outputs)
+    _check(z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every)
     name = engines.resolve(engine, z.device, z.dtype)
-    return engines.get(name).integrate(z, h, tables, trace, probes, outputs)
+    return engines.get(name).integrate(
+        z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every
+    )
 
 
 def _check(
@@ -74,7 +87,10 @@ def _check(
     tables: Tables,
     trace: Tensor | None,
     probes: Tensor | None,
+    second: Tensor | None,
+    tableau: Tableau,
     outputs: tuple[int, ...],
+    checkpoint_every: int,
 ) -> None:
     widths = tables.widths
     dim = widths[0]
@@ -98,17 +114,24 @@ def _check(
         raise ValueError(
             f"outputs: got {outputs}, expected ascending step counts ending in {steps}"
         )
+    if checkpoint_every < 1:
+        raise ValueError(f"checkpoint_every: got {checkpoint_every}, expected >= 1")
     if trace is not None and probes is not None:
         raise ValueError("trace and probes: got both, expected at most one")
 
     weights = sum(m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True))
-    _check_table("weight", tables.weight, steps, weights, z)
-    _check_table("bias", tables.bias, steps, sum(widths[1:]), z)
+    rows = steps * len(tableau.b)
+    _check_table("weight", tables.weight, rows, weights, z)
+    _check_table("bias", tables.bias, rows, sum(widths[1:]), z)
     if tables.gate is not None:
-        _check_table("gate", tables.gate, steps, sum(widths[1:]), z)
+        _check_table("gate", tables.gate, rows, sum(widths[1:]), z)
     _check_like("h", h, z)
     if trace is not None:
-        _check_table("trace", trace, steps, _trace_size(widths), z)
+        _check_table("trace", trace, rows, _trace_size(widths), z)
+    if second is not None:
+        if trace is None or len(widths) != 3 or len(tableau.b) != 1:
+            raise ValueError("second: needs trace, one hidden layer and Euler's method")
+        _check_table("second", second, rows, widths[1] ** 2, z)
     if probes is not None:
         _check_like("probes", probes, z)
         if probes.ndim != 3 or probes.shape[1:] != z.shape:

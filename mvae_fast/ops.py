@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvae_fast.tableaus import Tableau
 from mvae_fast.tables import Tables
 
 __all__ = ["integrate", "why_missing"]
@@ -62,33 +63,33 @@ def _integrate_backward_op(*args: Any) -> tuple[Tensor, ...]:
 
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    z, h, weight, gate, bias, trace, probes, *statics, save = inputs
+    z, h, weight, gate, bias, trace, second, probes, *statics, save = inputs
     states = output[2]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(states)
-    ctx.save_for_backward(z, states, h, weight, gate, bias, trace, probes)
+    ctx.save_for_backward(z, states, h, weight, gate, bias, trace, second, probes)
     ctx.statics = statics
     ctx.saved_states = save
 
 
 def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-    z, states, h, weight, gate, bias, trace, probes = ctx.saved_tensors
+    z, states, h, weight, gate, bias, trace, second, probes = ctx.saved_tensors
     if not ctx.saved_states:
         raise RuntimeError("mvae_fast::integrate: backward needs the states of save=True")
-    outputs = ctx.statics[-1]
+    outputs = ctx.statics[-2]
     grad_z_out, grad_logp_out = grads[:2]
     if grad_z_out is None:
         grad_z_out = z.new_zeros((len(outputs), *z.shape))
     if grad_logp_out is None:
         grad_logp_out = z.new_zeros((len(outputs), z.shape[0]))
-    table_grads = any(ctx.needs_input_grad[2:6])
+    table_grads = any(ctx.needs_input_grad[2:7])
     tensors = (grad_z_out.contiguous(), grad_logp_out.contiguous(), z, states, h, weight, gate)
-    args = (*tensors, bias, trace, probes, *ctx.statics, table_grads)
+    args = (*tensors, bias, trace, second, probes, *ctx.statics, table_grads)
     # Grad mode is on in a backward only under create_graph or torch.func.
     run = _IntegrateBackward.apply if torch.is_grad_enabled() else _integrate_backward_op
-    grad_z, grad_h, grad_weight, grad_gate, grad_bias, grad_trace = run(*args)
+    grad_z, grad_h, grad_weight, grad_gate, grad_bias, grad_trace, grad_second = run(*args)
     if not table_grads:
-        return grad_z, grad_h, *(None,) * 10
+        return grad_z, grad_h, *(None,) * 14
     return (
         grad_z,
         grad_h,
@@ -96,7 +97,8 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         None if gate is None else grad_gate,
         grad_bias,
         None if trace is None else grad_trace,
-        *(None,) * 6,
+        None if second is None else grad_second,
+        *(None,) * 9,
     )
 
 
@@ -165,16 +167,20 @@ def _fake_integrate(
     gate: Tensor | None,
     bias: Tensor,
     trace: Tensor | None,
+    second: Tensor | None,
     probes: Tensor | None,
     widths: list[int],
     nonlinearity: str,
     residual: bool,
+    a: list[float],
+    b: list[float],
     outputs: list[int],
+    checkpoint_every: int,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
     batch, dim = z.shape
     count = len(outputs)
-    saved = h.shape[0] - 1 if save else 0
+    saved = (h.shape[0] - 1) // checkpoint_every if save else 0
     return (
         z.new_empty((count, batch, dim)),
         z.new_empty((count, batch)),
@@ -192,14 +198,18 @@ def _fake_integrate_backward(
     gate: Tensor | None,
     bias: Tensor,
     trace: Tensor | None,
+    second: Tensor | None,
     probes: Tensor | None,
     widths: list[int],
     nonlinearity: str,
     residual: bool,
+    a: list[float],
+    b: list[float],
     outputs: list[int],
+    checkpoint_every: int,
     table_grads: bool,
 ) -> tuple[Tensor, ...]:
-    tables = (weight, gate, bias, trace)
+    tables = (weight, gate, bias, trace, second)
     return (
         z.new_empty(z.shape),
         h.new_empty(h.shape),
@@ -242,9 +252,12 @@ def integrate(
     tables: Tables,
     trace: Tensor | None,
     probes: Tensor | None,
+    second: Tensor | None,
+    tableau: Tableau,
     outputs: tuple[int, ...],
+    checkpoint_every: int,
 ) -> tuple[Tensor, Tensor]:
-    """Take all Euler steps in C++; arguments and result as in `mvae_fast.integrate.integrate`."""
+    """Take all steps in C++; arguments and result as in `mvae_fast.integrate.integrate`."""
     gate = tables.gate
     tensors = (
         z.contiguous(),
@@ -253,6 +266,7 @@ def integrate(
         None if gate is None else gate.contiguous(),
         tables.bias.contiguous(),
         None if trace is None else trace.contiguous(),
+        None if second is None else second.contiguous(),
     )
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     plain = torch.compiler.is_compiling() or not _transformed()
@@ -263,7 +277,10 @@ def integrate(
         tables.widths,
         tables.nonlinearity,
         tables.residual,
+        tableau.a,
+        tableau.b,
         outputs,
+        checkpoint_every,
         save,
     )
     return z_out, logp_out

@@ -14,9 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvae_fast import nonlinearities
+from mvae_fast.tableaus import EULER, Tableau
 from mvae_fast.tables import Tables
+from mvae_fast.trace import exact_probes
 
-__all__ = ["dynamics", "integrate"]
+__all__ = ["combine", "dynamics", "integrate", "jacobian"]
 
 
 def _row(table: Tensor, s: int) -> Tensor:
@@ -43,6 +45,29 @@ def dynamics(
         The velocity (B, D) and the trace (B,), or None when neither trace nor probes is given. With
         ``tables.residual`` the trace lacks its ``-D``, which the caller of the engines adds.
     """
+    output, tangent, slopes = _sweep(z, tables, s, probes, with_slopes=trace is not None)
+    tau = None
+    if tangent is not None:
+        tau = torch.linalg.vecdot(probes, tangent).sum(0)
+    elif trace is not None:
+        tau = _closed_form(_row(trace, s), slopes, z)
+    return (output - z if tables.residual else output), tau
+
+
+def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
+    """Velocity (B, D) and its whole Jacobian (B, D, D) at one step, with ``tables.residual``."""
+    output, tangent, _ = _sweep(z, tables, s, exact_probes(z))
+    assert tangent is not None
+    matrix = tangent.permute(1, 2, 0)
+    if not tables.residual:
+        return output, matrix
+    return output - z, matrix - torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+
+
+def _sweep(
+    z: Tensor, tables: Tables, s: int, tangent: Tensor | None, with_slopes: bool = False
+) -> tuple[Tensor, Tensor | None, list[Tensor]]:
+    """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
     widths = tables.widths
     sizes = [m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True)]
     weights = _row(tables.weight, s).split(sizes)
@@ -50,7 +75,7 @@ def dynamics(
     gates = None if tables.gate is None else _row(tables.gate, s).split(list(widths[1:]))
     last = len(sizes) - 1
 
-    y, tangent, slopes = z, probes, []
+    y, slopes = z, []
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         matrix = weight.view(widths[layer + 1], widths[layer])
         if gates is None:
@@ -62,18 +87,12 @@ def dynamics(
             if gates is not None:
                 tangent = tangent * gates[layer]
         if layer < last:
-            if tangent is not None or trace is not None:
+            if tangent is not None or with_slopes:
                 slopes.append(nonlinearities.derivative(tables.nonlinearity, y))
             if tangent is not None:
                 tangent = tangent * slopes[-1]
             y = nonlinearities.value(tables.nonlinearity, y)
-
-    tau = None
-    if tangent is not None:
-        tau = torch.linalg.vecdot(probes, tangent).sum(0)
-    elif trace is not None:
-        tau = _closed_form(_row(trace, s), slopes, z)
-    return (y - z if tables.residual else y), tau
+    return y, tangent, slopes
 
 
 def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor) -> Tensor:
@@ -89,19 +108,55 @@ def integrate(
     z: Tensor,
     h: Tensor,
     tables: Tables,
-    trace: Tensor | None,
-    probes: Tensor | None,
-    outputs: tuple[int, ...],
+    trace: Tensor | None = None,
+    probes: Tensor | None = None,
+    second: Tensor | None = None,
+    tableau: Tableau = EULER,
+    outputs: tuple[int, ...] | None = None,
+    checkpoint_every: int = 1,
 ) -> tuple[Tensor, Tensor]:
-    """Take all Euler steps; arguments and result as in `mvae_fast.integrate.integrate`."""
+    """Take all steps; arguments and result as in `mvae_fast.integrate.integrate`.
+
+    ``checkpoint_every`` only concerns engines that save states: here autograd keeps everything.
+    """
+    stages = len(tableau.b)
     logp = z.new_zeros(z.shape[0])
     z_out, logp_out = [], []
     for s in range(h.shape[0]):
-        velocity, tau = dynamics(z, tables, s, trace, probes)
-        z = z + h[s] * velocity
-        if tau is not None:
-            logp = logp - h[s] * tau
-        if s + 1 in outputs:
+        velocities: list[Tensor] = []
+        for r in range(stages):
+            row = s * stages + r
+            weights = tableau.a[r * stages : r * stages + r]
+            stage = combine(z, h[s], weights, velocities)
+            velocity, tau = dynamics(stage, tables, row, trace, probes)
+            velocities.append(velocity)
+            if tau is not None and tableau.b[r]:
+                logp = logp - h[s] * tableau.b[r] * tau
+            if second is not None:
+                logp = logp + h[s].square() / 2 * _second_order(stage, tables, row, second)
+        z = combine(z, h[s], tableau.b, velocities)
+        if outputs is None or s + 1 in outputs:
             z_out.append(z)
             logp_out.append(logp)
+    if outputs is None:
+        z_out, logp_out = z_out[-1:], logp_out[-1:]
     return torch.stack(z_out), torch.stack(logp_out)
+
+
+def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:
+    """``z + h sum_q weights_q k_q``."""
+    for weight, velocity in zip(weights, velocities, strict=True):
+        if weight:
+            z = z + h * weight * velocity
+    return z
+
+
+def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor) -> Tensor:
+    """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` of a net with one hidden layer."""
+    dim, hidden = tables.widths[:2]
+    matrix = _row(tables.weight, s)[: hidden * dim].view(hidden, dim)
+    product = F.linear(z, matrix)
+    if tables.gate is not None:
+        product = product * _row(tables.gate, s)[:hidden]
+    slope = nonlinearities.derivative(tables.nonlinearity, product + _row(tables.bias, s)[:hidden])
+    return torch.linalg.vecdot(slope @ _row(second, s).view(hidden, hidden), slope)

@@ -8,6 +8,7 @@ from torch import nn
 
 from mvae_fast import engines
 from mvae_fast.dynamics import TRACES
+from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import SolverConfig, check_solver
 
 __all__ = ["SolverSettings"]
@@ -34,6 +35,8 @@ class SolverSettings(nn.Module):
         n_probes: int,
         engine: str,
         adjoint: bool,
+        log_det: str,
+        checkpoint_every: int,
     ) -> None:
         super().__init__()
         self.solver = solver
@@ -45,18 +48,23 @@ class SolverSettings(nn.Module):
         self.n_probes = n_probes
         self.engine = engine
         self.adjoint = adjoint
+        self.log_det = log_det
+        self.checkpoint_every = checkpoint_every
         self._test: dict[str, Any] = {}
         engines.check_name(engine)
         self.check_settings()
 
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call of the flow."""
-        if self.n_steps < 1 or int(self.n_steps) != self.n_steps:
-            raise ValueError(f"n_steps: got {self.n_steps}, expected an integer >= 1")
-        if self.n_probes < 1 or int(self.n_probes) != self.n_probes:
-            raise ValueError(f"n_probes: got {self.n_probes}, expected an integer >= 1")
+        for name in ("n_steps", "n_probes", "checkpoint_every"):
+            count = getattr(self, name)
+            if count < 1 or int(count) != count:
+                raise ValueError(f"{name}: got {count}, expected an integer >= 1")
         if self.trace is not None and self.trace not in TRACES:
             raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
+        if self.log_det not in LOG_DETS:
+            names = ", ".join(map(repr, LOG_DETS))
+            raise ValueError(f"log_det: got {self.log_det!r}, expected one of {names}")
         if self.training:
             check_solver(self.solver)
         else:

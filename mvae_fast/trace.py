@@ -25,7 +25,7 @@ from torch import Tensor
 
 from mvae_fast.tables import Tables
 
-__all__ = ["MAX_CLOSED_FORM_LAYERS", "exact_probes", "trace_table"]
+__all__ = ["MAX_CLOSED_FORM_LAYERS", "exact_probes", "second_order_table", "trace_table"]
 
 #: Affine layers up to which the trace has a closed form of lower cost than D sweeps.
 MAX_CLOSED_FORM_LAYERS = 3
@@ -41,19 +41,22 @@ def trace_table(tables: Tables) -> Tensor | None:
         (1 or S, Q) with Q = 1 for one affine layer, m_1 for two, m_2 * m_1 for three (row-major,
         m_2 first); None for deeper nets, which take `exact_probes`.
     """
-    widths = tables.widths
-    depth = len(widths) - 1
+    depth = len(tables.widths) - 1
     if depth > MAX_CLOSED_FORM_LAYERS:
         return None
-    sizes = [m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True)]
-    weights = [
-        block.view(-1, m_out, m_in)
-        for block, m_in, m_out in zip(
-            tables.weight.split(sizes, dim=1), widths[:-1], widths[1:], strict=True
-        )
-    ]
-    gates = None if tables.gate is None else tables.gate.split(list(widths[1:]), dim=1)
+    weights, gates = _blocks(tables)
     return (_one_layer, _two_layers, _three_layers)[depth - 1](weights, gates)
+
+
+def _blocks(tables: Tables) -> tuple[list[Tensor], tuple[Tensor, ...] | None]:
+    """Weights (1 or S, m_l, m_{l-1}) and gates (1 or S, m_l) by layer."""
+    widths = tables.widths
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    flat = tables.weight.split([m_out * m_in for m_in, m_out in pairs], dim=1)
+    weights = [
+        block.view(-1, m_out, m_in) for block, (m_in, m_out) in zip(flat, pairs, strict=True)
+    ]
+    return weights, None if tables.gate is None else tables.gate.split(list(widths[1:]), dim=1)
 
 
 def _one_layer(weights: Sequence[Tensor], gates: Sequence[Tensor] | None) -> Tensor:
@@ -78,6 +81,25 @@ def _three_layers(weights: Sequence[Tensor], gates: Sequence[Tensor] | None) -> 
         loop = (first * gates[2].unsqueeze(1)) @ third  # (1|S, m_1, m_2): back to the input
         table = gates[1].unsqueeze(2) * second * loop.mT * gates[0].unsqueeze(1)
     return table.flatten(1)
+
+
+def second_order_table(tables: Tables) -> Tensor:
+    r"""The table of ``Tr J^2`` of a net with one hidden layer.
+
+    .. math:: \operatorname{Tr} J^2 = \phi'(a_1)^T (N \odot N^T)\, \phi'(a_1), \qquad
+              N = \operatorname{diag}(G_1) W_1 \operatorname{diag}(G_2) W_2
+
+    Args:
+        tables: The tables of the net, with two affine layers.
+
+    Returns:
+        (1 or S, m_1 * m_1), symmetric.
+    """
+    (first, second), gates = _blocks(tables)
+    if gates is not None:
+        first = gates[0].unsqueeze(2) * first * gates[1].unsqueeze(1)
+    loop = first @ second
+    return (loop * loop.mT).flatten(1)
 
 
 def exact_probes(z: Tensor) -> Tensor:

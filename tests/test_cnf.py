@@ -352,8 +352,8 @@ def test_repr_says_what_runs(engine):
     assert f"engine={engine}, solver=euler, n_steps=7, trace=exact" in repr(flow)
     flow = make(trace=None)
     assert "engine=auto (" in repr(flow) and "trace=as divergence_fn=approximate" in repr(flow)
-    flow.solver = "rk4"
-    assert "engine=auto (torchdiffeq), solver=rk4" in repr(flow)
+    flow.solver = "dopri5"
+    assert "engine=auto (torchdiffeq), solver=dopri5" in repr(flow)
 
 
 @pytest.mark.parametrize(

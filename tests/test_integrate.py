@@ -326,7 +326,7 @@ def test_no_closed_form_for_deep_nets(engine):
 def test_reference_takes_half_precision(dtype):
     leaves, probes, statics = problem((5, 3, (7,)), "squash", "softplus", "exact")
     oracle = reference.integrate(
-        *leaves[:2], Tables(*leaves[2:5], *statics), leaves[5], None, (STEPS,)
+        *leaves[:2], Tables(*leaves[2:5], *statics), leaves[5], outputs=(STEPS,)
     )
     got = run("reference", leaves, probes, statics, dtype)
     assert got[0].dtype == dtype

@@ -6,18 +6,22 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ops
+from mvae_fast.tableaus import TABLEAUS
 from mvae_fast.tables import build_tables
-from mvae_fast.trace import trace_table
+from mvae_fast.trace import second_order_table, trace_table
 from tests.oracles import LAYER_TYPES, random_net
 
 needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 
 
-def op_arguments(shape, trace, layer_type="squash", requires_grad=False, steps=3):
+def op_arguments(
+    shape, trace, layer_type="squash", requires_grad=False, steps=3, method="euler", second=False
+):
     batch, dim, hidden = shape
     net = random_net(hidden, dim, layer_type, "tanh", torch.float32)
     with torch.no_grad():
-        tables = build_tables(net, torch.linspace(0, 1, steps))
+        tableau = TABLEAUS[method]
+        tables = build_tables(net, torch.linspace(0, 1, steps * len(tableau.b)))
         table = trace_table(tables) if trace == "exact" else None
     probes = torch.randn(2, batch, dim) if trace == "hutchinson" else None
     tensors = [
@@ -27,9 +31,11 @@ def op_arguments(shape, trace, layer_type="squash", requires_grad=False, steps=3
         tables.gate,
         tables.bias,
         table,
+        second_order_table(tables) if second else None,
     ]
     tensors = [None if x is None else x.requires_grad_(requires_grad) for x in tensors]
-    return (*tensors, probes, list(tables.widths), tables.nonlinearity, False, [1, steps])
+    net_as_op = list(tables.widths), tables.nonlinearity, False
+    return (*tensors, probes, *net_as_op, list(tableau.a), list(tableau.b), [1, steps], 1)
 
 
 @needs_cpp
@@ -38,7 +44,18 @@ def op_arguments(shape, trace, layer_type="squash", requires_grad=False, steps=3
 @pytest.mark.parametrize("requires_grad", [False, True])
 def test_opcheck(shape, trace, requires_grad):
     layer_type = "concat" if trace == "none" else "blend" if trace == "hutchinson" else "squash"
-    arguments = op_arguments(shape, trace, layer_type, requires_grad)
+    check_op(op_arguments(shape, trace, layer_type, requires_grad), requires_grad)
+
+
+@needs_cpp
+@pytest.mark.parametrize("requires_grad", [False, True])
+@pytest.mark.parametrize("options", [{"method": "rk4"}, {"second": True}, {"steps": 7}])
+def test_opcheck_of_options(options, requires_grad):
+    *arguments, _ = op_arguments((5, 3, (7,)), "exact", requires_grad=requires_grad, **options)
+    check_op((*arguments, 2), requires_grad)
+
+
+def check_op(arguments, requires_grad):
     integrate = torch.ops.mvae_fast.integrate.default
     for save in (False, True) if not requires_grad else (True,):
         torch.library.opcheck(integrate, (*arguments, save))

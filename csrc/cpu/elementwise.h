@@ -216,6 +216,15 @@ static void copy_rows(int64_t rows, int64_t width, const T* from, int64_t ld_fro
   }
 }
 
+// to[r, :] += scale * from[r, :]
+template <class T>
+static void add_scaled_rows(int64_t rows, int64_t width, T scale, const T* from, int64_t ld_from,
+                            T* to, int64_t ld) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t f = 0; f < width; f += kLanes<T>)
+      store(to + r * ld + f, load(to + r * ld + f) + scale * load(from + r * ld_from + f));
+}
+
 // to[r, :] += from[r, :]
 template <class T>
 static void add_rows(int64_t rows, int64_t width, const T* from, int64_t ld_from, T* to,

@@ -9,29 +9,35 @@ namespace MVAE_FAST_ISA {
 
 template <class T>
 struct ForwardTile {
-  T *z, *hidden[2], *f, *d1, *tangent[2], *product, *tau, *logp;
+  T *z, *hidden[2], *f, *d1, *tangent[2], *tau, *tau_second, *logp;
+  T *input, *k;  // with more than one stage: the stage's argument, all stages' velocities
   Probes<T> probes;
 
   static ForwardTile take(const Solve<T>& s, Arena& arena) {
     ForwardTile t{};
-    const int64_t widest = kTile * s.widest;
-    t.z = arena.take<T>(kTile * leading<T>(s.D));
-    t.f = arena.take<T>(kTile * leading<T>(s.D));
+    const int64_t widest = kTile * s.widest, rows0 = kTile * leading<T>(s.D);
+    t.z = arena.take<T>(rows0);
+    t.f = arena.take<T>(rows0);
     for (T*& hidden : t.hidden) hidden = arena.take<T>(widest);
     t.tau = arena.take<T>(kTile);
+    t.tau_second = arena.take<T>(kTile);
     t.logp = arena.take<T>(kTile);
-    if (s.p->K || (s.p->trace && s.L == 3)) {
+    if (s.p->K || (s.p->trace && s.L == 3) || s.p->second) {
       t.d1 = arena.take<T>((s.L - 1) * widest);
       for (T*& tangent : t.tangent) tangent = arena.take<T>(widest);
+    }
+    if (s.p->R > 1) {
+      t.input = arena.take<T>(rows0);
+      t.k = arena.take<T>(s.p->R * rows0);
     }
     t.probes = Probes<T>::take(s, arena);
     return t;
   }
 };
 
-// Adds the trace of step `step` to tau, from the slopes phi'(a_l) of all hidden layers.
+// The traces of all probes, from the slopes phi'(a_l) of all hidden layers.
 template <class T>
-static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t step, int64_t n) {
+static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t row, int64_t n) {
   const Probes<T>& probes = t.probes;
   for (int64_t k = 0; k < s.p->K; ++k) {
     const T* v = probes.eps_of(k);
@@ -41,13 +47,13 @@ static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t
     for (int64_t l = 1; l < s.L; ++l) {
       const Layer& layer = s.layers[l];
       if (l > 1) {
-        rows_times<T>(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(step, l),
+        rows_times<T>(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
                       t.tangent[l % 2], layer.ld, false);
         w = t.tangent[l % 2];
         ldw = layer.ld;
       }
       tangent<T>(n, padded<T>(layer.m), t.d1 + (l - 1) * kTile * s.widest, layer.ld,
-                 s.gates(step, l), w, ldw, t.tangent[l % 2]);
+                 s.gates(row, l), w, ldw, t.tangent[l % 2]);
       v = t.tangent[l % 2];
       ldv = layer.ld;
     }
@@ -56,58 +62,102 @@ static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t
   }
 }
 
+// Evaluation `row` of the net at `z`: the last layer's product (before gate and bias) to t.f, and,
+// where a trace is wanted, tau.
+template <class T>
+static void evaluate(const Solve<T>& s, ForwardTile<T>& t, int64_t row, const T* z, int64_t n,
+                     bool traced) {
+  const Problem<T>& p = *s.p;
+  const int64_t ld0 = s.layers[0].ld, slopes = kTile * s.widest;
+  const bool sums_trace = traced && p.trace && s.L == 2 && !p.second;
+  const Activate<T> pass = sums_trace       ? activation<T, Keep::value_trace>(p.nonlinearity)
+                           : traced && t.d1 ? activation<T, Keep::value_slope>(p.nonlinearity)
+                                            : activation<T, Keep::value>(p.nonlinearity);
+  const T* table = p.trace ? s.trace_row(s.trace_forward, row) : nullptr;
+  for (int64_t r = 0; r < n; ++r) t.tau[r] = table && s.L == 1 ? table[0] : T(0);
+  const T* y = z;
+  int64_t ldy = ld0;
+  for (int64_t l = 1; l < s.L; ++l) {
+    const Layer& layer = s.layers[l];
+    T* to = t.hidden[l % 2];
+    rows_times<T>(n, layer.m, s.layers[l - 1].m, y, ldy, s.forward_weight(row, l), to, layer.ld,
+                  false);
+    pass({n, padded<T>(layer.m), layer.ld, to, s.gates(row, l), s.biases(row, l), to,
+          t.d1 ? t.d1 + (l - 1) * slopes : nullptr, nullptr, table, t.tau});
+    y = to;
+    ldy = layer.ld;
+  }
+  if (traced && p.trace && s.L == 3) {
+    const Layer &first = s.layers[1], &second = s.layers[2];
+    rows_times<T>(n, second.m, first.m, t.d1, first.ld, table, t.tangent[0], second.ld, false);
+    add_row_dots<T>(n, padded<T>(second.m), t.tangent[0], second.ld, t.d1 + slopes, second.ld, T(1),
+                    t.tau);
+  }
+  if (traced && p.second) {
+    const Layer& hidden = s.layers[1];
+    const int64_t width = padded<T>(hidden.m);
+    add_row_dots<T>(n, width, t.d1, hidden.ld, table, 0, T(1), t.tau);
+    rows_times<T>(n, hidden.m, hidden.m, t.d1, hidden.ld, s.second_row(row), t.tangent[0],
+                  hidden.ld, false);
+    memset(t.tau_second, 0, n * sizeof(T));
+    add_row_dots<T>(n, width, t.tangent[0], hidden.ld, t.d1, hidden.ld, T(1), t.tau_second);
+  }
+  if (traced && p.K) add_probe_traces<T>(s, t, row, n);
+  rows_times<T>(n, s.D, s.layers[s.L - 1].m, y, ldy, s.forward_weight(row, s.L), t.f, ld0, false);
+}
+
+// One step: t.z to the next state, t.logp to its log-density change.
+template <class T>
+static void forward_step(const Solve<T>& s, ForwardTile<T>& t, int64_t step, int64_t n) {
+  const Problem<T>& p = *s.p;
+  const int64_t ld0 = s.layers[0].ld, width = padded<T>(s.D), slot = kTile * ld0;
+  const bool traced = p.trace || p.K;
+  const T h = p.h[step];
+  for (int64_t r = 0; r < p.R; ++r) {
+    const int64_t row = step * p.R + r;
+    const T weight = static_cast<T>(p.b[r]);
+    const bool adds_trace = traced && weight != 0;
+    const T* input = t.z;
+    if (r > 0) {
+      combine<T>(s, t.z, h, p.a + r * p.R, r, t.k, n, t.input);
+      input = t.input;
+    }
+    if (p.K && adds_trace) t.probes.products(s, row, n);
+    evaluate<T>(s, t, row, input, n, adds_trace);
+    if (adds_trace)
+      for (int64_t i = 0; i < n; ++i) t.logp[i] -= h * weight * t.tau[i];
+    if (p.second)
+      for (int64_t i = 0; i < n; ++i) t.logp[i] += h * h / 2 * t.tau_second[i];
+    if (p.R == 1) {
+      advance<T>(n, width, p.residual ? T(1) - h : T(1), h, t.f, ld0, s.gates(row, s.L),
+                 s.biases(row, s.L), t.z, ld0);
+      return;
+    }
+    // k_r = G f + C [- input]
+    T* k = t.k + r * slot;
+    scale_columns<T>(n, width, p.residual ? T(-1) : T(0), s.ones, input, ld0, k, ld0);
+    advance<T>(n, width, T(1), T(1), t.f, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
+  }
+  combine<T>(s, t.z, h, p.b, p.R, t.k, n, t.z);
+}
+
 template <class T>
 static void forward_tile(const Solve<T>& s, const ForwardOutputs<T>& out, ForwardTile<T>& t,
                          int64_t begin, int64_t n) {
   const Problem<T>& p = *s.p;
-  const int64_t D = s.D, ld0 = s.layers[0].ld, slopes = kTile * s.widest;
-  const bool traced = p.trace || p.K;
-  const Activate<T> plain = activation<T, Keep::value>(p.nonlinearity);
-  const Activate<T> with_slope = activation<T, Keep::value_slope>(p.nonlinearity);
-  const Activate<T> with_trace = activation<T, Keep::value_trace>(p.nonlinearity);
-  const Activate<T> pass = p.trace && s.L == 2 ? with_trace : t.d1 ? with_slope : plain;
-
+  const int64_t D = s.D, ld0 = s.layers[0].ld;
   copy_rows<T>(n, D, p.z + begin * D, D, t.z, ld0);
   if (p.K) t.probes.load_tile(s, begin, n);
   for (int64_t r = 0; r < n; ++r) t.logp[r] = 0;
   int64_t output = 0;
   for (int64_t step = 0; step < p.S; ++step) {
-    const T h = p.h[step];
-    for (int64_t r = 0; r < n; ++r)
-      t.tau[r] = p.trace && s.L == 1 ? s.trace_row(s.trace_forward, step)[0] : T(0);
-    const T* y = t.z;
-    int64_t ldy = ld0;
-    for (int64_t l = 1; l < s.L; ++l) {
-      const Layer& layer = s.layers[l];
-      T* to = t.hidden[l % 2];
-      rows_times<T>(n, layer.m, s.layers[l - 1].m, y, ldy, s.forward_weight(step, l), to, layer.ld,
-                    false);
-      pass({n, padded<T>(layer.m), layer.ld, to, s.gates(step, l), s.biases(step, l), to,
-            t.d1 ? t.d1 + (l - 1) * slopes : nullptr, nullptr,
-            s.trace_rows ? s.trace_row(s.trace_forward, step) : nullptr, t.tau});
-      y = to;
-      ldy = layer.ld;
+    forward_step<T>(s, t, step, n);
+    const int64_t done = step + 1;
+    if (out.states && done < p.S && done % p.checkpoint == 0) {
+      T* to = out.states + ((done / p.checkpoint - 1) * p.B + begin) * D;
+      for (int64_t r = 0; r < n; ++r) memcpy(to + r * D, t.z + r * ld0, D * sizeof(T));
     }
-    if (p.trace && s.L == 3) {
-      const int64_t m1 = s.layers[1].m, m2 = s.layers[2].m, ld2 = s.layers[2].ld;
-      rows_times<T>(n, m2, m1, t.d1, s.layers[1].ld, s.trace_row(s.trace_forward, step),
-                    t.tangent[0], ld2, false);
-      add_row_dots<T>(n, padded<T>(m2), t.tangent[0], ld2, t.d1 + slopes, ld2, T(1), t.tau);
-    }
-    if (p.K) {
-      t.probes.products(s, step, n, step == 0);
-      add_probe_traces<T>(s, t, step, n);
-    }
-    rows_times<T>(n, D, s.layers[s.L - 1].m, y, ldy, s.forward_weight(step, s.L), t.f, ld0, false);
-    advance<T>(n, padded<T>(D), p.residual ? T(1) - h : T(1), h, t.f, ld0, s.gates(step, s.L),
-               s.biases(step, s.L), t.z, ld0);
-    if (traced)
-      for (int64_t r = 0; r < n; ++r) t.logp[r] -= h * t.tau[r];
-
-    if (out.states && step + 1 < p.S)
-      for (int64_t r = 0; r < n; ++r)
-        memcpy(out.states + (step * p.B + begin + r) * D, t.z + r * ld0, D * sizeof(T));
-    if (p.outputs[output] == step + 1) {
+    if (p.outputs[output] == done) {
       const int64_t at = output * p.B + begin;
       for (int64_t r = 0; r < n; ++r) memcpy(out.z + (at + r) * D, t.z + r * ld0, D * sizeof(T));
       memcpy(out.logp + at, t.logp, n * sizeof(T));

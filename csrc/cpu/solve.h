@@ -46,17 +46,19 @@ struct Layer {
 template <class T>
 struct Solve {
   const Problem<T>* p;
-  int64_t L, D;
-  Layer* layers;   // 0 .. L
-  int64_t widest;  // longest tile row
+  int64_t L, D, rows;  // rows: S * R, the evaluations of the velocity
+  Layer* layers;       // 0 .. L
+  int64_t widest;      // longest tile row
   int64_t features, padded_features, weights, forward_size, backward_size, gradient_size;
-  int64_t weight_rows, gate_rows, bias_rows,
-      trace_rows;                           // 1, or S where the table varies; 0: absent
+  // Rows of a table: 1, or S * R where it varies with time; 0: absent.
+  int64_t weight_rows, gate_rows, bias_rows, trace_rows, second_rows;
   int64_t trace_size, trace_gradient_size;  // one row, packed / padded
+  int64_t second_size, second_gradient_size;
   T *forward, *backward;  // packed weights, weight_rows of each; backward may be null
   T *gate, *bias, *ones;
   T *trace_forward,
       *trace_backward;  // L <= 2: the padded row; L = 3: M packed in both orientations
+  T* second;            // symmetric: packed in one orientation
 
   const T* forward_weight(int64_t s, int64_t l) const {
     return forward + (weight_rows > 1 ? s : 0) * forward_size + layers[l].forward;
@@ -74,6 +76,7 @@ struct Solve {
   const T* trace_row(const T* base, int64_t s) const {
     return base + (trace_rows > 1 ? s : 0) * trace_size;
   }
+  const T* second_row(int64_t s) const { return second + (second_rows > 1 ? s : 0) * second_size; }
 };
 
 // Lays out a solve in `arena`. `with_backward`: also W packed for the backward products (probes
@@ -85,10 +88,14 @@ static Solve<T> lay_out(const Problem<T>& p, bool with_backward, Arena& arena) {
   x.L = p.L;
   x.D = p.widths[0];
   x.layers = arena.take<Layer>(p.L + 1);
-  x.weight_rows = p.weight_stride ? p.S : 1;
-  x.gate_rows = p.gate ? (p.gate_stride ? p.S : 1) : 0;
-  x.bias_rows = p.bias_stride ? p.S : 1;
-  x.trace_rows = p.trace ? (p.trace_stride ? p.S : 1) : 0;
+  const auto rows = [&p](const T* table, int64_t stride) {
+    return table ? (stride ? p.S * p.R : int64_t{1}) : int64_t{0};
+  };
+  x.weight_rows = rows(p.weight, p.weight_stride);
+  x.gate_rows = rows(p.gate, p.gate_stride);
+  x.bias_rows = rows(p.bias, p.bias_stride);
+  x.trace_rows = rows(p.trace, p.trace_stride);
+  x.second_rows = rows(p.second, p.second_stride);
   const bool write = !arena.counting();
   int64_t before = p.widths[0];
   x.widest = leading<T>(before);
@@ -129,6 +136,12 @@ static Solve<T> lay_out(const Problem<T>& p, bool with_backward, Arena& arena) {
       x.trace_size = x.trace_gradient_size = padded<T>(p.L == 2 ? p.widths[1] : 1);
     }
     x.trace_forward = arena.take<T>(x.trace_rows * x.trace_size);
+  }
+  if (p.second) {
+    const int64_t m1 = p.widths[1];
+    x.second_size = packed_size<T>(m1, m1);
+    x.second_gradient_size = m1 * padded<T>(m1);
+    x.second = arena.take<T>(x.second_rows * x.second_size);
   }
   return x;
 }
@@ -178,6 +191,10 @@ static void prepare(const Solve<T>& x, const Threads& threads) {
             pad_row(n, p.trace + s * n, to);
           }
         }
+        for (int64_t s = 0; s < x.second_rows; ++s) {
+          const int64_t m1 = p.widths[1];
+          if (mine()) pack<T>(x.second + s * x.second_size, m1, m1, p.second + s * m1 * m1, m1, 1);
+        }
         if (mine()) {
           for (int64_t i = 0; i < x.widest; ++i) x.ones[i] = 1;
           for (int64_t l = 1; l <= x.L; ++l) {
@@ -194,6 +211,17 @@ static void prepare(const Solve<T>& x, const Threads& threads) {
       &context);
 }
 
+// to = z + h sum_q weights[q] k_q over the first `stages` velocities.
+template <class T>
+static void combine(const Solve<T>& s, const T* z, T h, const double* weights, int64_t stages,
+                    const T* k, int64_t n, T* to) {
+  const int64_t ld0 = s.layers[0].ld, width = padded<T>(s.D), slot = kTile * ld0;
+  scale_columns<T>(n, width, T(1), s.ones, z, ld0, to, ld0);
+  for (int64_t q = 0; q < stages; ++q)
+    if (weights[q] != 0)
+      add_scaled_rows<T>(n, width, h * static_cast<T>(weights[q]), k + q * slot, ld0, to, ld0);
+}
+
 // The rows of one worker, and of one tile within them: even shares.
 static inline int64_t share(int64_t total, int64_t parts, int64_t i) {
   return total * i / parts;
@@ -205,6 +233,7 @@ static inline int64_t share(int64_t total, int64_t parts, int64_t i) {
 template <class T>
 struct Probes {
   int64_t rows;  // 1: one probe for every row of the tile
+  bool fresh;    // the tile's products are still to be computed
   T *eps, *x, *q, *gated;
   int64_t ld0, ld1, ldq;
 
@@ -229,25 +258,27 @@ struct Probes {
 
   void load_tile(const Solve<T>& s, int64_t begin, int64_t n) {
     const Problem<T>& p = *s.p;
+    fresh = true;
     for (int64_t k = 0; k < p.K; ++k)
       copy_rows<T>(smaller(rows, n), s.D,
                    p.probes + k * p.probe_stride + begin * p.probe_row_stride, p.probe_row_stride,
                    eps + k * rows * ld0, ld0);
   }
-  // Products for step `step` of the sweep; `first` forces those that later steps reuse.
-  void products(const Solve<T>& s, int64_t step, int64_t n, bool first) {
+  // Products for evaluation `row`, as far as an earlier evaluation's do not serve.
+  void products(const Solve<T>& s, int64_t row, int64_t n) {
     const int64_t count = smaller(rows, n);
     for (int64_t k = 0; k < s.p->K; ++k) {
-      if (s.L > 1 && (first || s.weight_rows > 1))
-        rows_times<T>(count, s.layers[1].m, s.D, eps_of(k), ld0, s.forward_weight(step, 1),
+      if (s.L > 1 && (fresh || s.weight_rows > 1))
+        rows_times<T>(count, s.layers[1].m, s.D, eps_of(k), ld0, s.forward_weight(row, 1),
                       x + k * rows * ld1, ld1, false);
-      if (first || s.weight_rows > 1 || s.gate_rows > 1) {
-        scale_columns<T>(count, padded<T>(s.D), T(1), s.gates(step, s.L), eps_of(k), ld0, gated,
+      if (fresh || s.weight_rows > 1 || s.gate_rows > 1) {
+        scale_columns<T>(count, padded<T>(s.D), T(1), s.gates(row, s.L), eps_of(k), ld0, gated,
                          ld0);
-        rows_times<T>(count, s.layers[s.L - 1].m, s.D, gated, ld0, s.backward_weight(step, s.L),
+        rows_times<T>(count, s.layers[s.L - 1].m, s.D, gated, ld0, s.backward_weight(row, s.L),
                       q + k * rows * ldq, ldq, false);
       }
     }
+    fresh = false;
   }
 };
 
