@@ -31,7 +31,7 @@ class TrainConfig:
     Example:
         >>> config = TrainConfig.load("digits")
         >>> config.epochs, config.annealing, config.latent_dim
-        (60, 20, 128)
+        (40, 13, 128)
     """
 
     dataset: str = _option("data set")

@@ -7,7 +7,7 @@ from mvae_fast.experiments.options import parse
 
 def test_the_papers_settings_are_the_default():
     config = parse([])
-    assert (config.epochs, config.annealing, config.latent_dim) == (60, 20, 128)
+    assert (config.epochs, config.annealing, config.latent_dim) == (40, 13, 128)
     assert config.models == ["mvae", "mvae_cnf"]
     assert {name: m["weight"] for name, m in config.modalities.items()} == {
         "image": 1.0,
