@@ -1,0 +1,214 @@
+// The adjoint of one evaluation of the net and of its trace (docs/math.md, section 4). The last
+// layer is not recomputed: both gradients that would need its output come out of other products
+// (h_bar from y . W'z_bar, the last gate's from its weight's).
+#pragma once
+
+#include "backward_tile.h"
+
+namespace mvae_fast {
+namespace MVAE_FAST_ISA {
+
+// Tr J^2 = phi' . Q phi' of one hidden layer, Q symmetric: its value (over n rows to tau_second)
+// and its share of t_1 and of Q's gradient; the step adds h^2/2 Tr J^2 to the log-density.
+template <class T>
+static void second_order_trace(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
+                               int64_t n) {
+  const Layer& hidden = s.layers[1];
+  const int64_t width = padded<T>(hidden.m);
+  const T* d1 = t.hidden(t.d1, 1);
+  rows_times<T>(n, hidden.m, hidden.m, d1, hidden.ld, s.second_row(row), t.y_bar, hidden.ld, false);
+  memset(t.tau_second, 0, n * sizeof(T));
+  add_row_dots<T>(n, width, t.y_bar, hidden.ld, d1, hidden.ld, T(1), t.tau_second);
+  T weight[kTile];                                                    // adjoint of Tr J^2
+  for (int64_t r = 0; r < n; ++r) weight[r] = h * h * t.logp_bar[r];  // twice h^2/2: Q + Q' = 2 Q
+  scale_rows<T>(n, width, weight, t.y_bar, hidden.ld, t.y_bar, hidden.ld);
+  add_scaled_rows<T>(n, width, T(1), t.y_bar, hidden.ld, t.hidden(t.t, 1), hidden.ld);
+  if (T* gradient = t.sums.second_of(s, row)) {
+    for (int64_t r = 0; r < n; ++r) weight[r] /= 2;
+    scale_rows<T>(n, width, weight, d1, hidden.ld, t.g, hidden.ld);
+    outer_product<T>(hidden.m, hidden.m, n, t.g, hidden.ld, d1, hidden.ld, gradient, width);
+  }
+}
+
+// tau, the coefficients t of phi'' and the table's own gradient, for an exact trace in closed form.
+template <class T>
+static void closed_form_trace(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
+                              int64_t n) {
+  const T* table = s.trace_row(s.trace_forward, row);
+  T* gradient = t.sums.trace_of(s, row);
+  if (s.L == 1) {
+    for (int64_t r = 0; r < n; ++r) {
+      t.tau[r] = table[0];
+      if (gradient) gradient[0] += t.tau_bar[r];
+    }
+    return;
+  }
+  const Layer& first = s.layers[1];
+  const T* d1 = t.hidden(t.d1, 1);
+  if (s.L == 2) {
+    add_row_dots<T>(n, padded<T>(first.m), d1, first.ld, table, 0, T(1), t.tau);
+    scale_rows<T>(n, padded<T>(first.m), t.tau_bar, table, 0, t.hidden(t.t, 1), first.ld);
+    if (gradient)
+      add_scaled_column_sums<T>(n, padded<T>(first.m), t.tau_bar, d1, first.ld, gradient);
+    if (s.p->second) second_order_trace<T>(s, t, row, h, n);
+    return;
+  }
+  const Layer& second = s.layers[2];
+  const T* d1_second = t.hidden(t.d1, 2);
+  T *t1 = t.hidden(t.t, 1), *t2 = t.hidden(t.t, 2);
+  rows_times<T>(n, second.m, first.m, d1, first.ld, table, t2, second.ld, false);
+  add_row_dots<T>(n, padded<T>(second.m), t2, second.ld, d1_second, second.ld, T(1), t.tau);
+  scale_rows<T>(n, padded<T>(second.m), t.tau_bar, t2, second.ld, t2, second.ld);
+  scale_rows<T>(n, padded<T>(second.m), t.tau_bar, d1_second, second.ld, t.g, second.ld);
+  rows_times<T>(n, first.m, second.m, t.g, second.ld, s.trace_row(s.trace_backward, row), t1,
+                first.ld, false);
+  if (gradient)
+    outer_product<T>(second.m, first.m, n, t.g, second.ld, d1, first.ld, gradient,
+                     padded<T>(first.m));
+}
+
+// The last layer's weight and gate gradients from the adjoint of its output (before the gate, over
+// `scale`).
+template <class T>
+static void last_layer_gradients(const Solve<T>& s, const BackwardTile<T>& t, int64_t row,
+                                 int64_t n, const T* a, int64_t lda, T scale, const T* scaled,
+                                 const T* y, int64_t ldy) {
+  T* weight = t.sums.weight_of(s, row, s.L);
+  if (!weight) return;
+  const int64_t before = s.layers[s.L - 1].m, ld = s.layers[s.L].gradient_ld;
+  if (T* gate = t.sums.gate_of(s, row, s.L))
+    gated_outer_product<T>(s.D, before, n, a, lda, y, ldy, scale, s.gates(row, s.L),
+                           s.backward_weight(row, s.L), gate, weight, ld);
+  else
+    outer_product<T>(s.D, before, n, scaled, lda, y, ldy, weight, ld);
+}
+
+// The tangent streams of all probes: tau, the coefficients t of phi'', and their part of the
+// tables' gradients.
+template <class T>
+static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, int64_t n) {
+  const Probes<T>& probes = t.probes;
+  const int64_t ld0 = s.layers[0].ld;
+  for (int64_t k = 0; k < s.p->K; ++k) {
+    const T* v = probes.eps_of(k);
+    int64_t ldv = probes.stride(probes.ld0);
+    for (int64_t l = 1; l < s.L; ++l) {
+      const Layer& layer = s.layers[l];
+      const T* w = probes.x_of(k);
+      int64_t ldw = probes.stride(probes.ld1);
+      if (l > 1) {
+        rows_times<T>(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
+                      t.hidden(t.tangent_w, l), layer.ld, false);
+        w = t.hidden(t.tangent_w, l);
+        ldw = layer.ld;
+      }
+      tangent<T>(n, padded<T>(layer.m), t.hidden(t.d1, l), layer.ld, s.gates(row, l), w, ldw,
+                 t.hidden(t.tangent_v, l));
+      v = t.hidden(t.tangent_v, l);
+      ldv = layer.ld;
+    }
+    const Layer& last = s.layers[s.L - 1];
+    add_row_dots<T>(n, padded<T>(last.m), v, ldv, probes.q_of(k), probes.stride(probes.ldq), T(1),
+                    t.tau);
+    scale_rows<T>(n, padded<T>(s.D), t.tau_bar, probes.eps_of(k), probes.stride(probes.ld0),
+                  t.scaled, ld0);
+    last_layer_gradients<T>(s, t, row, n, t.scaled, ld0, T(1), t.scaled, v, ldv);
+    if (s.L > 1)
+      scale_rows<T>(n, padded<T>(last.m), t.tau_bar, probes.q_of(k), probes.stride(probes.ldq),
+                    t.y_bar, last.ld);
+    for (int64_t l = s.L - 1; l >= 1; --l) {
+      const Layer& layer = s.layers[l];
+      const T* w = l > 1 ? t.hidden(t.tangent_w, l) : probes.x_of(k);
+      const int64_t ldw = l > 1 ? layer.ld : probes.stride(probes.ld1);
+      tangent_adjoint<T>(n, padded<T>(layer.m), layer.ld, t.hidden(t.d1, l), s.gates(row, l), w,
+                         ldw, t.y_bar, k == 0, t.hidden(t.t, l), t.g, t.sums.gate_of(s, row, l));
+      T* weight = t.sums.weight_of(s, row, l);
+      if (l > 1) {
+        const Layer& below = s.layers[l - 1];
+        if (weight)
+          outer_product<T>(layer.m, below.m, n, t.g, layer.ld, t.hidden(t.tangent_v, l - 1),
+                           below.ld, weight, layer.gradient_ld);
+        rows_times<T>(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l), t.y_bar,
+                      below.ld, false);
+      } else if (weight && s.weight_rows > 1) {
+        outer_product<T>(layer.m, s.D, n, t.g, layer.ld, probes.eps_of(k),
+                         probes.stride(probes.ld0), weight, layer.gradient_ld);
+      } else if (weight) {
+        // W_1's part is sum_s (G_1 u_bar_1)' eps: eps does not change, so sum over the steps first.
+        T* total = t.tangent_sum + k * probes.rows * probes.ld1;
+        if (probes.rows > 1)
+          add_rows<T>(n, padded<T>(layer.m), t.g, layer.ld, total, probes.ld1);
+        else
+          add_column_sums<T>(n, padded<T>(layer.m), T(1), t.g, layer.ld, total);
+      }
+    }
+  }
+}
+
+// The main stream of one evaluation at the state z: from k_bar, the adjoint of the velocity over h,
+// to that of z, added to `into` (which may be k_bar itself: Euler's step keeps z_bar in place).
+// Adds every table's gradient, and k_bar . f to dots.
+template <class T>
+static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
+                               const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
+  const Problem<T>& p = *s.p;
+  const int64_t D = s.D, ld0 = s.layers[0].ld;
+  const Layer& last = s.layers[s.L - 1];
+  const T* y = s.L > 1 ? t.hidden(t.y, s.L - 1) : z;
+  const int64_t width0 = padded<T>(D);
+
+  // k_bar . f = (W_L' G_L k_bar) . y + k_bar . C_L [- k_bar . z]
+  scale_columns<T>(n, width0, T(1), s.gates(row, s.L), k_bar, ld0, t.top, ld0);
+  rows_times<T>(n, last.m, D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar, last.ld, false);
+  add_row_dots<T>(n, padded<T>(last.m), t.y_bar, last.ld, y, last.ld, T(1), dots);
+  add_row_dots<T>(n, width0, k_bar, ld0, s.biases(row, s.L), 0, T(1), dots);
+  if (p.residual) add_row_dots<T>(n, width0, k_bar, ld0, z, ld0, T(-1), dots);
+
+  if (T* bias = t.sums.bias_of(s, row, s.L)) add_column_sums<T>(n, width0, h, k_bar, ld0, bias);
+  scale_columns<T>(n, width0, h, s.ones, k_bar, ld0, t.scaled, ld0);
+  last_layer_gradients<T>(s, t, row, n, k_bar, ld0, h, t.scaled, y, last.ld);
+
+  if (p.residual) add_scaled_rows<T>(n, width0, T(-1), t.scaled, ld0, into, ld0);
+  if (s.L == 1) {
+    add_scaled_rows<T>(n, width0, h, t.y_bar, ld0, into, ld0);
+    return;
+  }
+  for (int64_t l = s.L - 1; l >= 1; --l) {
+    const Layer &layer = s.layers[l], &below = s.layers[l - 1];
+    adjoint<T>(n, padded<T>(layer.m), layer.ld, l == s.L - 1 ? h : T(1), t.hidden(t.d1, l), t.y_bar,
+               t.hidden(t.d2, l), t.coupled ? t.hidden(t.t, l) : nullptr, s.gates(row, l),
+               t.hidden(t.w, l), t.g, t.sums.bias_of(s, row, l), t.sums.gate_of(s, row, l));
+    if (T* weight = t.sums.weight_of(s, row, l))
+      outer_product<T>(layer.m, below.m, n, t.g, layer.ld, l > 1 ? t.hidden(t.y, l - 1) : z,
+                       below.ld, weight, layer.gradient_ld);
+    rows_times<T>(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l),
+                  l > 1 ? t.y_bar : into, below.ld, l == 1);
+  }
+}
+
+// The backward of evaluation `row`, of weight b in its step: traces first, then the main stream.
+template <class T>
+static void backward_evaluation(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
+                                const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
+  const Problem<T>& p = *s.p;
+  recompute<T>(s, t, row, z, n);
+  t.coupled = (p.trace || p.K) && b != 0;
+  if (t.coupled) {
+    for (int64_t r = 0; r < n; ++r) {
+      t.tau[r] = 0;
+      t.tau_bar[r] = -h * b * t.logp_bar[r];
+    }
+    if (p.trace) closed_form_trace<T>(s, t, row, h, n);
+    if (p.K) {
+      t.probes.products(s, row, n);
+      probe_traces<T>(s, t, row, n);
+    }
+    for (int64_t r = 0; r < n; ++r) dots[r] -= b * t.logp_bar[r] * t.tau[r];
+    if (p.second)
+      for (int64_t r = 0; r < n; ++r) dots[r] += h * t.logp_bar[r] * t.tau_second[r];
+  }
+  adjoint_evaluation<T>(s, t, row, h, z, k_bar, into, dots, n);
+}
+
+}  // namespace MVAE_FAST_ISA
+}  // namespace mvae_fast
