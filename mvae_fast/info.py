@@ -12,7 +12,7 @@ import textwrap
 
 import torch
 
-from mvae_fast import __version__, engines
+from mvae_fast import __version__, engines, ops
 
 __all__ = ["environment_report"]
 
@@ -37,6 +37,7 @@ def environment_report() -> str:
         **{name: _version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
         "compiler": _compiler(),
         "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "kernels": ops.capability() or "none",
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
     lines = [f"{name:<12} {value}" for name, value in facts.items()]

@@ -16,7 +16,7 @@ from torch import Tensor
 from mvae_fast.tableaus import Tableau
 from mvae_fast.tables import Tables
 
-__all__ = ["integrate", "why_missing"]
+__all__ = ["capabilities", "capability", "integrate", "set_capability", "why_missing"]
 
 _PACKAGE = Path(__file__).parent
 
@@ -48,6 +48,27 @@ _LOAD_ERROR = _load()
 def why_missing() -> str | None:
     """None when the extension is loaded, else the reason and the remedy."""
     return _LOAD_ERROR
+
+
+def capabilities() -> tuple[str, ...]:
+    """The instruction sets whose kernels this processor can run, best first; empty if missing."""
+    if _LOAD_ERROR is not None:
+        return ()
+    return tuple(torch.ops.mvae_fast.cpu_capabilities.default().split())
+
+
+def capability() -> str | None:
+    """The instruction set whose kernels run: the best one, unless `set_capability` chose."""
+    return None if _LOAD_ERROR is not None else torch.ops.mvae_fast.cpu_capability.default()
+
+
+def set_capability(name: str) -> None:
+    """Run the kernels of the instruction set ``name`` in the whole process, to test or compare.
+
+    Raises:
+        RuntimeError: If ``name`` is not one of `capabilities`.
+    """
+    torch.ops.mvae_fast.set_cpu_capability.default(name)
 
 
 def _integrate_op(*args: Any) -> tuple[Tensor, Tensor, Tensor]:

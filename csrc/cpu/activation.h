@@ -1,8 +1,9 @@
 // The nonlinearities with their first two derivatives: phi(a), phi'(a), phi''(a).
 //
-// float: polynomials (minimax fits; the stated errors are those of the exact polynomial, rounding
-// adds about one ulp). double: the C library, lane by lane; doubles serve as a check, floats are
-// the fast path. NaN propagates through all of them, and +-inf gives the limits.
+// float: polynomials (minimax fits). Largest errors over the whole range of float32, as tested:
+// softplus 3.5 ulp, its slope 4.5; tanh 2, elu 1.3, swish 5.5; the slopes of tanh and swish 2.4e-7
+// absolute. double: the C library, lane by lane; doubles serve as a check, floats are the fast
+// path. NaN propagates through all of them, and +-inf gives the limits.
 #pragma once
 
 #include <cmath>

@@ -1,0 +1,137 @@
+"""The kernels of every instruction set that this processor has, each forced in turn."""
+
+import itertools
+
+import pytest
+import torch
+
+from mvae_fast import ops
+from mvae_fast.tableaus import EULER
+from mvae_fast.tables import Tables
+from tests.oracles import NONLINEARITIES, distance
+from tests.test_integrate import SHAPES, TRACES, problem, run
+
+pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
+
+
+@pytest.fixture(params=ops.capabilities() or ("none",))
+def capability(request):
+    before = ops.capability()
+    ops.set_capability(request.param)
+    yield request.param
+    ops.set_capability(before)
+
+
+def test_the_best_one_is_the_default_and_others_are_refused():
+    assert ops.capability() == ops.capabilities()[0]
+    assert ops.capabilities()[-1] == "baseline"
+    with pytest.raises(RuntimeError, match=r"capability is 'avx1024', expected one of: .*baseline"):
+        ops.set_capability("avx1024")
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_values_and_gradients(capability, nonlinearity):
+    assert ops.capability() == capability
+    ours, eagers = [], []
+    for shape, trace in itertools.product(SHAPES, TRACES):
+        arguments = problem(shape, "all", nonlinearity, trace)
+        oracle = run("reference", *arguments, torch.float64)
+        eager = run("reference", *arguments, torch.float32)
+        double = run("cpp", *arguments, torch.float64)
+        single = run("cpp", *arguments, torch.float32)
+        for exact, got in zip(oracle, double, strict=True):
+            assert distance(got, exact) < 1e-13, (shape, trace)
+        ours += [distance(got, exact) for got, exact in zip(single, oracle, strict=True)]
+        eagers += [distance(got, exact) for got, exact in zip(eager, oracle, strict=True)]
+    assert sum(ours) <= 2 * sum(eagers)
+
+
+def value_and_slope(a, nonlinearity):
+    """phi(a) and phi'(a), by a net of one unit: z <- z + 1 (phi(z) - z), logp <- logp - phi'(z)."""
+    tables = Tables(a.new_ones(1, 2), None, a.new_zeros(1, 2), (1, 1, 1), nonlinearity, True)
+    z_out, logp_out = ops.integrate(
+        a.unsqueeze(1), a.new_ones(1), tables, a.new_ones(1, 1), None, None, EULER, (1,), 1
+    )
+    return z_out[0, :, 0], -logp_out[0]
+
+
+def exact_value_and_slope(a, nonlinearity):
+    sigmoid = torch.sigmoid(a)
+    return {
+        "softplus": (a.clamp(min=0) + torch.log1p(torch.exp(-a.abs())), sigmoid),
+        "tanh": (torch.tanh(a), torch.cosh(a).reciprocal().square()),
+        "relu": (a.clamp(min=0), (a > 0).double()),
+        "elu": (torch.where(a > 0, a, torch.expm1(a)), torch.where(a > 0, 1.0, torch.exp(a))),
+        "swish": (a * sigmoid, sigmoid * (1 + a * torch.sigmoid(-a))),
+        "square": (a.square(), 2 * a),
+        "identity": (a, torch.ones_like(a)),
+    }[nonlinearity]
+
+
+def ulps(got, exact):
+    """Error in units of the last float32 place of the exact value; below the normals, of theirs."""
+    exponent = torch.floor(torch.log2(exact.abs().clamp(min=2.0**-126)))
+    return ((got.double() - exact).abs() / 2.0 ** (exponent - 23)).max().item()
+
+
+# Bounds in ulps of phi and phi' in float32, over its whole range. Where phi' passes through zero
+# (swish) or is a difference (tanh: 1 - y^2), the bound is absolute, stated as a negative number.
+BOUNDS = {
+    "softplus": (4, 5),
+    "tanh": (2.5, -3e-7),
+    "relu": (0, 0),
+    "elu": (2, 5),
+    "swish": (6, -3e-7),
+    "square": (0.5, 0),
+    "identity": (0, 0),
+}
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+def test_accuracy_over_the_whole_range(capability, nonlinearity):
+    largest = 18 if nonlinearity == "square" else 37  # its square is in range, too
+    size = torch.cat(
+        [
+            torch.zeros(1),
+            torch.logspace(-45, largest, 50_000, dtype=torch.float64).float(),
+            torch.linspace(0, 87, 100_001),
+        ]
+    )
+    a = torch.cat([size, -size])
+    for got, exact, bound in zip(
+        value_and_slope(a, nonlinearity),
+        exact_value_and_slope(a.double(), nonlinearity),
+        BOUNDS[nonlinearity],
+        strict=True,
+    ):
+        if bound < 0:
+            assert (got.double() - exact).abs().max() <= -bound
+        else:
+            # Below the smallest normal number the rounding of a product is many ulps; swish's
+            # factor sigmoid(a) gets there while the product is still 2^7 larger.
+            smallest = 2.0**-119 if nonlinearity == "swish" else 2.0**-126
+            shown = exact.abs() >= smallest
+            assert ulps(got[shown], exact[shown]) <= bound
+            assert ((got[~shown].double() - exact[~shown]).abs() < 2.0**-126).all()
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nan_propagates_and_infinity_gives_the_limit(capability, nonlinearity, dtype):
+    # Through the bias, in a net whose other numbers are 0 or 1: inf would meet 0 in a residual one.
+    for a in (float("nan"), float("inf"), -float("inf")):
+        bias = torch.tensor([[a, 0.0]], dtype=dtype)
+        one = bias.new_ones(1)
+        tables = Tables(bias.new_ones(1, 2), None, bias, (1, 1, 1), nonlinearity)
+        z_out, _ = ops.integrate(
+            bias.new_zeros(1, 1), one, tables, None, None, None, EULER, (1,), 1
+        )
+        limit = {"softplus": 0.0, "tanh": -1.0, "relu": 0.0, "elu": -1.0, "swish": 0.0}
+        if a != a:
+            assert z_out.isnan().all()
+        elif nonlinearity == "swish" and a < 0:
+            assert z_out.isnan().all()  # inf * 0, as in eager PyTorch
+        else:
+            expected = {"tanh": 1.0}.get(nonlinearity, a) if a > 0 else limit.get(nonlinearity, a)
+            expected = abs(a) if nonlinearity == "square" else expected
+            assert z_out.item() == expected
