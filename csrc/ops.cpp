@@ -310,6 +310,11 @@ std::string cpu_capabilities() {
   return all;
 }
 
+// Multiply-adds that every thread's register tile did, `repeats` times: the caller takes the time.
+int64_t cpu_peak(int64_t repeats) {
+  return kernels<float>().peak(repeats, {torch::stable::get_num_threads(), run_threads});
+}
+
 void set_cpu_capability(const std::string& name) {
   require(set_capability(name.c_str()), "capability is '", name,
           "', expected one of: ", cpu_capabilities());
@@ -334,6 +339,7 @@ STABLE_TORCH_LIBRARY(mvae_fast, m) {
   m.def("cpu_capability() -> str");
   m.def("cpu_capabilities() -> str");
   m.def("set_cpu_capability(str name) -> ()");
+  m.def("cpu_peak(int repeats) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CPU, m) {
@@ -345,4 +351,5 @@ STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_capability", TORCH_BOX(&mvae_fast::cpu_capability));
   m.impl("cpu_capabilities", TORCH_BOX(&mvae_fast::cpu_capabilities));
   m.impl("set_cpu_capability", TORCH_BOX(&mvae_fast::set_cpu_capability));
+  m.impl("cpu_peak", TORCH_BOX(&mvae_fast::cpu_peak));
 }

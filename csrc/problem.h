@@ -70,6 +70,9 @@ struct Kernels {
   int64_t (*backward_workspace)(const Problem<T>&, const BackwardOutputs<T>&, int64_t workers);
   void (*backward)(const Problem<T>&, const BackwardInputs<T>&, const BackwardOutputs<T>&,
                    const Threads&, void* workspace);
+  // Runs the register tile of the products on operands in L1, for the machine's peak: multiply-adds
+  // done.
+  int64_t (*peak)(int64_t repeats, const Threads&);
 };
 
 }  // namespace mvae_fast

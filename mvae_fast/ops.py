@@ -16,7 +16,7 @@ from torch import Tensor
 from mvae_fast.tableaus import Tableau
 from mvae_fast.tables import Tables
 
-__all__ = ["capabilities", "capability", "integrate", "set_capability", "why_missing"]
+__all__ = ["capabilities", "capability", "integrate", "peak", "set_capability", "why_missing"]
 
 _PACKAGE = Path(__file__).parent
 
@@ -69,6 +69,18 @@ def set_capability(name: str) -> None:
         RuntimeError: If ``name`` is not one of `capabilities`.
     """
     torch.ops.mvae_fast.set_cpu_capability.default(name)
+
+
+def peak(repeats: int) -> int:
+    """Run the float32 register tile of the products on every thread, on operands in cache.
+
+    Args:
+        repeats: How many times; one takes about a microsecond.
+
+    Returns:
+        The multiply-adds that were done; over the time it took, the machine's peak.
+    """
+    return torch.ops.mvae_fast.cpu_peak.default(repeats)
 
 
 def _integrate_op(*args: Any) -> tuple[Tensor, Tensor, Tensor]:

@@ -6,14 +6,15 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "peak.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
 
 const Kernels<float> kernels_f32{forward_workspace<float>, forward<float>,
-                                 backward_workspace<float>, backward<float>};
+                                 backward_workspace<float>, backward<float>, peak<float>};
 const Kernels<double> kernels_f64{forward_workspace<double>, forward<double>,
-                                  backward_workspace<double>, backward<double>};
+                                  backward_workspace<double>, backward<double>, peak<double>};
 
 }  // namespace MVAE_FAST_ISA
 }  // namespace mvae_fast

@@ -1,0 +1,133 @@
+"""How near the C++ engine comes to the machine's peak: ``python -m benchmarks.roofline``.
+
+The peak is measured with the engine's own register tile on operands in L1, in turns with the
+workloads. Only the products of docs/math.md are counted: nonlinearities, gates, sums and copies are
+overhead here. The times are those of the two ops alone, without the tables.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from benchmarks.candidates import Problem
+from benchmarks.environment import environment
+from benchmarks.interleave import interleave
+from benchmarks.workloads import WORKLOADS, Workload, select
+from mvae_fast import grid, ops
+from mvae_fast.tableaus import EULER
+from mvae_fast.tables import build_tables
+from mvae_fast.trace import exact_probes, trace_table
+
+PEAK_REPEATS = 2000
+
+
+def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
+    """Multiply-adds of the products of one sample and step, exact trace: forward and backward.
+
+    Example:
+        >>> multiply_adds((128, 256, 128))  # 2 D m and 5 D m
+        (65536, 163840)
+    """
+    products = [m_in * m_out for m_in, m_out in pairwise(widths)]
+    forward = sum(products)
+    backward = sum(products[:-1]) + 2 * forward  # recomputed, data and weight gradients
+    if len(products) == 3:
+        forward += products[1]
+        backward += 3 * products[1]
+    elif len(products) > 3:
+        # D sweeps: their hidden products forward, the same again and two gradients backward, and
+        # the gradient of the last layer. Those with W_1 and W_L take D rows, not B D.
+        inner = sum(products[1:-1])
+        forward += widths[0] * inner
+        backward += widths[0] * (3 * inner + products[-1])
+    return forward, backward
+
+
+def calls(workload: Workload) -> dict[str, tuple[int, Callable[[], Any]]]:
+    """The engine's forward and backward on a workload: multiply-adds and a call."""
+    problem = Problem(workload, torch.float32)
+    net = problem.flow("exact").odefunc.diffeq
+    with torch.no_grad():
+        steps = grid.from_zero(torch.tensor(1.0), workload.steps, False)
+        tables = build_tables(net, steps.t)
+        table = trace_table(tables)
+    z = problem.z.detach()
+    probes = exact_probes(z) if table is None else None
+    leaves = [z, steps.h.clone(), tables.weight, tables.gate, tables.bias, table]
+    leaves = [None if x is None else x.contiguous().requires_grad_() for x in leaves]
+    traced = type(tables)(*leaves[2:5], tables.widths, tables.nonlinearity)
+    run = partial(
+        ops.integrate,
+        *leaves[:2],
+        traced,
+        leaves[5],
+        probes,
+        None,
+        EULER,
+        (workload.steps,),
+        1,
+    )
+    z_out, logp_out = run()
+    wanted = [x for x in leaves if x is not None]
+    grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
+    backward = partial(
+        torch.autograd.grad, (z_out, logp_out), wanted, grads, retain_graph=True, allow_unused=True
+    )
+    forward_work, backward_work = (
+        n * workload.batch * workload.steps for n in multiply_adds(tables.widths)
+    )
+    return {"forward": (forward_work, run), "backward": (backward_work, backward)}
+
+
+def main() -> None:
+    """Print the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--workloads", default="W1,W2,W3,W4,W5,W6,W7")
+    parser.add_argument("--threads", default="1,2")
+    parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
+    arguments = parser.parse_args()
+    for key, value in {**environment(), "kernels": ops.capability()}.items():
+        print(f"- {key}: {value}")
+    print("\n| workload | threads | peak GFLOP/s | forward | backward | both |")
+    print("|---" * 6 + "|")
+    for workload in select(arguments.workloads.split(",")):
+        for threads in map(int, arguments.threads.split(",")):
+            print(row(workload, threads, arguments.seconds), flush=True)
+    print("\nForward, backward, both: share of the peak, medians of the rounds' own shares.")
+    print("\n".join(f"- {w.name}: {w.shape}" for w in WORKLOADS))
+
+
+def row(workload: Workload, threads: int, seconds: float) -> str:
+    """One line of the table."""
+    work = calls(workload)
+    callables = {name: call for name, (_, call) in work.items()}
+    callables["peak"] = partial(ops.peak, PEAK_REPEATS)
+    torch.set_num_threads(threads)
+    peak_work = ops.peak(1) * PEAK_REPEATS
+    timings = interleave(callables, threads=threads, budget=seconds, min_rounds=15)
+    samples = timings.seconds
+    peaks = [2e-9 * peak_work / t for t in samples["peak"]]
+    cells = [f"{median(peaks):.0f}"]
+    for names in (("forward",), ("backward",), ("forward", "backward")):
+        flops = sum(work[name][0] for name in names)
+        shares = [
+            2e-9 * flops / sum(samples[name][i] for name in names) / peak
+            for i, peak in enumerate(peaks)
+        ]
+        cells.append(f"{100 * median(shares):.0f} %")
+    return f"| {workload.name} | {threads} | {' | '.join(cells)} |"
+
+
+def median(values: list[float]) -> float:
+    """Of a non-empty list."""
+    return torch.tensor(values).quantile(0.5).item()
+
+
+if __name__ == "__main__":
+    main()
