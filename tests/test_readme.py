@@ -1,4 +1,4 @@
-"""The README's code runs as it stands, block by block."""
+"""The code in README.md and docs/ runs as it stands, block by block."""
 
 import re
 from pathlib import Path
@@ -6,29 +6,41 @@ from pathlib import Path
 import pytest
 import torch
 
-README = Path(__file__).parents[1] / "README.md"
-BLOCKS = re.findall(r"^```python\n(.*?)^```", README.read_text(), flags=re.DOTALL | re.MULTILINE)
+ROOT = Path(__file__).parents[1]
 
 
-def test_has_the_two_examples():
-    assert len(BLOCKS) == 2
+def blocks(path):
+    return re.findall(r"^```python\n(.*?)^```", path.read_text(), flags=re.DOTALL | re.MULTILINE)
 
 
-@pytest.mark.parametrize("number", range(len(BLOCKS)))
-def test_block_runs(number):
+BLOCKS = [
+    pytest.param(block, id=f"{path.relative_to(ROOT)}-{number}")
+    for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))
+    for number, block in enumerate(blocks(path))
+]
+
+
+def execute(block):
     torch.manual_seed(0)
     names = {}
-    exec(compile(BLOCKS[number], f"README.md, python block {number}", "exec"), names)
-    tensors = {name: value for name, value in names.items() if isinstance(value, torch.Tensor)}
+    exec(compile(block, "documentation", "exec"), names)
+    return names
+
+
+def test_readme_has_its_two_examples():
+    assert len(blocks(ROOT / "README.md")) == 2
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_block_runs(block):
+    tensors = {n: x for n, x in execute(block).items() if isinstance(x, torch.Tensor)}
     assert tensors, "the example should compute something"
     for name, value in tensors.items():
         assert value.isfinite().all(), name
 
 
 def test_flow_example_inverts():
-    names = {}
-    torch.manual_seed(0)
-    exec(BLOCKS[0], names)
+    names = execute(blocks(ROOT / "README.md")[0])
     # Euler's reverse steps undo its forward steps up to O(step size).
     error = (names["back"] - names["z_0"]).norm() / (names["z_T"] - names["z_0"]).norm()
     assert error < 0.1
