@@ -75,12 +75,11 @@ def _two_layers(weights: Sequence[Tensor], gates: Sequence[Tensor] | None) -> Te
 
 def _three_layers(weights: Sequence[Tensor], gates: Sequence[Tensor] | None) -> Tensor:
     first, second, third = weights
-    if gates is None:
-        table = second * (first @ third).mT
-    else:
-        loop = (first * gates[2].unsqueeze(1)) @ third  # (1|S, m_1, m_2): back to the input
-        table = gates[1].unsqueeze(2) * second * loop.mT * gates[0].unsqueeze(1)
-    return table.flatten(1)
+    if gates is not None:
+        # On the two factors: they have m D elements, their product, one a step, has m^2.
+        first = first * (gates[0].unsqueeze(2) * gates[2].unsqueeze(1))
+        third = third * gates[1].unsqueeze(1)
+    return (second * (first @ third).mT).flatten(1)
 
 
 def second_order_table(tables: Tables) -> Tensor:
