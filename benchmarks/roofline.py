@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -19,7 +19,7 @@ from benchmarks.candidates import Problem
 from benchmarks.environment import environment
 from benchmarks.interleave import interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
-from mvae_fast import grid, ops
+from mvae_fast import ODEnet, grid, ops
 from mvae_fast.tableaus import EULER
 from mvae_fast.tables import build_tables
 from mvae_fast.trace import exact_probes, trace_table
@@ -52,29 +52,19 @@ def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
 def calls(workload: Workload) -> dict[str, tuple[int, Callable[[], Any]]]:
     """The engine's forward and backward on a workload: multiply-adds and a call."""
     problem = Problem(workload, torch.float32)
-    net = problem.flow("exact").odefunc.diffeq
+    net = cast(ODEnet, problem.flow("exact").odefunc.diffeq)
     with torch.no_grad():
         steps = grid.from_zero(torch.tensor(1.0), workload.steps, False)
         tables = build_tables(net, steps.t)
         table = trace_table(tables)
     z = problem.z.detach()
     probes = exact_probes(z) if table is None else None
-    leaves = [z, steps.h.clone(), tables.weight, tables.gate, tables.bias, table]
-    leaves = [None if x is None else x.contiguous().requires_grad_() for x in leaves]
-    traced = type(tables)(*leaves[2:5], tables.widths, tables.nonlinearity)
-    run = partial(
-        ops.integrate,
-        *leaves[:2],
-        traced,
-        leaves[5],
-        probes,
-        None,
-        EULER,
-        (workload.steps,),
-        1,
-    )
+    h = steps.h.clone()
+    leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
+    wanted = [x.requires_grad_() for x in leaves if x is not None]
+    outputs = (workload.steps,)
+    run = partial(ops.integrate, z, h, tables, table, probes, None, EULER, outputs, 1)
     z_out, logp_out = run()
-    wanted = [x for x in leaves if x is not None]
     grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
     backward = partial(
         torch.autograd.grad, (z_out, logp_out), wanted, grads, retain_graph=True, allow_unused=True
