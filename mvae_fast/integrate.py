@@ -41,8 +41,8 @@ def integrate(
         tables: The net at the times of its S * R evaluations, R a step.
         trace: (1 or S * R, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
         probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows.
-        second: (1 or S, m_1 * m_1), see `mvae_fast.trace.second_order_table`; only with ``trace``,
-            one hidden layer and Euler's method.
+        second: (1 or S, m_1 * m_1), symmetric, see `mvae_fast.trace.second_order_table`; only with
+            ``trace``, one hidden layer and Euler's method.
         tableau: The method.
         outputs: Ascending step counts in 1..S, ending in S, after which to report; default
             ``(S,)``.

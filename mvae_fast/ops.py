@@ -26,12 +26,14 @@ def _load() -> str | None:
     files = sorted(_PACKAGE.glob("_C*.so"))
     if not files:
         log = _PACKAGE / "_build_error.txt"
-        reason = (
-            f"the C++ extension failed to build: {log.read_text().strip()}"
-            if log.exists()
-            else "the C++ extension is not built"
+        if log.exists():
+            # The build names what it lacked: a compiler, a torch, or what the compiler said.
+            reason = f"the C++ extension failed to build: {log.read_text().strip()}"
+            return f"{reason}; remedy: mend that and run `pip install .` again"
+        return (
+            "the C++ extension is not built; remedy: have a C++17 compiler (g++) and run "
+            "`pip install .` again"
         )
-        return f"{reason}; remedy: have a C++17 compiler (g++) and run `pip install .` again"
     try:
         torch.ops.load_library(files[0])
     except OSError as error:

@@ -76,9 +76,9 @@ def test_float32_is_as_near_as_eager(name):
     for compiled in set(engines.available()) - {"reference"}:
         ours = [distance(a, b) for a, b in zip(run(compiled, torch.float32), oracle, strict=True)]
         eagers = [distance(a, b) for a, b in zip(eager, oracle, strict=True)]
-        floor = torch.finfo(torch.float32).eps
+        floor = torch.finfo(torch.float32).eps  # a single tensor may come out exact by luck
         assert sum(ours) <= 2 * sum(eagers) + floor
-        assert max(ours) <= 4 * max(eagers) + floor
+        assert max(ours) <= 2 * max(eagers) + floor
 
 
 def test_order_of_convergence(engine):

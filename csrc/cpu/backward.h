@@ -127,14 +127,9 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
         const Context& c = *static_cast<Context*>(opaque);
         BackwardTile<T> tile = c.tile(worker);
         tile.sums.clear(*c.s);
-        const int64_t begin = share(c.s->p->B, c.workers, worker),
-                      end = share(c.s->p->B, c.workers, worker + 1);
-        const int64_t tiles = (end - begin + kTile - 1) / kTile;
-        for (int64_t i = 0; i < tiles; ++i) {
-          const int64_t from = begin + share(end - begin, tiles, i),
-                        to = begin + share(end - begin, tiles, i + 1);
-          backward_tile<T>(*c.s, *c.in, *c.out, tile, from, to - from);
-        }
+        for_each_tile(c.s->p->B, c.workers, worker, [&](int64_t begin, int64_t n) {
+          backward_tile<T>(*c.s, *c.in, *c.out, tile, begin, n);
+        });
       },
       &context);
   threads.run(

@@ -197,14 +197,9 @@ static void forward(const Problem<T>& p, const ForwardOutputs<T>& out, const Thr
         const Context& c = *static_cast<Context*>(opaque);
         Arena arena(c.scratch + worker * c.scratch_size);
         ForwardTile<T> tile = ForwardTile<T>::take(*c.s, arena);
-        const int64_t begin = share(c.s->p->B, c.workers, worker),
-                      end = share(c.s->p->B, c.workers, worker + 1);
-        const int64_t tiles = (end - begin + kTile - 1) / kTile;
-        for (int64_t i = 0; i < tiles; ++i) {
-          const int64_t from = begin + share(end - begin, tiles, i),
-                        to = begin + share(end - begin, tiles, i + 1);
-          forward_tile<T>(*c.s, *c.out, tile, from, to - from);
-        }
+        for_each_tile(c.s->p->B, c.workers, worker, [&](int64_t begin, int64_t n) {
+          forward_tile<T>(*c.s, *c.out, tile, begin, n);
+        });
       },
       &context);
 }

@@ -222,9 +222,21 @@ static void combine(const Solve<T>& s, const T* z, T h, const double* weights, i
       add_scaled_rows<T>(n, width, h * static_cast<T>(weights[q]), k + q * slot, ld0, to, ld0);
 }
 
-// The rows of one worker, and of one tile within them: even shares.
+// Where part i of `parts` even shares of `total` begins.
 static inline int64_t share(int64_t total, int64_t parts, int64_t i) {
   return total * i / parts;
+}
+
+// f(begin, n) for every tile of `worker`'s rows, of at most kTile each and as even as they come.
+template <class F>
+static void for_each_tile(int64_t rows, int64_t workers, int64_t worker, F f) {
+  const int64_t begin = share(rows, workers, worker);
+  const int64_t mine = share(rows, workers, worker + 1) - begin;
+  const int64_t tiles = (mine + kTile - 1) / kTile;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t from = share(mine, tiles, i);
+    f(begin + from, share(mine, tiles, i + 1) - from);
+  }
 }
 
 // The trace probes of one tile and the two products that do not change with the state: x = W_1 eps
