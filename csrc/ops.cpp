@@ -1,62 +1,11 @@
-// The torch face of the C++ engine: op schemas, argument checks, output allocation. The only file
-// that sees torch, and only its stable ABI, so that one binary serves every torch from 2.10 on.
-// Autograd and fake kernels live in mvae_fast/ops.py.
-
-#include <torch/csrc/stable/library.h>
-#include <torch/csrc/stable/ops.h>
-#include <torch/csrc/stable/tensor.h>
-
-#include <cstdlib>
-#include <memory>
-#include <optional>
-#include <sstream>
-#include <stdexcept>
-#include <string>
-#include <tuple>
-#include <vector>
+// The ops: schemas, argument checks, output allocation. Autograd and fake kernels live in
+// mvae_fast/ops.py.
 
 #include "cpu/capability.h"
-#include "problem.h"
+#include "torch_face.h"
 
 namespace mvae_fast {
 namespace {
-
-using torch::stable::Tensor;
-using Ints = std::vector<int64_t>;
-using Doubles = std::vector<double>;
-using torch::headeronly::ScalarType;
-
-template <class... Parts>
-void require(bool good, const Parts&... parts) {
-  if (good) return;
-  std::ostringstream message;
-  message << "mvae_fast::integrate: ";
-  (message << ... << parts);
-  throw std::runtime_error(message.str());
-}
-
-std::string shape_of(const Tensor& x) {
-  std::ostringstream out;
-  out << '(';
-  for (int64_t i = 0; i < x.dim(); ++i) out << (i ? ", " : "") << x.size(i);
-  out << ')';
-  return out.str();
-}
-
-// Checks one tensor argument; returns its shape's fit with `sizes`, where -1 fits anything.
-void check(const char* name, const Tensor& x, ScalarType dtype, const Ints& sizes,
-           bool contiguous = true) {
-  require(x.is_cpu(), name, " must be a CPU tensor");
-  require(x.scalar_type() == dtype, name, " must have the dtype of z");
-  bool fits = x.dim() == static_cast<int64_t>(sizes.size());
-  for (size_t i = 0; fits && i < sizes.size(); ++i)
-    fits = sizes[i] < 0 || x.size(static_cast<int64_t>(i)) == sizes[i];
-  std::ostringstream expected;
-  for (size_t i = 0; i < sizes.size(); ++i)
-    expected << (i ? ", " : "(") << (sizes[i] < 0 ? "*" : std::to_string(sizes[i]));
-  require(fits, name, " has shape ", shape_of(x), ", expected ", expected.str(), ")");
-  require(!contiguous || x.is_contiguous(), name, " must be contiguous");
-}
 
 // A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
 int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
@@ -65,16 +14,6 @@ int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t
   require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0),
           " rows, expected 1 or the number of evaluations, ", rows);
   return x.size(0) == 1 ? 0 : row;
-}
-
-Nonlinearity nonlinearity_of(const std::string& name) {
-  static const char* const names[] = {"softplus", "tanh",   "relu",    "elu",
-                                      "swish",    "square", "identity"};
-  for (int i = 0; i < 7; ++i)
-    if (name == names[i]) return static_cast<Nonlinearity>(i);
-  require(false, "nonlinearity is '", name,
-          "', expected softplus, tanh, relu, elu, swish, square or identity");
-  return Nonlinearity::identity;
 }
 
 struct Arguments {
@@ -87,21 +26,6 @@ struct Arguments {
   const Ints& outputs;
   int64_t checkpoint_every;
 };
-
-template <class T>
-const T* data(const Tensor& x) {
-  return static_cast<const T*>(x.const_data_ptr());
-}
-
-template <class T>
-const T* data(const std::optional<Tensor>& x) {
-  return x ? data<T>(*x) : nullptr;
-}
-
-template <class T>
-T* out(const Tensor& x) {
-  return static_cast<T*>(x.mutable_data_ptr());
-}
 
 template <class T>
 Problem<T> check_arguments(const Arguments& x) {
@@ -182,13 +106,6 @@ Problem<T> check_arguments(const Arguments& x) {
   return p;
 }
 
-void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) {
-  if (n == 1) return body(context, 0);
-  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) body(context, i);
-  });
-}
-
 // As many workers as torch has threads, but never so many that waking one costs more than the work
 // it takes over.
 template <class T>
@@ -203,45 +120,6 @@ Threads threads_for(const Problem<T>& p) {
     n = static_cast<int64_t>(work / kWorkPerThread);
   return {n < 1 ? 1 : n, run_threads};
 }
-
-struct Free {
-  void operator()(void* p) const { std::free(p); }
-};
-
-// Scratch memory of one solve. Up to kKept bytes each calling thread keeps from one solve to the
-// next: fresh pages cost W1 of the benchmarks a third of its time, but a large solve nothing.
-class Workspace {
- public:
-  explicit Workspace(int64_t bytes) {
-    thread_local std::unique_ptr<void, Free> kept;
-    thread_local int64_t kept_size = 0;
-    if (bytes > kKept) {
-      own_ = allocate(bytes);
-      address_ = own_.get();
-      return;
-    }
-    if (bytes > kept_size) {
-      kept.reset();
-      kept_size = 0;
-      kept = allocate(bytes);
-      kept_size = bytes;
-    }
-    address_ = kept.get();
-  }
-  void* get() const { return address_; }
-
- private:
-  static constexpr int64_t kKept = int64_t{32} << 20;
-
-  static std::unique_ptr<void, Free> allocate(int64_t bytes) {
-    void* p = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
-    if (!p) throw std::bad_alloc();
-    return std::unique_ptr<void, Free>(p);
-  }
-
-  std::unique_ptr<void, Free> own_;
-  void* address_;
-};
 
 template <class T>
 std::tuple<Tensor, Tensor, Tensor> integrate_as(const Arguments& x, bool save) {
