@@ -20,7 +20,8 @@ from benchmarks.environment import environment
 from benchmarks.interleave import interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
 from mvae_fast import ODEnet, grid, ops
-from mvae_fast.tableaus import EULER
+from mvae_fast.problem import Method
+from mvae_fast.problem import Problem as EngineProblem
 from mvae_fast.tables import build_tables
 from mvae_fast.trace import exact_probes, trace_table
 
@@ -62,9 +63,10 @@ def calls(workload: Workload) -> dict[str, tuple[int, Callable[[], Any]]]:
     h = steps.h.clone()
     leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
     wanted = [x.requires_grad_() for x in leaves if x is not None]
-    outputs = (workload.steps,)
-    run = partial(ops.integrate, z, h, tables, table, probes, None, EULER, outputs, 1)
-    z_out, logp_out = run()
+    run = partial(
+        ops.integrate, EngineProblem(z, h, tables, Method((workload.steps,)), table, probes)
+    )
+    z_out, logp_out, _ = run()
     grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
     backward = partial(
         torch.autograd.grad, (z_out, logp_out), wanted, grads, retain_graph=True, allow_unused=True

@@ -35,12 +35,14 @@ FLAGS = (
 ).split()
 TORCH_FLAGS = ["-DTORCH_TARGET_VERSION=0x020a000000000000"]  # torch 2.10
 DISPATCH_FLAGS = ["-DMVAE_FAST_X86_DISPATCH=1"]
+AVX512_FLAGS = (
+    "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
+).split()
 ISA_FLAGS = {
     "baseline": [],
     "avx2": ["-mavx2", "-mfma"],
-    "avx512": (
-        "-mavx512f -mavx512bw -mavx512dq -mavx512vl -mavx2 -mfma -mprefer-vector-width=512"
-    ).split(),
+    "avx512": AVX512_FLAGS,
+    "avx512_bf16": [*AVX512_FLAGS, "-mavx512bf16"],
 }
 ERROR_LINES = 30
 

@@ -9,20 +9,30 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
-from mvae_fast.integrate import integrate
-from mvae_fast.logdet import integrate_log_det
+from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
-from mvae_fast.regularization import RegularizationFn, resolve_regularization_fns
+from mvae_fast.problem import PENALTIES, Method
+from mvae_fast.regularization import (
+    FUSED_PENALTIES,
+    REGULARIZATION_FNS,
+    RegularizationFn,
+    resolve_regularization_fns,
+)
 from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
 from mvae_fast.settings import SolverSettings
 from mvae_fast.solvers import solve
-from mvae_fast.tableaus import TABLEAUS, Tableau
-from mvae_fast.tables import Tables, build_tables, has_tables
-from mvae_fast.trace import exact_probes, second_order_table, trace_table
+from mvae_fast.tableaus import TABLEAUS
+from mvae_fast.tables import has_tables
 
 __all__ = ["FastCNF"]
+
+_FUSED = (
+    f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
+    "regularization_fns other than "
+    + ", ".join(name for name, fn in REGULARIZATION_FNS.items() if fn in FUSED_PENALTIES)
+)
 
 
 class FastCNF(SolverSettings):
@@ -60,6 +70,9 @@ class FastCNF(SolverSettings):
         log_det: ``"trace"`` (the integral of the trace, as FFJORD does); ``"second_order"``, which
             adds ``h^2 / 2 Tr J^2`` in each step of Euler's method; or ``"exact"``, the
             log-determinant of the steps by LU factorisation, for evaluation.
+        precision: Of the products' operands: ``"full"``, that of the flow; ``"bf16"``, with sums,
+            state and log-density in float32; None for ``"bf16"`` under a bfloat16
+            ``torch.autocast`` where an engine can, else ``"full"``.
         checkpoint_every: k: an engine saves the state of every k-th step and recomputes the
             others in the backward: 1/k of the memory for one more forward pass.
 
@@ -101,6 +114,7 @@ class FastCNF(SolverSettings):
         adjoint: bool = False,
         log_det: str = "trace",
         checkpoint_every: int = 1,
+        precision: str | None = None,
     ) -> None:
         super().__init__(
             solver=solver,
@@ -113,6 +127,7 @@ class FastCNF(SolverSettings):
             adjoint=adjoint,
             log_det=log_det,
             checkpoint_every=checkpoint_every,
+            precision=precision,
         )
         if not T > 0:
             raise ValueError(f"T: got {T}, expected > 0")
@@ -162,13 +177,19 @@ class FastCNF(SolverSettings):
         """
         device = z.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            return self._forward(z, logpz, integration_times, reverse, probes, generator)
-        # Euler adds increments of relative size 1/S: half precision would lose them.
+            bf16 = self.precision == "bf16"
+            return self._forward(z, logpz, integration_times, reverse, probes, generator, bf16)
+        # Euler adds increments of relative size 1/S: half precision would lose them, so of all of
+        # the flow only the operands of its products follow autocast.
         dtype = self.sqrt_end_time.dtype
         logpz = None if logpz is None else logpz.to(dtype)
         probes = None if probes is None else probes.to(dtype)
+        half = torch.get_autocast_dtype(device) == torch.bfloat16 and dtype == torch.float32
+        bf16 = self.precision == "bf16" or (self.precision is None and half and self._fused())
         with torch.autocast(device, enabled=False):
-            return self._forward(z.to(dtype), logpz, integration_times, reverse, probes, generator)
+            return self._forward(
+                z.to(dtype), logpz, integration_times, reverse, probes, generator, bf16
+            )
 
     def _forward(
         self,
@@ -178,44 +199,42 @@ class FastCNF(SolverSettings):
         reverse: bool,
         probes: Tensor | None,
         generator: torch.Generator | None,
+        bf16: bool,
     ) -> Tensor | tuple[Tensor, Tensor]:
         self.check_settings()
         self._check_input(z, logpz)
         if times is not None:
             times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
-        penalised = self._penalised
-        trace = self._trace(z, probes) if logpz is not None or penalised else None
-        if probes is not None and trace != "hutchinson":
+        fused = z.ndim == 2 and self._fused()
+        if bf16 and not fused:
+            raise ValueError(f"precision: 'bf16' is for {_FUSED}")
+        trace = self._trace(z, probes) if logpz is not None or self._penalised else None
+        sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
+        if probes is not None and not sampled:
             raise ValueError(
                 f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
             )
-        if trace == "hutchinson":
+        if sampled:
             if probes is None:
-                odefunc = self._base
-                probes = draw_probes(
-                    z, self.n_probes, rademacher=odefunc.rademacher, generator=generator
-                )
+                rademacher = self._base.rademacher
+                probes = draw_probes(z, self.n_probes, rademacher=rademacher, generator=generator)
             probes = scaled(as_probes(probes, z))
 
-        fused = z.ndim == 2 and self._fused(penalised)
         if trace is not None and self.log_det != "trace" and not fused:
-            raise ValueError(
-                f"log_det: {self.log_det!r} is that of the steps of an ODEnet with one of the "
-                f"solvers {', '.join(TABLEAUS)}, without regularization_fns and adjoint"
-            )
+            raise ValueError(f"log_det: {self.log_det!r} is that of the steps of {_FUSED}")
         if fused:
-            z_path, change = self._fixed_steps(z, times, reverse, trace, probes)
+            z_path, change = self._fixed_steps(z, times, reverse, trace, probes, bf16)
         else:
-            z_path, change = self._torchdiffeq(z, times, reverse, trace, probes, penalised)
+            z_path, change = self._torchdiffeq(z, times, reverse, trace, probes)
 
         single = times is None or times.shape[0] == 2
-        z_t = z_path[-1] if single else torch.cat((z.unsqueeze(0), z_path))
+        z_t = _last(z_path) if single else torch.cat((z.unsqueeze(0), z_path))
         if logpz is None:
             return z_t
         assert change is not None
         logp_t = logpz + change.view(change.shape[0], *logpz.shape)
-        return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
+        return z_t, _last(logp_t) if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
     def _fixed_steps(
         self,
@@ -224,6 +243,7 @@ class FastCNF(SolverSettings):
         reverse: bool,
         trace: str | None,
         probes: Tensor | None,
+        bf16: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
@@ -242,68 +262,39 @@ class FastCNF(SolverSettings):
         if times is not None and times.shape[0] == 2:
             outputs = outputs[-1:]
         assert isinstance(odefunc.diffeq, ODEnet)
-        t = grid.evaluation_times(steps, tableau.c)
-        tables = build_tables(odefunc.diffeq, t, odefunc.residual)
-        if trace is not None and self.log_det != "trace":
-            z_path, change = self._log_det(z, steps.h, tables, trace, tableau, outputs)
-        else:
-            table = None
-            if trace == "exact":
-                table = trace_table(tables)
-                probes = exact_probes(z) if table is None else None
-            z_path, change = integrate(
-                z,
-                steps.h,
-                tables,
-                trace=table,
-                probes=probes,
-                tableau=tableau,
-                outputs=outputs,
-                checkpoint_every=self.checkpoint_every,
-                engine=self.engine,
-            )
-            if odefunc.residual and trace is not None:
-                # The trace of the engines is that of f, not of f - z.
-                elapsed = steps.h.cumsum(0)[[s - 1 for s in outputs]]
-                change = change + z.shape[1] * elapsed.unsqueeze(1)
+        solution = integrate_net(
+            z,
+            steps,
+            odefunc.diffeq,
+            Method(outputs, tableau, self.checkpoint_every, self._penalties, bf16),
+            residual=odefunc.residual,
+            trace=trace,
+            probes=probes,
+            log_det=self.log_det,
+            engine=self.engine,
+        )
+        z_path, *paths = solution.z, solution.logp, solution.penalties
         if step_size is not None and times is not None and times.shape[0] > 2:
             z_path = grid.between(steps, times, torch.cat((z.unsqueeze(0), z_path)))[1:]
-            start = torch.zeros_like(change[:1])
-            change = grid.between(steps, times, torch.cat((start, change)))[1:]
+            paths = [
+                grid.between(steps, times, torch.cat((torch.zeros_like(path[:1]), path)))[1:]
+                for path in paths
+            ]
+        change, penalties = paths
+        if self._penalised:
+            self._keep_penalties(penalties.mean(2), times)
         return z_path, change
 
-    def _log_det(
-        self,
-        z: Tensor,
-        h: Tensor,
-        tables: Tables,
-        trace: str,
-        tableau: Tableau,
-        outputs: tuple[int, ...],
-    ) -> tuple[Tensor, Tensor]:
-        """As `integrate`, with more of the log-determinant of the steps than their trace."""
-        if trace != "exact":
-            raise ValueError(f"log_det: {self.log_det!r} needs trace='exact', got {trace!r}")
-        second_order = self.log_det == "second_order"
-        if second_order and len(tableau.b) > 1:
-            raise ValueError("log_det: 'second_order' is a correction of Euler's method")
-        if second_order and len(tables.widths) == 3 and not tables.residual:
-            return integrate(
-                z,
-                h,
-                tables,
-                trace=trace_table(tables),
-                second=second_order_table(tables),
-                outputs=outputs,
-                checkpoint_every=self.checkpoint_every,
-                engine=self.engine,
-            )
-        if self.engine not in ("auto", "reference"):
-            raise ValueError(
-                f"engine: {self.engine!r} has log_det='trace', and 'second_order' for one hidden "
-                "layer; remedy: engine='auto'"
-            )
-        return integrate_log_det(z, h, tables, tableau, outputs, second_order=second_order)
+    def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
+        """Keep the penalties (n, E) after the start, in the order of ``regularization_fns``."""
+        if times is not None and times.shape[0] > 2:
+            path = torch.cat((torch.zeros_like(path[:1]), path))
+        else:
+            path = path[-1]
+        names = self._penalties
+        self.regularization_states = tuple(
+            path[..., names.index(FUSED_PENALTIES[fn])] for fn in self.regularization_fns
+        )
 
     def _torchdiffeq(
         self,
@@ -312,15 +303,11 @@ class FastCNF(SolverSettings):
         reverse: bool,
         trace: str | None,
         probes: Tensor | None,
-        penalised: bool,
     ) -> tuple[Tensor, Tensor | None]:
         """As `_fixed_steps`, step by step through torchdiffeq."""
         if self.engine not in ("auto", "reference"):
-            raise ValueError(
-                f"engine: {self.engine!r} integrates an ODEnet with one of the solvers "
-                f"{', '.join(TABLEAUS)}, without regularization_fns and adjoint; remedy: "
-                "engine='auto'"
-            )
+            raise ValueError(f"engine: {self.engine!r} integrates {_FUSED}; remedy: engine='auto'")
+        penalised = self._penalised
         solution = solve(
             self._base,
             z,
@@ -343,6 +330,14 @@ class FastCNF(SolverSettings):
         return self.training and self.nreg > 0
 
     @property
+    def _penalties(self) -> tuple[str, ...]:
+        """The regularisers that an engine integrates, if it is to integrate any."""
+        if not self._penalised:
+            return ()
+        wanted = {FUSED_PENALTIES.get(fn) for fn in self.regularization_fns}
+        return tuple(name for name in PENALTIES if name in wanted)
+
+    @property
     def _base(self) -> ODEfunc:
         """The ODE function itself, out of the wrapper of the regularisers."""
         odefunc = self.odefunc
@@ -357,12 +352,13 @@ class FastCNF(SolverSettings):
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
 
-    def _fused(self, penalised: bool) -> bool:
+    def _fused(self) -> bool:
         """Whether one call of an engine does the solve of states (B, D)."""
+        fused_fns = all(fn in FUSED_PENALTIES for fn in self.regularization_fns)
         return (
             self._present_solver in TABLEAUS
             and not self.adjoint
-            and not penalised
+            and (fused_fns or not self._penalised)
             and self.solver_options.keys() <= {"step_size"}
             and has_tables(self._base.diffeq)
         )
@@ -408,7 +404,7 @@ class FastCNF(SolverSettings):
 
     def extra_repr(self) -> str:
         engine = self.engine
-        if not self._fused(self._penalised):
+        if not self._fused():
             engine = f"{engine} (torchdiffeq)"
         elif engine == "auto":
             end = self.sqrt_end_time
@@ -418,3 +414,8 @@ class FastCNF(SolverSettings):
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"
         )
+
+
+def _last(path: Tensor) -> Tensor:
+    # The backward of a select fills a path of zeros, that of a squeeze is a view.
+    return path.squeeze(0) if path.shape[0] == 1 else path[-1]

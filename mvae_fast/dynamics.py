@@ -63,7 +63,8 @@ def _by_tables(
     if trace == "exact":
         table = trace_table(tables)
         probes = exact_probes(z) if table is None else None
-    return reference.dynamics(z, tables, 0, table, None if trace is None else probes)
+    velocity, tau, _ = reference.dynamics(z, tables, 0, table, None if trace is None else probes)
+    return velocity, tau
 
 
 def _by_autograd(

@@ -9,28 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from mvae_fast import ops, reference
-from mvae_fast.tableaus import Tableau
-from mvae_fast.tables import Tables
+from mvae_fast.problem import Problem, Solution
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
-
-Integrate = Callable[
-    [
-        Tensor,
-        Tensor,
-        Tables,
-        Tensor | None,
-        Tensor | None,
-        Tensor | None,
-        Tableau,
-        tuple[int, ...],
-        int,
-    ],
-    tuple[Tensor, Tensor],
-]
 
 
 @dataclass(frozen=True)
@@ -38,14 +21,13 @@ class Engine:
     """One implementation of the integral.
 
     Args:
-        integrate: ``(z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every) ->
-            (z_out, logp_out)``, differentiable.
+        integrate: Solves a checked problem, differentiably.
         why_missing: None when usable on this machine, else the reason and the remedy.
         devices: Device types it runs on, or None for every one.
         dtypes: Dtypes it runs in, or None for every floating one.
     """
 
-    integrate: Integrate
+    integrate: Callable[[Problem], Solution]
     why_missing: Callable[[], str | None]
     devices: tuple[str, ...] | None = None
     dtypes: tuple[torch.dtype, ...] | None = None

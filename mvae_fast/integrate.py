@@ -2,10 +2,12 @@ r"""The one differentiable entry to the core: checks its arguments, picks the en
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from mvae_fast import engines
 from mvae_fast.nonlinearities import NONLINEARITIES
+from mvae_fast.problem import PENALTIES, Method, Problem, Solution
 from mvae_fast.tableaus import EULER, Tableau
 from mvae_fast.tables import Tables
 from mvae_fast.trace import MAX_CLOSED_FORM_LAYERS
@@ -24,8 +26,10 @@ def integrate(
     tableau: Tableau = EULER,
     outputs: tuple[int, ...] | None = None,
     checkpoint_every: int = 1,
+    penalties: tuple[str, ...] = (),
+    bf16: bool = False,
     engine: str = "auto",
-) -> tuple[Tensor, Tensor]:
+) -> Solution:
     r"""Integrate state and log-density change over S steps of an explicit Runge-Kutta method.
 
     .. math:: z_{s+1} = z_s + h_s f_s(z_s), \qquad \ell_{s+1} = \ell_s - h_s \tau_s
@@ -33,14 +37,16 @@ def integrate(
     for Euler's method (`mvae_fast.tableaus` has the general step), with the velocity ``f_s`` that
     ``tables`` describe and ``tau_s`` either its exact trace (from ``trace``), or
     ``sum_k probes_k . J_s probes_k``, or 0; with ``second`` the step also adds
-    ``h_s^2 / 2 Tr J_s^2`` to the log-density.
+    ``h_s^2 / 2 Tr J_s^2`` to the log-density. ``penalties`` are integrals of the same kind, of
+    values of ``f_s`` and ``J_s``.
 
     Args:
         z: (B, D), the start state.
         h: (S,), the step sizes; may be negative.
         tables: The net at the times of its S * R evaluations, R a step.
         trace: (1 or S * R, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
-        probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows.
+        probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows. With
+            ``trace`` they serve the penalty ``"frobenius"`` only.
         second: (1 or S, m_1 * m_1), symmetric, see `mvae_fast.trace.second_order_table`; only with
             ``trace``, one hidden layer and Euler's method.
         tableau: The method.
@@ -48,11 +54,15 @@ def integrate(
             ``(S,)``.
         checkpoint_every: k: save the state of every k-th step only, and recompute the others in
             the backward.
+        penalties: Some of `mvae_fast.problem.PENALTIES`, in their order.
+        bf16: Round the operands of all products to bfloat16, for a float32 ``z``; sums, state and
+            log-density stay in float32.
         engine: ``"auto"``, ``"reference"`` or ``"cpp"``.
 
     Returns:
-        States (len(outputs), B, D) and log-density changes (len(outputs), B). With
-        ``tables.residual`` the caller still has to add ``D * sum(h)`` to the latter.
+        States (len(outputs), B, D), log-density changes (len(outputs), B) and penalties
+        (len(outputs), len(penalties), B). With ``tables.residual`` the caller still has to add
+        ``D * sum(h)`` to the log-density.
 
     Raises:
         ValueError: If a shape, dtype, device or name does not fit.
@@ -68,30 +78,24 @@ def integrate(
         >>> from mvae_fast.tables import build_tables
         >>> net = ODEnet((), (2,), layer_type="ignore")
         >>> tables = build_tables(net, torch.zeros(4))
-        >>> z_out, logp_out = integrate(torch.zeros(3, 2), torch.full((4,), 0.25), tables)
-        >>> z_out.shape, logp_out.shape
+        >>> solution = integrate(torch.zeros(3, 2), torch.full((4,), 0.25), tables)
+        >>> solution.z.shape, solution.logp.shape
         (torch.Size([1, 3, 2]), torch.Size([1, 3]))
     """
     if outputs is None:
         outputs = (h.shape[0],)
-    _check(z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every)
+    method = Method(outputs, tableau, checkpoint_every, tuple(penalties), bf16)
+    problem = Problem(z, h, tables, method, trace, probes, second)
+    _check(problem)
     name = engines.resolve(engine, z.device, z.dtype)
-    return engines.get(name).integrate(
-        z, h, tables, trace, probes, second, tableau, outputs, checkpoint_every
-    )
+    return engines.get(name).integrate(problem)
 
 
-def _check(
-    z: Tensor,
-    h: Tensor,
-    tables: Tables,
-    trace: Tensor | None,
-    probes: Tensor | None,
-    second: Tensor | None,
-    tableau: Tableau,
-    outputs: tuple[int, ...],
-    checkpoint_every: int,
-) -> None:
+def _check(problem: Problem) -> None:
+    z, h, tables, trace = problem.z, problem.h, problem.tables, problem.trace
+    probes, second, outputs = problem.probes, problem.second, problem.method.outputs
+    checkpoint_every, tableau = problem.method.checkpoint_every, problem.method.tableau
+    penalties = problem.method.penalties
     widths = tables.widths
     dim = widths[0]
     if len(widths) < 2 or widths[-1] != dim:
@@ -116,7 +120,13 @@ def _check(
         )
     if checkpoint_every < 1:
         raise ValueError(f"checkpoint_every: got {checkpoint_every}, expected >= 1")
-    if trace is not None and probes is not None:
+    if penalties != tuple(name for name in PENALTIES if name in penalties):
+        raise ValueError(f"penalties: got {penalties}, expected some of {PENALTIES} in this order")
+    if problem.method.bf16 and z.dtype != torch.float32:
+        raise ValueError(f"bf16: needs a float32 z, got {z.dtype}")
+    if "frobenius" in penalties and probes is None:
+        raise ValueError("penalties: 'frobenius' needs probes")
+    if trace is not None and probes is not None and "frobenius" not in penalties:
         raise ValueError("trace and probes: got both, expected at most one")
 
     weights = sum(m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True))

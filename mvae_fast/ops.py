@@ -1,22 +1,35 @@
 """The C++ engine: loads the extension and makes its two ops differentiable and traceable.
 
-The only file that touches ``torch.ops``. The schemas of ``mvae_fast::integrate`` and
-``mvae_fast::integrate_backward`` are defined in ``csrc/ops.cpp``.
+The schemas of ``mvae_fast::integrate`` and ``mvae_fast::integrate_backward`` are defined in
+``csrc/integrate.cpp``. `net_ops` has the ops that take a net's parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from mvae_fast.tableaus import Tableau
-from mvae_fast.tables import Tables
+from mvae_fast.problem import PENALTIES, Method, Problem, Solution
 
-__all__ = ["capabilities", "capability", "integrate", "peak", "set_capability", "why_missing"]
+__all__ = [
+    "capabilities",
+    "capability",
+    "dense_gradients",
+    "dense_probes",
+    "fake_outputs",
+    "integrate",
+    "method_arguments",
+    "nonlinearity_number",
+    "peak",
+    "refuse_double_backward",
+    "set_capability",
+    "transformed",
+    "why_missing",
+]
 
 _PACKAGE = Path(__file__).parent
 
@@ -45,6 +58,14 @@ def _load() -> str | None:
 
 
 _LOAD_ERROR = _load()
+
+# As in csrc/problem.h.
+_NONLINEARITIES = {
+    name: number
+    for number, name in enumerate(
+        ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+    )
+}
 
 
 def why_missing() -> str | None:
@@ -85,7 +106,7 @@ def peak(repeats: int) -> int:
     return torch.ops.mvae_fast.cpu_peak.default(repeats)
 
 
-def _integrate_op(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _integrate_op(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return torch.ops.mvae_fast.integrate.default(*args)
 
 
@@ -99,7 +120,7 @@ def _integrate_backward_op(*args: Any) -> tuple[Tensor, ...]:
 
 def _setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     z, h, weight, gate, bias, trace, second, probes, *statics, save = inputs
-    states = output[2]
+    states = output[3]
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(states)
     ctx.save_for_backward(z, states, h, weight, gate, bias, trace, second, probes)
@@ -111,20 +132,15 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
     z, states, h, weight, gate, bias, trace, second, probes = ctx.saved_tensors
     if not ctx.saved_states:
         raise RuntimeError("mvae_fast::integrate: backward needs the states of save=True")
-    outputs = ctx.statics[-2]
-    grad_z_out, grad_logp_out = grads[:2]
-    if grad_z_out is None:
-        grad_z_out = z.new_zeros((len(outputs), *z.shape))
-    if grad_logp_out is None:
-        grad_logp_out = z.new_zeros((len(outputs), z.shape[0]))
+    grad_outputs = dense_gradients(z, ctx.statics, grads)
     table_grads = any(ctx.needs_input_grad[2:7])
-    tensors = (grad_z_out.contiguous(), grad_logp_out.contiguous(), z, states, h, weight, gate)
-    args = (*tensors, bias, trace, second, probes, *ctx.statics, table_grads)
+    tensors = (*grad_outputs, z, states, h, weight, gate, bias, trace, second, probes)
+    args = (*tensors, *ctx.statics, table_grads)
     # Grad mode is on in a backward only under create_graph or torch.func.
     run = _IntegrateBackward.apply if torch.is_grad_enabled() else _integrate_backward_op
     grad_z, grad_h, grad_weight, grad_gate, grad_bias, grad_trace, grad_second = run(*args)
     if not table_grads:
-        return grad_z, grad_h, *(None,) * 14
+        return grad_z, grad_h, *(None,) * 16
     return (
         grad_z,
         grad_h,
@@ -133,11 +149,24 @@ def _backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         grad_bias,
         None if trace is None else grad_trace,
         None if second is None else grad_second,
-        *(None,) * 9,
+        *(None,) * 11,
     )
 
 
-def _refuse_double_backward(ctx: Any, *grads: Tensor | None) -> tuple[None, ...]:
+def dense_gradients(
+    z: Tensor, statics: Sequence[Any], grads: Sequence[Tensor | None]
+) -> tuple[Tensor, ...]:
+    """The gradients of ``z_out``, ``logp_out`` and ``penalty_out``: contiguous, zeros for None."""
+    outputs, _, penalties, _ = statics[-4:]
+    count, batch, dim = len(outputs), *z.shape
+    shapes = (count, batch, dim), (count, batch), (count, penalties.bit_count(), batch)
+    return tuple(
+        z.new_zeros(shape) if grad is None else grad.contiguous()
+        for grad, shape in zip(grads, shapes, strict=False)
+    )
+
+
+def refuse_double_backward(ctx: Any, *grads: Tensor | None) -> tuple[None, ...]:
     raise RuntimeError(
         "engine 'cpp' has first derivatives only, and a derivative of its backward was asked for; "
         "remedy: engine='reference', which is differentiable to any order"
@@ -171,7 +200,7 @@ class _IntegrateBackward(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         ctx.set_materialize_grads(False)
 
-    backward = staticmethod(_refuse_double_backward)
+    backward = staticmethod(refuse_double_backward)
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -184,7 +213,7 @@ class _Integrate(torch.autograd.Function):
     latter, as it must: a bare op would give zero tangents silently."""
 
     @staticmethod
-    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(*args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return _integrate_op(*args)
 
     setup_context = staticmethod(_setup_context)
@@ -193,6 +222,21 @@ class _Integrate(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
         return _vmap_by_loop(_Integrate.apply, info, in_dims, args)
+
+
+def fake_outputs(
+    z: Tensor, h: Tensor, outputs: list[int], checkpoint_every: int, penalties: int, save: bool
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Empty tensors like those that the integrating ops return."""
+    batch, dim = z.shape
+    count = len(outputs)
+    saved = (h.shape[0] - 1) // checkpoint_every if save else 0
+    return (
+        z.new_empty((count, batch, dim)),
+        z.new_empty((count, batch)),
+        z.new_empty((count, penalties.bit_count(), batch)),
+        z.new_empty((saved, batch, dim)),
+    )
 
 
 def _fake_integrate(
@@ -205,27 +249,23 @@ def _fake_integrate(
     second: Tensor | None,
     probes: Tensor | None,
     widths: list[int],
-    nonlinearity: str,
+    nonlinearity: int,
     residual: bool,
     a: list[float],
     b: list[float],
     outputs: list[int],
     checkpoint_every: int,
+    penalties: int,
+    bf16: bool,
     save: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    batch, dim = z.shape
-    count = len(outputs)
-    saved = (h.shape[0] - 1) // checkpoint_every if save else 0
-    return (
-        z.new_empty((count, batch, dim)),
-        z.new_empty((count, batch)),
-        z.new_empty((saved, batch, dim)),
-    )
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    return fake_outputs(z, h, outputs, checkpoint_every, penalties, save)
 
 
 def _fake_integrate_backward(
     grad_z_out: Tensor,
     grad_logp_out: Tensor,
+    grad_penalty_out: Tensor,
     z: Tensor,
     states: Tensor,
     h: Tensor,
@@ -236,12 +276,14 @@ def _fake_integrate_backward(
     second: Tensor | None,
     probes: Tensor | None,
     widths: list[int],
-    nonlinearity: str,
+    nonlinearity: int,
     residual: bool,
     a: list[float],
     b: list[float],
     outputs: list[int],
     checkpoint_every: int,
+    penalties: int,
+    bf16: bool,
     table_grads: bool,
 ) -> tuple[Tensor, ...]:
     tables = (weight, gate, bias, trace, second)
@@ -260,62 +302,57 @@ def _register() -> None:
     library.register_fake("mvae_fast::integrate", _fake_integrate)
     library.register_fake("mvae_fast::integrate_backward", _fake_integrate_backward)
     library.register_autograd("mvae_fast::integrate", _backward, setup_context=_setup_context)
-    library.register_autograd("mvae_fast::integrate_backward", _refuse_double_backward)
+    library.register_autograd("mvae_fast::integrate_backward", refuse_double_backward)
 
 
 if _LOAD_ERROR is None:
     _register()
 
 
-def _with_dense_rows(probes: Tensor) -> Tensor:
+def dense_probes(probes: Tensor | None) -> Tensor | None:
     """Probes as the engine reads them: dense rows, at a distance of D or, when shared, of 0."""
+    if probes is None:
+        return None
     dim = probes.shape[2]
     dense = dim == 1 or probes.stride(2) == 1
     return probes if dense and probes.stride(1) in (0, dim) else probes.contiguous()
 
 
-def _transformed() -> bool:
+def nonlinearity_number(name: str) -> int:
+    """A nonlinearity as the ops know it, which take no strings: torch's stable ABI leaks them."""
+    return _NONLINEARITIES[name]
+
+
+def method_arguments(method: Method) -> tuple[Any, ...]:
+    """A method as the last static arguments of the ops."""
+    bits = sum(1 << PENALTIES.index(name) for name in method.penalties)
+    tableau = method.tableau
+    return tableau.a, tableau.b, method.outputs, method.checkpoint_every, bits, method.bf16
+
+
+def transformed() -> bool:
     """Whether torch.func or forward-mode AD may be looking at the tensors."""
-    return (
+    return not torch.compiler.is_compiling() and (
         torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
     )
 
 
-def integrate(
-    z: Tensor,
-    h: Tensor,
-    tables: Tables,
-    trace: Tensor | None,
-    probes: Tensor | None,
-    second: Tensor | None,
-    tableau: Tableau,
-    outputs: tuple[int, ...],
-    checkpoint_every: int,
-) -> tuple[Tensor, Tensor]:
-    """Take all steps in C++; arguments and result as in `mvae_fast.integrate.integrate`."""
-    gate = tables.gate
-    tensors = (
-        z.contiguous(),
-        h.contiguous(),
-        tables.weight.contiguous(),
-        None if gate is None else gate.contiguous(),
-        tables.bias.contiguous(),
-        None if trace is None else trace.contiguous(),
-        None if second is None else second.contiguous(),
-    )
+def integrate(problem: Problem) -> Solution:
+    """Take all steps in C++."""
+    tables = problem.tables
+    given = (problem.z, problem.h, tables.weight, tables.gate, tables.bias)
+    tensors = [
+        None if x is None else x.contiguous() for x in (*given, problem.trace, problem.second)
+    ]
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
-    plain = torch.compiler.is_compiling() or not _transformed()
-    run = _integrate_op if plain else _Integrate.apply
-    z_out, logp_out, _ = run(
+    run = _Integrate.apply if transformed() else _integrate_op
+    *results, _ = run(
         *tensors,
-        None if probes is None else _with_dense_rows(probes),
+        dense_probes(problem.probes),
         tables.widths,
-        tables.nonlinearity,
+        nonlinearity_number(tables.nonlinearity),
         tables.residual,
-        tableau.a,
-        tableau.b,
-        outputs,
-        checkpoint_every,
+        *method_arguments(problem.method),
         save,
     )
-    return z_out, logp_out
+    return Solution(*results)

@@ -9,12 +9,14 @@ Any float dtype, any device, differentiable to any order.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mvae_fast import nonlinearities
-from mvae_fast.tableaus import EULER, Tableau
+from mvae_fast.problem import Problem, Solution
 from mvae_fast.tables import Tables
 from mvae_fast.trace import exact_probes
 
@@ -31,27 +33,39 @@ def dynamics(
     s: int,
     trace: Tensor | None = None,
     probes: Tensor | None = None,
-) -> tuple[Tensor, Tensor | None]:
-    """Velocity and trace at one step.
+    bf16: bool = False,
+) -> tuple[Tensor, Tensor | None, Tensor | None]:
+    """Velocity, trace and Jacobian products at one step.
 
     Args:
         z: (B, D), the state.
         tables: The net.
         s: Which row of the tables to use.
         trace: (1 or S, Q), see `mvae_fast.trace.trace_table`, or None.
-        probes: (K, B, D), or None. Trace and probes are not given together.
+        probes: (K, B, D), or None; they make the trace where ``trace`` is None.
+        bf16: Round the operands of the products to bfloat16, as autocast does.
 
     Returns:
-        The velocity (B, D) and the trace (B,), or None when neither trace nor probes is given. With
-        ``tables.residual`` the trace lacks its ``-D``, which the caller of the engines adds.
+        The velocity (B, D), the trace (B,), or None when neither trace nor probes is given, and
+        ``J eps`` (K, B, D) of the probes. With ``tables.residual`` the trace lacks its ``-D``,
+        which the caller of the engines adds.
     """
-    output, tangent, slopes = _sweep(z, tables, s, probes, with_slopes=trace is not None)
+    output, tangent, slopes = _sweep(z, tables, s, probes, with_slopes=trace is not None, bf16=bf16)
     tau = None
-    if tangent is not None:
+    if trace is not None:
+        tau = _closed_form(_row(trace, s), slopes, z, bf16)
+    elif tangent is not None:
         tau = torch.linalg.vecdot(probes, tangent).sum(0)
-    elif trace is not None:
-        tau = _closed_form(_row(trace, s), slopes, z)
-    return (output - z if tables.residual else output), tau
+    if not tables.residual:
+        return output, tau, tangent
+    return output - z, tau, tangent if tangent is None or probes is None else tangent - probes
+
+
+def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None, bf16: bool) -> Tensor:
+    if not bf16:
+        return F.linear(x, matrix, bias)
+    product = F.linear(x.bfloat16(), matrix.bfloat16()).to(x.dtype)
+    return product if bias is None else product + bias
 
 
 def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
@@ -65,7 +79,12 @@ def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
 
 
 def _sweep(
-    z: Tensor, tables: Tables, s: int, tangent: Tensor | None, with_slopes: bool = False
+    z: Tensor,
+    tables: Tables,
+    s: int,
+    tangent: Tensor | None,
+    with_slopes: bool = False,
+    bf16: bool = False,
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
     widths = tables.widths
@@ -79,11 +98,11 @@ def _sweep(
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         matrix = weight.view(widths[layer + 1], widths[layer])
         if gates is None:
-            y = F.linear(y, matrix, bias)
+            y = _linear(y, matrix, bias, bf16)
         else:
-            y = torch.addcmul(bias, F.linear(y, matrix), gates[layer])
+            y = torch.addcmul(bias, _linear(y, matrix, None, bf16), gates[layer])
         if tangent is not None:
-            tangent = F.linear(tangent, matrix)
+            tangent = _linear(tangent, matrix, None, bf16)
             if gates is not None:
                 tangent = tangent * gates[layer]
         if layer < last:
@@ -95,52 +114,65 @@ def _sweep(
     return y, tangent, slopes
 
 
-def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor) -> Tensor:
+def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, bf16: bool) -> Tensor:
     if not slopes:
         return row.expand(z.shape[0])
     if len(slopes) == 1:
         return slopes[0] @ row
     table = row.view(slopes[1].shape[1], slopes[0].shape[1])
-    return torch.linalg.vecdot(slopes[1] @ table, slopes[0])
+    return torch.linalg.vecdot(_linear(slopes[0], table, None, bf16), slopes[1])
 
 
-def integrate(
-    z: Tensor,
-    h: Tensor,
-    tables: Tables,
-    trace: Tensor | None = None,
-    probes: Tensor | None = None,
-    second: Tensor | None = None,
-    tableau: Tableau = EULER,
-    outputs: tuple[int, ...] | None = None,
-    checkpoint_every: int = 1,
-) -> tuple[Tensor, Tensor]:
-    """Take all steps; arguments and result as in `mvae_fast.integrate.integrate`.
+def integrate(problem: Problem) -> Solution:
+    """Take all steps.
 
     ``checkpoint_every`` only concerns engines that save states: here autograd keeps everything.
     """
-    stages = len(tableau.b)
+    z, h, tables, method = problem.z, problem.h, problem.tables, problem.method
+    tableau, stages = method.tableau, len(method.tableau.b)
     logp = z.new_zeros(z.shape[0])
-    z_out, logp_out = [], []
+    penalties = z.new_zeros((len(method.penalties), z.shape[0]))
+    z_out, logp_out, penalties_out = [], [], []
     for s in range(h.shape[0]):
         velocities: list[Tensor] = []
         for r in range(stages):
             row = s * stages + r
             weights = tableau.a[r * stages : r * stages + r]
             stage = combine(z, h[s], weights, velocities)
-            velocity, tau = dynamics(stage, tables, row, trace, probes)
+            velocity, tau, tangent = dynamics(
+                stage, tables, row, problem.trace, problem.probes, method.bf16
+            )
             velocities.append(velocity)
             if tau is not None and tableau.b[r]:
                 logp = logp - h[s] * tableau.b[r] * tau
-            if second is not None:
-                logp = logp + h[s].square() / 2 * _second_order(stage, tables, row, second)
+            if problem.second is not None:
+                second = _second_order(stage, tables, row, problem.second, method.bf16)
+                logp = logp + h[s].square() / 2 * second
+            if method.penalties and tableau.b[r]:
+                values = [_PENALTIES[name](velocity, tangent) for name in method.penalties]
+                penalties = penalties + h[s] * tableau.b[r] * torch.stack(values)
         z = combine(z, h[s], tableau.b, velocities)
-        if outputs is None or s + 1 in outputs:
+        if s + 1 in method.outputs:
             z_out.append(z)
             logp_out.append(logp)
-    if outputs is None:
-        z_out, logp_out = z_out[-1:], logp_out[-1:]
-    return torch.stack(z_out), torch.stack(logp_out)
+            penalties_out.append(penalties)
+    return Solution(torch.stack(z_out), torch.stack(logp_out), torch.stack(penalties_out))
+
+
+def _frobenius(velocity: Tensor, tangent: Tensor | None) -> Tensor:
+    assert tangent is not None
+    return tangent.square().sum((0, 2))
+
+
+#: `mvae_fast.problem.PENALTIES`: velocity (B, D) and J eps (K, B, D) -> (B,).
+_PENALTIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
+    "mean_magnitude": lambda velocity, _: velocity.abs().mean(1),
+    "root_mean_square": lambda velocity, _: (
+        torch.linalg.vector_norm(velocity, dim=1) / velocity.shape[1] ** 0.5
+    ),
+    "kinetic_energy": lambda velocity, _: velocity.square().sum(1),
+    "frobenius": _frobenius,
+}
 
 
 def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:
@@ -151,12 +183,13 @@ def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[T
     return z
 
 
-def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor) -> Tensor:
+def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor, bf16: bool) -> Tensor:
     """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` of a net with one hidden layer."""
     dim, hidden = tables.widths[:2]
     matrix = _row(tables.weight, s)[: hidden * dim].view(hidden, dim)
-    product = F.linear(z, matrix)
+    product = _linear(z, matrix, None, bf16)
     if tables.gate is not None:
         product = product * _row(tables.gate, s)[:hidden]
     slope = nonlinearities.derivative(tables.nonlinearity, product + _row(tables.bias, s)[:hidden])
-    return torch.linalg.vecdot(slope @ _row(second, s).view(hidden, hidden), slope)
+    square = _row(second, s).view(hidden, hidden)  # symmetric
+    return torch.linalg.vecdot(_linear(slope, square, None, bf16), slope)

@@ -1,17 +1,24 @@
-r"""FFJORD's regularisers: scalars of the velocity that are integrated along the path in training.
+r"""The regularisers of FFJORD and RNODE: scalars that are integrated along the path in training.
 
 With ``rms(v)`` the mean over the batch of ``|v_b|_2 / sqrt(elements)`` and ``J`` the Jacobian:
 
-================= =======================================================
-name              integrand
-================= =======================================================
-``l1int``         mean of ``|f|``
-``l2int``         rms of ``f``
-``dl2int``        rms of ``J^T f``
-``JFrobint``      rms of ``J``
-``JdiagFrobint``  rms of the diagonal of ``J``
+=================== =======================================================
+name                integrand
+=================== =======================================================
+``l1int``           mean of ``|f|``
+``l2int``           rms of ``f``
+``dl2int``          rms of ``J^T f``
+``JFrobint``        rms of ``J``
+``JdiagFrobint``    rms of the diagonal of ``J``
 ``JoffdiagFrobint`` mean square of the off-diagonal elements of ``J``
-================= =======================================================
+``kinetic_energy``  mean over the batch of ``|f_b|_2^2``
+``jacobian_norm``   mean over the batch of ``|J_b|_F^2``
+=================== =======================================================
+
+The last two are those of RNODE (Finlay et al., 2020, https://arxiv.org/abs/2002.02798). The engines
+integrate them, ``l1int`` and ``l2int`` in the sweep of the flow itself, and estimate ``|J|_F^2`` by
+``|J eps|^2`` of the trace's probes; every other regulariser makes the flow go through torchdiffeq,
+where ``|J|_F^2`` is exact.
 
 In FFJORD the last two take the first column of ``J`` for its diagonal; here they take the diagonal.
 """
@@ -26,6 +33,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "FUSED_PENALTIES",
     "REGULARIZATION_FNS",
     "RegularizationFn",
     "evaluate",
@@ -105,7 +113,21 @@ def jacobian_offdiag_frobenius_regularization_fn(
     return off_diagonal.square().flatten(1).sum(1).mean() / max(1, n * (n - 1))
 
 
-#: By the names of FFJORD's command-line flags.
+def kinetic_energy_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Mean squared norm of the velocity."""
+    return dx.flatten(1).square().sum(1).mean()
+
+
+def jacobian_norm_regularization_fn(
+    x: Tensor, logp: Tensor, dx: Tensor, dlogp: Tensor, context: Any
+) -> Tensor:
+    """Mean squared Frobenius norm of the Jacobian."""
+    return _jacobian(x, dx, context).square().sum((1, 2)).mean()
+
+
+#: By the names of FFJORD's command-line flags, and two of RNODE.
 REGULARIZATION_FNS: dict[str, RegularizationFn] = {
     "l1int": l1_regularization_fn,
     "l2int": l2_regularization_fn,
@@ -113,6 +135,16 @@ REGULARIZATION_FNS: dict[str, RegularizationFn] = {
     "JFrobint": jacobian_frobenius_regularization_fn,
     "JdiagFrobint": jacobian_diag_frobenius_regularization_fn,
     "JoffdiagFrobint": jacobian_offdiag_frobenius_regularization_fn,
+    "kinetic_energy": kinetic_energy_regularization_fn,
+    "jacobian_norm": jacobian_norm_regularization_fn,
+}
+
+#: Those that an engine integrates along with the flow, by their names in `mvae_fast.problem`.
+FUSED_PENALTIES: dict[RegularizationFn, str] = {
+    l1_regularization_fn: "mean_magnitude",
+    l2_regularization_fn: "root_mean_square",
+    kinetic_energy_regularization_fn: "kinetic_energy",
+    jacobian_norm_regularization_fn: "frobenius",
 }
 
 

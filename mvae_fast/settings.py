@@ -11,7 +11,10 @@ from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import SolverConfig, check_solver
 
-__all__ = ["SolverSettings"]
+__all__ = ["PRECISIONS", "SolverSettings"]
+
+#: Of the operands of a flow's products; None follows autocast.
+PRECISIONS: tuple[str | None, ...] = (None, "full", "bf16")
 
 
 class SolverSettings(nn.Module):
@@ -37,6 +40,7 @@ class SolverSettings(nn.Module):
         adjoint: bool,
         log_det: str,
         checkpoint_every: int,
+        precision: str | None,
     ) -> None:
         super().__init__()
         self.solver = solver
@@ -50,6 +54,7 @@ class SolverSettings(nn.Module):
         self.adjoint = adjoint
         self.log_det = log_det
         self.checkpoint_every = checkpoint_every
+        self.precision = precision
         self._test: dict[str, Any] = {}
         engines.check_name(engine)
         self.check_settings()
@@ -65,6 +70,9 @@ class SolverSettings(nn.Module):
         if self.log_det not in LOG_DETS:
             names = ", ".join(map(repr, LOG_DETS))
             raise ValueError(f"log_det: got {self.log_det!r}, expected one of {names}")
+        if self.precision not in PRECISIONS:
+            names = ", ".join(map(repr, PRECISIONS))
+            raise ValueError(f"precision: got {self.precision!r}, expected one of {names}")
         if self.training:
             check_solver(self.solver)
         else:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from mvae_fast import ops
-from mvae_fast.tableaus import EULER
+from mvae_fast.problem import Method, Problem
 from mvae_fast.tables import Tables
 from tests.oracles import NONLINEARITIES, distance
 from tests.test_integrate import SHAPES, TRACES, problem, run
@@ -49,8 +49,8 @@ def test_values_and_gradients(capability, nonlinearity):
 def value_and_slope(a, nonlinearity):
     """phi(a) and phi'(a), by a net of one unit: z <- z + 1 (phi(z) - z), logp <- logp - phi'(z)."""
     tables = Tables(a.new_ones(1, 2), None, a.new_zeros(1, 2), (1, 1, 1), nonlinearity, True)
-    z_out, logp_out = ops.integrate(
-        a.unsqueeze(1), a.new_ones(1), tables, a.new_ones(1, 1), None, None, EULER, (1,), 1
+    z_out, logp_out, _ = ops.integrate(
+        Problem(a.unsqueeze(1), a.new_ones(1), tables, Method((1,)), trace=a.new_ones(1, 1))
     )
     return z_out[0, :, 0], -logp_out[0]
 
@@ -123,9 +123,7 @@ def test_nan_propagates_and_infinity_gives_the_limit(capability, nonlinearity, d
         bias = torch.tensor([[a, 0.0]], dtype=dtype)
         one = bias.new_ones(1)
         tables = Tables(bias.new_ones(1, 2), None, bias, (1, 1, 1), nonlinearity)
-        z_out, _ = ops.integrate(
-            bias.new_zeros(1, 1), one, tables, None, None, None, EULER, (1,), 1
-        )
+        z_out, *_ = ops.integrate(Problem(bias.new_zeros(1, 1), one, tables, Method((1,))))
         limit = {"softplus": 0.0, "tanh": -1.0, "relu": 0.0, "elu": -1.0, "swish": 0.0}
         if a != a:
             assert z_out.isnan().all()

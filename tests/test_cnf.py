@@ -325,16 +325,41 @@ def test_any_layout(engine):
     torch.testing.assert_close(expanded[0], flow(z, logp)[0][:1].expand(5, 3))
 
 
-def test_autocast_runs_in_the_dtype_of_the_flow(engine):
+def test_autocast_rounds_the_operands_of_products_only(engine):
     flow = make(engine=engine).float()
     z, logp = (x.float() for x in states())
+    full = flow(z, logp)
+    flow.precision = "bf16"
     expected = flow(z, logp)
+    flow.precision = None
     with torch.autocast("cpu", torch.bfloat16):
         got = flow(z, logp)
         coarse = flow(z.bfloat16(), logp.bfloat16())
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
-    assert coarse[0].dtype == torch.float32
-    torch.testing.assert_close(coarse[0], expected[0], rtol=0.02, atol=0.02)
+    assert not torch.equal(got[0], full[0])
+    for result in (got, coarse):
+        assert result[0].dtype == result[1].dtype == torch.float32
+        torch.testing.assert_close(result[0], full[0], rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("settings", [{"precision": "full"}, {"solver": "dopri5"}])
+def test_autocast_is_off_inside_where_it_does_not_apply(settings):
+    flow = make(**settings).float()
+    z, logp = (x.float() for x in states())
+    expected = flow(z, logp)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = flow(z, logp)
+    assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
+
+
+def test_bf16_needs_an_engine_and_float32():
+    z, logp = (x.float() for x in states())
+    with pytest.raises(ValueError, match="precision: 'bf16' is for an ODEnet with one of"):
+        make(solver="dopri5", precision="bf16").float()(z, logp)
+    with pytest.raises(ValueError, match="bf16: needs a float32 z, got torch.float64"):
+        make(precision="bf16", engine="reference")(z.double(), logp.double())
+    with pytest.raises(ValueError, match="precision: got 'fp8', expected one of None, 'full'"):
+        make(precision="fp8")
 
 
 def test_no_host_synchronisation():

@@ -7,6 +7,7 @@ import torch
 
 from mvae_fast import engines, reference
 from mvae_fast.integrate import integrate
+from mvae_fast.problem import Method, Problem
 from mvae_fast.tables import Tables
 from mvae_fast.trace import exact_probes, trace_table
 from tests.oracles import NONLINEARITIES, distance, gradients, pairwise
@@ -85,7 +86,7 @@ def run(engine, leaves, probes, statics, dtype, outputs=None):
         probes=None if probes is None else probes.to(dtype),
         outputs=outputs,
         engine=engine,
-    )
+    )[:2]
     return [*results, *gradients(results, [x for x in leaves if x is not None])]
 
 
@@ -136,7 +137,9 @@ def test_intermediate_outputs(engine, trace):
     for position, steps in enumerate(outputs):
         shorter = Tables(weight, gate[:steps], bias[:steps], *statics)
         part = None if table is None else table[:steps]
-        z_out, logp_out = integrate(z, h[:steps], shorter, trace=part, probes=probes, engine=engine)
+        z_out, logp_out, _ = integrate(
+            z, h[:steps], shorter, trace=part, probes=probes, engine=engine
+        )
         assert distance(got[0][position], z_out[0]) < 1e-14
         assert distance(got[1][position], logp_out[0]) < 1e-14
 
@@ -179,7 +182,10 @@ def test_gradcheck(engine, shape, trace):
         given = iter(tensors)
         z, h, weight, gate, bias, table = (next(given) if p else None for p in present)
         tables = Tables(weight, gate, bias, *statics)
-        return integrate(z, h, tables, trace=table, probes=probes, outputs=(1, 2), engine=engine)
+        solution = integrate(
+            z, h, tables, trace=table, probes=probes, outputs=(1, 2), engine=engine
+        )
+        return solution[:2]
 
     assert torch.autograd.gradcheck(function, inputs)
     if engine == "reference":
@@ -192,7 +198,8 @@ def test_gradients_of_some_inputs_only(engine):
     for wanted in range(6):
         given = [x.clone().requires_grad_(i == wanted) for i, x in enumerate(leaves)]
         z, h, weight, gate, bias, table = given
-        results = integrate(z, h, Tables(weight, gate, bias, *statics), trace=table, engine=engine)
+        tables = Tables(weight, gate, bias, *statics)
+        results = integrate(z, h, tables, trace=table, engine=engine)[:2]
         (gradient,) = gradients(results, [given[wanted]])
         torch.testing.assert_close(gradient, full[wanted], rtol=1e-13, atol=1e-13)
 
@@ -325,9 +332,8 @@ def test_no_closed_form_for_deep_nets(engine):
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_reference_takes_half_precision(dtype):
     leaves, probes, statics = problem((5, 3, (7,)), "squash", "softplus", "exact")
-    oracle = reference.integrate(
-        *leaves[:2], Tables(*leaves[2:5], *statics), leaves[5], outputs=(STEPS,)
-    )
+    asked = Problem(*leaves[:2], Tables(*leaves[2:5], *statics), Method((STEPS,)), trace=leaves[5])
+    oracle = reference.integrate(asked)[:2]
     got = run("reference", leaves, probes, statics, dtype)
     assert got[0].dtype == dtype
     assert distance(got[0], oracle[0]) < 8 * torch.finfo(dtype).eps

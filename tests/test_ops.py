@@ -15,7 +15,16 @@ needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the 
 
 
 def op_arguments(
-    shape, trace, layer_type="squash", requires_grad=False, steps=3, method="euler", second=False
+    shape,
+    trace,
+    layer_type="squash",
+    requires_grad=False,
+    steps=3,
+    method="euler",
+    second=False,
+    checkpoint_every=1,
+    penalties=0,
+    bf16=False,
 ):
     batch, dim, hidden = shape
     net = random_net(hidden, dim, layer_type, "tanh", torch.float32)
@@ -34,8 +43,9 @@ def op_arguments(
         second_order_table(tables) if second else None,
     ]
     tensors = [None if x is None else x.requires_grad_(requires_grad) for x in tensors]
-    net_as_op = list(tables.widths), tables.nonlinearity, False
-    return (*tensors, probes, *net_as_op, list(tableau.a), list(tableau.b), [1, steps], 1)
+    net_as_op = list(tables.widths), ops.nonlinearity_number(tables.nonlinearity), False
+    method = list(tableau.a), list(tableau.b), [1, steps], checkpoint_every, penalties, bf16
+    return (*tensors, probes, *net_as_op, *method)
 
 
 @needs_cpp
@@ -49,10 +59,20 @@ def test_opcheck(shape, trace, requires_grad):
 
 @needs_cpp
 @pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize("options", [{"method": "rk4"}, {"second": True}, {"steps": 7}])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"method": "rk4"},
+        {"second": True},
+        {"steps": 7, "checkpoint_every": 2},
+        {"penalties": 7},
+        {"trace": "hutchinson", "penalties": 10},
+        {"bf16": True},
+    ],
+)
 def test_opcheck_of_options(options, requires_grad):
-    *arguments, _ = op_arguments((5, 3, (7,)), "exact", requires_grad=requires_grad, **options)
-    check_op((*arguments, 2), requires_grad)
+    options = {"trace": "exact", "requires_grad": requires_grad, **options}
+    check_op(op_arguments((5, 3, (7,)), **options), requires_grad)
 
 
 def check_op(arguments, requires_grad):
@@ -60,12 +80,12 @@ def check_op(arguments, requires_grad):
     for save in (False, True) if not requires_grad else (True,):
         torch.library.opcheck(integrate, (*arguments, save))
     plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
-    z_out, logp_out, states = integrate(*plain, True)
+    *results, states = integrate(*plain, True)
     z, *rest = arguments
     for table_grads in (False, True):
         torch.library.opcheck(
             torch.ops.mvae_fast.integrate_backward.default,
-            (torch.ones_like(z_out), torch.ones_like(logp_out), z, states, *rest, table_grads),
+            (*map(torch.ones_like, results), z, states, *rest, table_grads),
             # Its backward refuses by design: only what does not differentiate it applies.
             test_utils=("test_schema", "test_faketensor")
             if requires_grad
@@ -76,15 +96,14 @@ def check_op(arguments, requires_grad):
 @needs_cpp
 def test_op_refuses_double_backward():
     arguments = op_arguments((5, 3, (7,)), "exact", requires_grad=True)
-    z_out, _, _ = torch.ops.mvae_fast.integrate.default(*arguments, True)
+    z_out, *_ = torch.ops.mvae_fast.integrate.default(*arguments, True)
     (first,) = torch.autograd.grad(z_out.sum(), arguments[0], create_graph=True)
     with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
         first.sum().backward()
-    z_out, logp_out, states = (
-        x.detach() for x in (z_out, *torch.ops.mvae_fast.integrate.default(*arguments, True)[1:])
-    )
+    results = torch.ops.mvae_fast.integrate.default(*arguments, True)
+    *results, states = (x.detach() for x in results)
     gradients = torch.ops.mvae_fast.integrate_backward.default(
-        z_out, logp_out, arguments[0], states, *arguments[1:], True
+        *results, arguments[0], states, *arguments[1:], True
     )
     with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
         gradients[0].sum().backward()
@@ -93,7 +112,7 @@ def test_op_refuses_double_backward():
 @needs_cpp
 def test_op_needs_saved_states_for_backward():
     arguments = op_arguments((5, 3, (7,)), "exact", requires_grad=True)
-    z_out, _, _ = torch.ops.mvae_fast.integrate.default(*arguments, False)
+    z_out, *_ = torch.ops.mvae_fast.integrate.default(*arguments, False)
     with pytest.raises(RuntimeError, match="backward needs the states of save=True"):
         z_out.sum().backward()
 

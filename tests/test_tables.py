@@ -52,7 +52,7 @@ def test_what_does_not_vary_is_stored_once(layer_type, rows):
 def test_residual_subtracts_the_state():
     net = random_net((4,), 2)
     z = torch.randn(5, 2, dtype=torch.float64)
-    velocity, _ = reference.dynamics(z, build_tables(net, TIMES, residual=True), 1)
+    velocity, *_ = reference.dynamics(z, build_tables(net, TIMES, residual=True), 1)
     torch.testing.assert_close(velocity, net(TIMES[1], z) - z)
 
 
@@ -65,7 +65,7 @@ def test_swish_beta_near_zero(beta):
         for parameter in betas:
             parameter.fill_(beta)
     z = torch.randn(6, 3, dtype=torch.float64)
-    by_tables, _ = reference.dynamics(z, build_tables(net, TIMES), 1)
+    by_tables, *_ = reference.dynamics(z, build_tables(net, TIMES), 1)
     by_forward = net(TIMES[1], z)
     torch.testing.assert_close(by_tables, by_forward, rtol=1e-7, atol=1e-7)
     for got, expected in zip(
@@ -95,5 +95,5 @@ def test_parametrized_weights_are_read_through_their_parametrization():
     torch.nn.utils.parametrizations.spectral_norm(net.layers[0]._layer)
     net.eval()
     z = torch.randn(4, 3, dtype=torch.float64)
-    velocity, _ = reference.dynamics(z, build_tables(net, TIMES), 2)
+    velocity, *_ = reference.dynamics(z, build_tables(net, TIMES), 2)
     torch.testing.assert_close(velocity, net(TIMES[2], z))

@@ -16,7 +16,8 @@ static void second_order_trace(const Solve<T>& s, const BackwardTile<T>& t, int6
   const Layer& hidden = s.layers[1];
   const int64_t width = padded<T>(hidden.m);
   const T* d1 = t.hidden(t.d1, 1);
-  rows_times<T>(n, hidden.m, hidden.m, d1, hidden.ld, s.second_row(row), t.y_bar, hidden.ld, false);
+  t.products.rows_times(n, hidden.m, hidden.m, d1, hidden.ld, s.second_row(row), t.y_bar, hidden.ld,
+                        false);
   memset(t.tau_second, 0, n * sizeof(T));
   add_row_dots<T>(n, width, t.y_bar, hidden.ld, d1, hidden.ld, T(1), t.tau_second);
   T weight[kTile];                                                    // adjoint of Tr J^2
@@ -26,7 +27,7 @@ static void second_order_trace(const Solve<T>& s, const BackwardTile<T>& t, int6
   if (T* gradient = t.sums.second_of(s, row)) {
     for (int64_t r = 0; r < n; ++r) weight[r] /= 2;
     scale_rows<T>(n, width, weight, d1, hidden.ld, t.g, hidden.ld);
-    outer_product<T>(hidden.m, hidden.m, n, t.g, hidden.ld, d1, hidden.ld, gradient, width);
+    t.products.outer_product(hidden.m, hidden.m, n, t.g, hidden.ld, d1, hidden.ld, gradient, width);
   }
 }
 
@@ -56,15 +57,15 @@ static void closed_form_trace(const Solve<T>& s, const BackwardTile<T>& t, int64
   const Layer& second = s.layers[2];
   const T* d1_second = t.hidden(t.d1, 2);
   T *t1 = t.hidden(t.t, 1), *t2 = t.hidden(t.t, 2);
-  rows_times<T>(n, second.m, first.m, d1, first.ld, table, t2, second.ld, false);
+  t.products.rows_times(n, second.m, first.m, d1, first.ld, table, t2, second.ld, false);
   add_row_dots<T>(n, padded<T>(second.m), t2, second.ld, d1_second, second.ld, T(1), t.tau);
   scale_rows<T>(n, padded<T>(second.m), t.tau_bar, t2, second.ld, t2, second.ld);
   scale_rows<T>(n, padded<T>(second.m), t.tau_bar, d1_second, second.ld, t.g, second.ld);
-  rows_times<T>(n, first.m, second.m, t.g, second.ld, s.trace_row(s.trace_backward, row), t1,
-                first.ld, false);
+  t.products.rows_times(n, first.m, second.m, t.g, second.ld, s.trace_row(s.trace_backward, row),
+                        t1, first.ld, false);
   if (gradient)
-    outer_product<T>(second.m, first.m, n, t.g, second.ld, d1, first.ld, gradient,
-                     padded<T>(first.m));
+    t.products.outer_product(second.m, first.m, n, t.g, second.ld, d1, first.ld, gradient,
+                             padded<T>(first.m));
 }
 
 // The last layer's weight and gate gradients from the adjoint of its output (before the gate, over
@@ -77,16 +78,17 @@ static void last_layer_gradients(const Solve<T>& s, const BackwardTile<T>& t, in
   if (!weight) return;
   const int64_t before = s.layers[s.L - 1].m, ld = s.layers[s.L].gradient_ld;
   if (T* gate = t.sums.gate_of(s, row, s.L))
-    gated_outer_product<T>(s.D, before, n, a, lda, y, ldy, scale, s.gates(row, s.L),
-                           s.backward_weight(row, s.L), gate, weight, ld);
+    t.products.gated_outer_product(s.D, before, n, a, lda, y, ldy, scale, s.gates(row, s.L),
+                                   s.backward_weight(row, s.L), gate, weight, ld);
   else
-    outer_product<T>(s.D, before, n, scaled, lda, y, ldy, weight, ld);
+    t.products.outer_product(s.D, before, n, scaled, lda, y, ldy, weight, ld);
 }
 
 // The tangent streams of all probes: tau, the coefficients t of phi'', and their part of the
-// tables' gradients.
+// tables' gradients and, for |J eps|^2, of dots.
 template <class T>
-static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, int64_t n) {
+static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h, T b,
+                         T* dots, int64_t n) {
   const Probes<T>& probes = t.probes;
   const int64_t ld0 = s.layers[0].ld;
   for (int64_t k = 0; k < s.p->K; ++k) {
@@ -97,8 +99,8 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
       const T* w = probes.x_of(k);
       int64_t ldw = probes.stride(probes.ld1);
       if (l > 1) {
-        rows_times<T>(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
-                      t.hidden(t.tangent_w, l), layer.ld, false);
+        t.products.rows_times(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
+                              t.hidden(t.tangent_w, l), layer.ld, false);
         w = t.hidden(t.tangent_w, l);
         ldw = layer.ld;
       }
@@ -108,31 +110,47 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
       ldv = layer.ld;
     }
     const Layer& last = s.layers[s.L - 1];
-    add_row_dots<T>(n, padded<T>(last.m), v, ldv, probes.q_of(k), probes.stride(probes.ldq), T(1),
-                    t.tau);
-    scale_rows<T>(n, padded<T>(s.D), t.tau_bar, probes.eps_of(k), probes.stride(probes.ld0),
-                  t.scaled, ld0);
-    last_layer_gradients<T>(s, t, row, n, t.scaled, ld0, T(1), t.scaled, v, ldv);
-    if (s.L > 1)
+    // The adjoint of u_L = J eps is tau_bar eps for the trace, and 2 h b bar u_L for |u_L|^2.
+    T* const u_bar = s.frobenius ? t.u_bar : t.scaled;
+    if (s.frobenius) {
+      velocity_tangent<T>(s, t.products, row, n, v, ldv, probes.eps_of(k),
+                          probes.stride(probes.ld0), u_bar);
+      frobenius_adjoint<T>(s, n, h, b, t.penalty_bar, u_bar, dots);
+    }
+    if (s.probe_trace) {
+      add_row_dots<T>(n, padded<T>(last.m), v, ldv, probes.q_of(k), probes.stride(probes.ldq), T(1),
+                      t.tau);
+      scale_rows<T>(n, padded<T>(s.D), t.tau_bar, probes.eps_of(k), probes.stride(probes.ld0),
+                    t.scaled, ld0);
+      if (s.frobenius) add_scaled_rows<T>(n, padded<T>(s.D), T(1), t.scaled, ld0, u_bar, ld0);
+    }
+    last_layer_gradients<T>(s, t, row, n, u_bar, ld0, T(1), u_bar, v, ldv);
+    if (s.L > 1 && s.frobenius) {
+      scale_columns<T>(n, padded<T>(s.D), T(1), s.gates(row, s.L), u_bar, ld0, t.top, ld0);
+      t.products.rows_times(n, last.m, s.D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar,
+                            last.ld, false);
+    } else if (s.L > 1) {
       scale_rows<T>(n, padded<T>(last.m), t.tau_bar, probes.q_of(k), probes.stride(probes.ldq),
                     t.y_bar, last.ld);
+    }
     for (int64_t l = s.L - 1; l >= 1; --l) {
       const Layer& layer = s.layers[l];
       const T* w = l > 1 ? t.hidden(t.tangent_w, l) : probes.x_of(k);
       const int64_t ldw = l > 1 ? layer.ld : probes.stride(probes.ld1);
       tangent_adjoint<T>(n, padded<T>(layer.m), layer.ld, t.hidden(t.d1, l), s.gates(row, l), w,
-                         ldw, t.y_bar, k == 0, t.hidden(t.t, l), t.g, t.sums.gate_of(s, row, l));
+                         ldw, t.y_bar, k == 0 && !s.exact, t.hidden(t.t, l), t.g,
+                         t.sums.gate_of(s, row, l));
       T* weight = t.sums.weight_of(s, row, l);
       if (l > 1) {
         const Layer& below = s.layers[l - 1];
         if (weight)
-          outer_product<T>(layer.m, below.m, n, t.g, layer.ld, t.hidden(t.tangent_v, l - 1),
-                           below.ld, weight, layer.gradient_ld);
-        rows_times<T>(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l), t.y_bar,
-                      below.ld, false);
+          t.products.outer_product(layer.m, below.m, n, t.g, layer.ld, t.hidden(t.tangent_v, l - 1),
+                                   below.ld, weight, layer.gradient_ld);
+        t.products.rows_times(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l),
+                              t.y_bar, below.ld, false);
       } else if (weight && s.weight_rows > 1) {
-        outer_product<T>(layer.m, s.D, n, t.g, layer.ld, probes.eps_of(k),
-                         probes.stride(probes.ld0), weight, layer.gradient_ld);
+        t.products.outer_product(layer.m, s.D, n, t.g, layer.ld, probes.eps_of(k),
+                                 probes.stride(probes.ld0), weight, layer.gradient_ld);
       } else if (weight) {
         // W_1's part is sum_s (G_1 u_bar_1)' eps: eps does not change, so sum over the steps first.
         T* total = t.tangent_sum + k * probes.rows * probes.ld1;
@@ -159,7 +177,8 @@ static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int6
 
   // k_bar . f = (W_L' G_L k_bar) . y + k_bar . C_L [- k_bar . z]
   scale_columns<T>(n, width0, T(1), s.gates(row, s.L), k_bar, ld0, t.top, ld0);
-  rows_times<T>(n, last.m, D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar, last.ld, false);
+  t.products.rows_times(n, last.m, D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar, last.ld,
+                        false);
   add_row_dots<T>(n, padded<T>(last.m), t.y_bar, last.ld, y, last.ld, T(1), dots);
   add_row_dots<T>(n, width0, k_bar, ld0, s.biases(row, s.L), 0, T(1), dots);
   if (p.residual) add_row_dots<T>(n, width0, k_bar, ld0, z, ld0, T(-1), dots);
@@ -179,29 +198,35 @@ static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int6
                t.hidden(t.d2, l), t.coupled ? t.hidden(t.t, l) : nullptr, s.gates(row, l),
                t.hidden(t.w, l), t.g, t.sums.bias_of(s, row, l), t.sums.gate_of(s, row, l));
     if (T* weight = t.sums.weight_of(s, row, l))
-      outer_product<T>(layer.m, below.m, n, t.g, layer.ld, l > 1 ? t.hidden(t.y, l - 1) : z,
-                       below.ld, weight, layer.gradient_ld);
-    rows_times<T>(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l),
-                  l > 1 ? t.y_bar : into, below.ld, l == 1);
+      t.products.outer_product(layer.m, below.m, n, t.g, layer.ld, l > 1 ? t.hidden(t.y, l - 1) : z,
+                               below.ld, weight, layer.gradient_ld);
+    t.products.rows_times(n, below.m, layer.m, t.g, layer.ld, s.backward_weight(row, l),
+                          l > 1 ? t.y_bar : into, below.ld, l == 1);
   }
 }
 
-// The backward of evaluation `row`, of weight b in its step: traces first, then the main stream.
+// The backward of evaluation `row`, of weight b in its step: penalties and traces first, then the
+// main stream. k_bar becomes the whole adjoint of the velocity over h.
 template <class T>
 static void backward_evaluation(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
-                                const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
+                                const T* z, T* k_bar, T* into, T* dots, int64_t n) {
   const Problem<T>& p = *s.p;
   recompute<T>(s, t, row, z, n);
-  t.coupled = (p.trace || p.K) && b != 0;
+  if (s.values && b != 0) {
+    const T* y = s.L > 1 ? t.hidden(t.y, s.L - 1) : z;
+    velocity_from<T>(s, t, row, z, y, n, t.velocity);
+    value_penalties_adjoint<T>(s, n, t.velocity, b, t.penalty_bar, k_bar, dots);
+  }
+  t.coupled = (s.exact || p.K) && b != 0;
   if (t.coupled) {
     for (int64_t r = 0; r < n; ++r) {
       t.tau[r] = 0;
       t.tau_bar[r] = -h * b * t.logp_bar[r];
     }
-    if (p.trace) closed_form_trace<T>(s, t, row, h, n);
+    if (s.exact) closed_form_trace<T>(s, t, row, h, n);
     if (p.K) {
-      t.probes.products(s, row, n);
-      probe_traces<T>(s, t, row, n);
+      t.probes.evaluate(s, t.products, row, n);
+      probe_traces<T>(s, t, row, h, b, dots, n);
     }
     for (int64_t r = 0; r < n; ++r) dots[r] -= b * t.logp_bar[r] * t.tau[r];
     if (p.second)

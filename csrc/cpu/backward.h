@@ -2,6 +2,7 @@
 #pragma once
 
 #include "adjoint.h"
+#include "prepare.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
@@ -14,7 +15,12 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
   const T h = p.h[step];
   T dots[kTile] = {};  // per row, the adjoint of h
   if (R == 1) {
-    backward_evaluation<T>(s, t, step, h, static_cast<T>(p.b[0]), t.z, t.z_bar, t.z_bar, dots, n);
+    T* k_bar = t.z_bar;
+    if (s.values) {  // they add to k_bar but not to z_bar
+      k_bar = t.k_bar;
+      scale_columns<T>(n, width, T(1), s.ones, t.z_bar, ld0, k_bar, ld0);
+    }
+    backward_evaluation<T>(s, t, step, h, static_cast<T>(p.b[0]), t.z, k_bar, t.z_bar, dots, n);
   } else {
     step_inputs<T>(s, t, step, t.z, n);
     for (int64_t r = R - 1; r >= 0; --r) {
@@ -57,89 +63,109 @@ static void load_state(const Solve<T>& s, const BackwardInputs<T>& in, BackwardT
     copy_rows<T>(n, D, saved, D, t.z, ld0);
 }
 
+// The steps end .. begin of one tile of rows, backwards. Between windows z_bar rests in the output.
 template <class T>
 static void backward_tile(const Solve<T>& s, const BackwardInputs<T>& in,
-                          const BackwardOutputs<T>& out, BackwardTile<T>& t, int64_t begin,
-                          int64_t n) {
+                          const BackwardOutputs<T>& out, BackwardTile<T>& t, int64_t step_begin,
+                          int64_t step_end, int64_t begin, int64_t n) {
   const Problem<T>& p = *s.p;
   const int64_t D = s.D, ld0 = s.layers[0].ld;
-  memset(t.z_bar, 0, n * ld0 * sizeof(T));
   memset(t.logp_bar, 0, n * sizeof(T));
+  memset(t.penalty_bar, 0, kPenalties * kTile * sizeof(T));
+  const auto add_scalars = [&](int64_t output) {
+    for (int64_t r = 0; r < n; ++r) t.logp_bar[r] += in.grad_logp[output * p.B + begin + r];
+    for_each_penalty(p.penalties, [&](int64_t index, int64_t count, int64_t kind) {
+      const T* from = in.grad_penalty + (output * count + index) * p.B + begin;
+      for (int64_t r = 0; r < n; ++r) penalty_row(t.penalty_bar, kind)[r] += from[r];
+    });
+  };
+  int64_t output = p.n_outputs - 1;
+  if (step_end == p.S) {
+    memset(t.z_bar, 0, n * ld0 * sizeof(T));
+  } else {
+    copy_rows<T>(n, D, out.z + begin * D, D, t.z_bar, ld0);
+    for (; output >= 0 && p.outputs[output] > step_end; --output) add_scalars(output);
+  }
   if (p.K) {
     t.probes.load_tile(s, begin, n);
     memset(t.tangent_sum, 0, p.K * t.probes.rows * t.probes.ld1 * sizeof(T));
   }
-  int64_t output = p.n_outputs - 1;
-  for (int64_t step = p.S - 1; step >= 0; --step) {
+  for (int64_t step = step_end - 1; step >= step_begin; --step) {
     if (output >= 0 && p.outputs[output] == step + 1) {
-      const int64_t at = output * p.B + begin;
-      add_rows<T>(n, D, in.grad_z + at * D, D, t.z_bar, ld0);
-      for (int64_t r = 0; r < n; ++r) t.logp_bar[r] += in.grad_logp[at + r];
-      --output;
+      add_rows<T>(n, D, in.grad_z + (output * p.B + begin) * D, D, t.z_bar, ld0);
+      add_scalars(output--);
     }
     load_state<T>(s, in, t, step, begin, n);
     backward_step<T>(s, t, step, n);
   }
   if (p.K && s.L > 1 && s.weight_rows == 1 && t.sums.weight)
     for (int64_t k = 0; k < p.K; ++k)
-      outer_product<T>(s.layers[1].m, D, smaller(t.probes.rows, n),
-                       t.tangent_sum + k * t.probes.rows * t.probes.ld1, t.probes.ld1,
-                       t.probes.eps_of(k), t.probes.ld0, t.sums.weight_of(s, 0, 1),
-                       s.layers[1].gradient_ld);
+      t.products.outer_product(s.layers[1].m, D, smaller(t.probes.rows, n),
+                               t.tangent_sum + k * t.probes.rows * t.probes.ld1, t.probes.ld1,
+                               t.probes.eps_of(k), t.probes.ld0, t.sums.weight_of(s, 0, 1),
+                               s.layers[1].gradient_ld);
   for (int64_t r = 0; r < n; ++r) memcpy(out.z + (begin + r) * D, t.z_bar + r * ld0, D * sizeof(T));
+}
+
+template <class T>
+static bool wants_tables(const BackwardOutputs<T>& out) {
+  return out.weight || out.net;
 }
 
 template <class T>
 static int64_t backward_workspace(const Problem<T>& p, const BackwardOutputs<T>& out,
                                   int64_t workers) {
-  Arena arena(nullptr);
-  const Solve<T> s = lay_out(p, true, arena);
-  Arena one(nullptr);
-  BackwardTile<T>::take(s, out.weight != nullptr, one);
+  Arena arena(nullptr), one(nullptr);
+  const Solve<T> s = lay_out(p, true, wants_tables(out), arena);
+  BackwardTile<T>::take(s, wants_tables(out), one);
   return arena.used() + workers * one.used();
 }
 
 template <class T>
 static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
                      const BackwardOutputs<T>& out, const Threads& threads, void* workspace) {
-  Arena arena(workspace);
-  const Solve<T> s = lay_out(p, true, arena);
-  prepare(s, threads);
-  struct Context {
-    const Solve<T>* s;
-    const BackwardInputs<T>* in;
-    const BackwardOutputs<T>* out;
-    int64_t workers;
-    char* scratch;
-    int64_t scratch_size;
+  Arena arena(workspace), one(nullptr);
+  const bool tables = wants_tables(out);
+  Solve<T> s = lay_out(p, true, tables, arena);
+  BackwardTile<T>::take(s, tables, one);
+  char* const scratch = static_cast<char*>(workspace) + arena.used();
+  const auto tile_of = [&](int64_t worker) {
+    Arena own(scratch + worker * one.used());
+    return BackwardTile<T>::take(s, tables, own);
+  };
+  const auto trace_of = [&](int64_t worker) { return tile_of(worker).trace; };
+  const int64_t workers = threads.n, stride = one.used() / static_cast<int64_t>(sizeof(T));
+  const RowSums<T> first = tile_of(0).sums;
+  const auto sums_of = [&](int64_t worker) { return tile_of(worker).sums; };
 
-    BackwardTile<T> tile(int64_t worker) const {
-      Arena arena(scratch + worker * scratch_size);
-      return BackwardTile<T>::take(*s, out->weight != nullptr, arena);
-    }
-  } context{&s, &in, &out, threads.n, static_cast<char*>(workspace) + arena.used(), 0};
-  Arena one(nullptr);
-  BackwardTile<T>::take(s, out.weight != nullptr, one);
-  context.scratch_size = one.used();
-  threads.run(
-      threads.n,
-      [](void* opaque, int64_t worker) {
-        const Context& c = *static_cast<Context*>(opaque);
-        BackwardTile<T> tile = c.tile(worker);
-        tile.sums.clear(*c.s);
-        for_each_tile(c.s->p->B, c.workers, worker, [&](int64_t begin, int64_t n) {
-          backward_tile<T>(*c.s, *c.in, *c.out, tile, begin, n);
-        });
-      },
-      &context);
-  threads.run(
-      threads.n,
-      [](void* opaque, int64_t worker) {
-        const Context& c = *static_cast<Context*>(opaque);
-        reduce<T>(*c.s, c.tile(0).sums, c.scratch_size / static_cast<int64_t>(sizeof(T)), *c.out,
-                  c.workers, worker);
-      },
-      &context);
+  const int64_t windows = (p.S + s.span - 1) / s.span;
+  for (int64_t w = windows - 1; w >= 0; --w) {
+    const int64_t begin = w * s.span, end = smaller(begin + s.span, p.S);
+    const bool start = end == p.S, finish = begin == 0;
+    s.first = begin * p.R;
+    prepare<T>(s, threads, start, trace_of);
+    run_workers(threads, [&](int64_t worker) {
+      BackwardTile<T> tile = tile_of(worker);
+      tile.sums.clear(s, start);
+      for_each_tile(p.B, workers, worker, [&](int64_t row, int64_t n) {
+        backward_tile<T>(s, in, out, tile, begin, end, row, n);
+      });
+    });
+    if (out.net)
+      net_trace_gradients<T>(s, threads, first, stride, finish, sums_of, trace_of);
+    else if (out.weight)
+      run_workers(threads, [&](int64_t worker) {
+        reduce_large<T>(s, first, stride, out, finish, workers, worker);
+        if (finish) reduce_small<T>(s, first, stride, out, workers, worker);
+      });
+  }
+  for (int64_t step = 0; step < p.S; ++step)
+    add_workers<T>(1, first.h + step, workers, stride, out.h + step);
+  if (!out.net) return;
+  run_workers(threads, [&](int64_t worker) {
+    net_gradients<T>(s, first, workers, stride, worker, out.net, sums_of(worker).t);
+  });
+  if (out.t) add_workers<T>(s.rows, first.t, workers, stride, out.t);
 }
 
 }  // namespace MVAE_FAST_ISA

@@ -4,7 +4,9 @@
 
 #include <initializer_list>
 
-#include "row_sums.h"
+#include "net_trace.h"
+#include "penalties.h"
+#include "probes.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
@@ -19,10 +21,14 @@ struct BackwardTile {
   T *tangent_w, *tangent_v;  // per hidden layer: W v and v of one probe
   T* tangent_sum;            // per probe: G_1 u_bar_1 summed over steps
   T *tau, *tau_second, *tau_bar, *logp_bar;
+  T* penalty_bar;       // (kPenalties, rows)
+  T *velocity, *u_bar;  // with penalties: f; J eps, then the adjoint of the last layer's tangent
   T *inputs, *k, *k_bar, *input_bar;  // more than one stage: per stage; k_bar of one
   T* path;                            // the states between two checkpoints
   bool coupled;                       // whether t holds this evaluation's trace
   Probes<T> probes;
+  Products<T> products;
+  TraceScratch<T> trace;
   RowSums<T> sums;
 
   static BackwardTile take(const Solve<T>& s, bool tables, Arena& arena) {
@@ -36,9 +42,12 @@ struct BackwardTile {
     x.y_bar = arena.take<T>(x.slot);
     for (T** piece : {&x.tau, &x.tau_second, &x.tau_bar, &x.logp_bar})
       *piece = arena.take<T>(kTile);
-    if (s.p->K || s.p->trace) x.t = arena.take<T>(hidden * x.slot);
+    if (s.p->K || s.exact) x.t = arena.take<T>(hidden * x.slot);
     for (T** piece : {&x.inputs, &x.k, &x.input_bar}) *piece = arena.take<T>(stages * x.slot0);
-    x.k_bar = arena.take<T>(stages ? x.slot0 : 0);
+    x.k_bar = arena.take<T>(stages || s.values ? x.slot0 : 0);
+    x.penalty_bar = arena.take<T>(kPenalties * kTile);
+    x.velocity = arena.take<T>(s.values ? x.slot0 : 0);
+    x.u_bar = arena.take<T>(s.frobenius ? x.slot0 : 0);
     x.path = arena.take<T>((s.p->checkpoint - 1) * x.slot0);
     x.probes = Probes<T>::take(s, arena);
     if (s.p->K) {
@@ -46,6 +55,8 @@ struct BackwardTile {
       x.tangent_v = arena.take<T>(hidden * x.slot);
       x.tangent_sum = arena.take<T>(s.p->K * x.probes.rows * x.probes.ld1);
     }
+    x.products = Products<T>::take(s.bf16, s.widest, arena);
+    x.trace = TraceScratch<T>::take(s, arena);
     x.sums = RowSums<T>::take(s, tables, arena);
     return x;
   }
@@ -61,12 +72,23 @@ static void recompute(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, 
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
     T* w = t.hidden(t.w, l);
-    rows_times<T>(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld, s.forward_weight(row, l), w,
-                  layer.ld, false);
+    t.products.rows_times(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld,
+                          s.forward_weight(row, l), w, layer.ld, false);
     all({n, padded<T>(layer.m), layer.ld, w, s.gates(row, l), s.biases(row, l), t.hidden(t.y, l),
          t.hidden(t.d1, l), t.hidden(t.d2, l), nullptr, nullptr});
     y = t.hidden(t.y, l);
   }
+}
+
+// k = the velocity of evaluation `row` at z, from the last hidden layer's y.
+template <class T>
+static void velocity_from(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
+                          const T* y, int64_t n, T* k) {
+  const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
+  t.products.rows_times(n, s.D, s.layers[s.L - 1].m, y, s.layers[s.L - 1].ld,
+                        s.forward_weight(row, s.L), t.top, ld0, false);
+  scale_columns<T>(n, width0, s.p->residual ? T(-1) : T(0), s.ones, z, ld0, k, ld0);
+  advance<T>(n, width0, T(1), T(1), t.top, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
 }
 
 // k = the velocity of evaluation `row` at z.
@@ -74,21 +96,17 @@ template <class T>
 static void velocity(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
                      int64_t n, T* k) {
   const Activate<T> plain = activation<T, Keep::value>(s.p->nonlinearity);
-  const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
   const T* y = z;
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
     T* to = t.hidden(t.y, l);
-    rows_times<T>(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld, s.forward_weight(row, l),
-                  to, layer.ld, false);
+    t.products.rows_times(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld,
+                          s.forward_weight(row, l), to, layer.ld, false);
     plain({n, padded<T>(layer.m), layer.ld, to, s.gates(row, l), s.biases(row, l), to, nullptr,
            nullptr, nullptr, nullptr});
     y = to;
   }
-  rows_times<T>(n, s.D, s.layers[s.L - 1].m, y, s.layers[s.L - 1].ld, s.forward_weight(row, s.L),
-                t.top, ld0, false);
-  scale_columns<T>(n, width0, s.p->residual ? T(-1) : T(0), s.ones, z, ld0, k, ld0);
-  advance<T>(n, width0, T(1), T(1), t.top, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
+  velocity_from<T>(s, t, row, z, y, n, k);
 }
 
 // The arguments of all stages of `step` from the state z to t.inputs, all velocities but the last

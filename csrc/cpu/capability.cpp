@@ -15,14 +15,15 @@ struct Capability {
 };
 
 struct Capabilities {
-  const Capability* best_first[4] = {};
-  const char* names[4] = {};
+  const Capability* best_first[5] = {};
+  const char* names[5] = {};
 };
 
 const Capability kBaseline{"baseline", &baseline::kernels_f32, &baseline::kernels_f64};
 #if MVAE_FAST_X86_DISPATCH
 const Capability kAvx2{"avx2", &avx2::kernels_f32, &avx2::kernels_f64};
 const Capability kAvx512{"avx512", &avx512::kernels_f32, &avx512::kernels_f64};
+const Capability kAvx512Bf16{"avx512_bf16", &avx512_bf16::kernels_f32, &avx512::kernels_f64};
 #endif
 
 Capabilities detect() {
@@ -31,9 +32,11 @@ Capabilities detect() {
 #if MVAE_FAST_X86_DISPATCH
   __builtin_cpu_init();
   const bool has_avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
-  if (has_avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-      __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
-    found.best_first[n++] = &kAvx512;
+  const bool has_avx512 = has_avx2 && __builtin_cpu_supports("avx512f") &&
+                          __builtin_cpu_supports("avx512bw") &&
+                          __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+  if (has_avx512 && __builtin_cpu_supports("avx512bf16")) found.best_first[n++] = &kAvx512Bf16;
+  if (has_avx512) found.best_first[n++] = &kAvx512;
   if (has_avx2) found.best_first[n++] = &kAvx2;
 #endif
   found.best_first[n++] = &kBaseline;

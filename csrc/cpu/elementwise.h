@@ -233,5 +233,25 @@ static void add_rows(int64_t rows, int64_t width, const T* from, int64_t ld_from
     for (int64_t f = 0; f < width; ++f) to[r * ld + f] += from[r * ld_from + f];
 }
 
+// to (columns, rows) += from (rows, columns) transposed.
+template <class T>
+static void add_transposed(int64_t rows, int64_t columns, const T* from, int64_t ld_from, T* to,
+                           int64_t ld) {
+  constexpr int64_t n = kLanes<T>;
+  T square[n * n];
+  for (int64_t r = 0; r < rows; r += n)
+    for (int64_t c = 0; c < columns; c += n) {
+      const int64_t height = smaller(n, rows - r), width = smaller(n, columns - c);
+      if (width == n) {
+        transpose<T>(from + r * ld_from + c, ld_from, height, square, n);
+      } else {
+        for (int64_t i = 0; i < height; ++i)
+          for (int64_t j = 0; j < width; ++j) square[j * n + i] = from[(r + i) * ld_from + c + j];
+      }
+      for (int64_t j = 0; j < width; ++j)
+        for (int64_t i = 0; i < height; ++i) to[(c + j) * ld + r + i] += square[j * n + i];
+    }
+}
+
 }  // namespace MVAE_FAST_ISA
 }  // namespace mvae_fast

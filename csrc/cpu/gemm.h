@@ -93,18 +93,22 @@ static inline int64_t panel_width(int64_t n, int64_t j) {
   return smaller(2 * kLanes<T>, padded<T>(n) - j);
 }
 
-// Packs B(t, j) = source[t * row_stride + j * column_stride]; columns beyond n are zero.
+// Packs rows t_begin .. t_end of the panel at column j of B(t, j) = source[t * row_stride + j *
+// column_stride] to `to`; columns beyond n are zero.
 template <class T>
-static void pack(T* to, int64_t k, int64_t n, const T* source, int64_t row_stride,
-                 int64_t column_stride) {
-  for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
-    const int64_t width = panel_width<T>(n, j), full = smaller(width, n - j);
-    T* panel = to + j * k;
-    for (int64_t t = 0; t < k; ++t, panel += width) {
-      const T* from = source + t * row_stride + j * column_stride;
-      for (int64_t i = 0; i < full; ++i) panel[i] = from[i * column_stride];
-      for (int64_t i = full; i < width; ++i) panel[i] = 0;
-    }
+static void pack_panel(T* to, int64_t n, int64_t j, const T* source, int64_t row_stride,
+                       int64_t column_stride, int64_t t_begin, int64_t t_end) {
+  const int64_t width = panel_width<T>(n, j), full = smaller(width, n - j);
+  source += j * column_stride;
+  int64_t t = t_begin;
+  if (row_stride == 1)
+    for (; t + kLanes<T> <= t_end; t += kLanes<T>, to += kLanes<T> * width)
+      for (int64_t i = 0; i < width; i += kLanes<T>)
+        transpose<T>(source + t + i * column_stride, column_stride, full - i, to + i, width);
+  for (; t < t_end; ++t, to += width) {
+    const T* from = source + t * row_stride;
+    for (int64_t i = 0; i < full; ++i) to[i] = from[i * column_stride];
+    for (int64_t i = full; i < width; ++i) to[i] = 0;
   }
 }
 
@@ -128,36 +132,6 @@ static void outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_
     for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>)
       run_tile<T, true>(smaller(kTileRows, m - i), panel_width<T>(n, j), rows, a + i, lda, b + j,
                         ldb, c + i * ldc + j, ldc, true);
-}
-
-// The gated last layer: with P = A' B, C += scale * diag(gate) P and gate_gradient[i] += scale *
-// sum_j W[i, j] P[i, j]. The gate's gradient comes out of the weight's, so that the layer's own
-// product need not be computed again. `packed` is W (m, n) packed as a (k = m, n) operand.
-template <class T>
-static void gated_outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda,
-                                const T* b, int64_t ldb, T scale, const T* gate, const T* packed,
-                                T* gate_gradient, T* c, int64_t ldc) {
-  constexpr int64_t lanes = kLanes<T>;
-  T product[kTileRows * 2 * lanes];
-  for (int64_t i = 0; i < m; i += kTileRows) {
-    const int64_t count = smaller(kTileRows, m - i);
-    Vec<T> dots[kTileRows] = {};
-    for (int64_t j = 0; j < padded<T>(n); j += 2 * lanes) {
-      const int64_t width = panel_width<T>(n, j);
-      run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, product, width, false);
-      const T* w = packed + j * m + i * width;
-      for (int64_t r = 0; r < count; ++r) {
-        const T gated = scale * gate[i + r];
-        for (int64_t v = 0; v < width; v += lanes) {
-          const Vec<T> p = load(product + r * width + v);
-          T* to = c + (i + r) * ldc + j + v;
-          dots[r] += p * load(w + r * width + v);
-          store(to, load(to) + gated * p);
-        }
-      }
-    }
-    for (int64_t r = 0; r < count; ++r) gate_gradient[i + r] += scale * sum<T>(dots[r]);
-  }
 }
 
 }  // namespace MVAE_FAST_ISA

@@ -13,8 +13,10 @@ namespace MVAE_FAST_ISA {
 
 const Kernels<float> kernels_f32{forward_workspace<float>, forward<float>,
                                  backward_workspace<float>, backward<float>, peak<float>};
+#if !defined(__AVX512BF16__)  // doubles are those of avx512
 const Kernels<double> kernels_f64{forward_workspace<double>, forward<double>,
                                   backward_workspace<double>, backward<double>, peak<double>};
+#endif
 
 }  // namespace MVAE_FAST_ISA
 }  // namespace mvae_fast

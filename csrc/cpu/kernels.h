@@ -13,4 +13,5 @@ namespace mvae_fast {
 MVAE_FAST_DECLARE_KERNELS(baseline)
 MVAE_FAST_DECLARE_KERNELS(avx2)
 MVAE_FAST_DECLARE_KERNELS(avx512)
+MVAE_FAST_DECLARE_KERNELS(avx512_bf16)
 }  // namespace mvae_fast

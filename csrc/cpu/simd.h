@@ -211,6 +211,55 @@ MVAE_FAST_INLINE int64_t round_up(int64_t n, int64_t multiple) {
   return (n + multiple - 1) / multiple * multiple;
 }
 
+// Two vectors to one with their lanes in turn: the first halves to a, the second halves to b.
+template <class T>
+MVAE_FAST_INLINE void interleave(Vec<T>& a, Vec<T>& b) {
+  constexpr int n = kLanes<T>;
+  Vec<T> low, high;
+#if defined(__clang__)
+  for (int i = 0; i < n; ++i) {
+    low[i] = i % 2 ? b[i / 2] : a[i / 2];
+    high[i] = i % 2 ? b[(n + i) / 2] : a[(n + i) / 2];
+  }
+#else
+  typename Simd<T>::I low_of, high_of;
+  for (int i = 0; i < n; ++i) {
+    low_of[i] = i / 2 + i % 2 * n;
+    high_of[i] = (n + i) / 2 + i % 2 * n;
+  }
+  low = __builtin_shuffle(a, b, low_of);
+  high = __builtin_shuffle(a, b, high_of);
+#endif
+  a = low;
+  b = high;
+}
+
+// to (n, n) = from (n, n) transposed, n = kLanes, of which `rows` rows are read and the others
+// zero. Element by element, reading down a column whose stride is a power of two missed the cache
+// each time: packing was a quarter of a one-step solve.
+template <class T>
+__attribute__((noinline)) static void transpose(const T* from, int64_t ld_from, int64_t rows, T* to,
+                                                int64_t ld) {
+  constexpr int n = kLanes<T>;
+  Vec<T> x[n];
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) x[i] = i < rows ? load(from + i * ld_from) : Vec<T>{};
+#pragma GCC unroll 4
+  for (int stage = 1; stage < n; stage *= 2) {
+    Vec<T> y[n];
+#pragma GCC unroll 16
+    for (int i = 0; i < n / 2; ++i) {
+      y[2 * i] = x[i];
+      y[2 * i + 1] = x[i + n / 2];
+      interleave<T>(y[2 * i], y[2 * i + 1]);
+    }
+#pragma GCC unroll 16
+    for (int i = 0; i < n; ++i) x[i] = y[i];
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < n; ++i) store(to + i * ld, x[i]);
+}
+
 // Features padded to whole vectors.
 template <class T>
 MVAE_FAST_INLINE int64_t padded(int64_t m) {

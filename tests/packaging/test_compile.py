@@ -24,7 +24,9 @@ def commands(machine):
 def test_one_kernel_object_per_instruction_set():
     by_name = commands("x86_64")
     isa = {name: set(command) for name, command in by_name.items() if "kernels" in name}
-    assert sorted(isa) == [f"cpu-kernels-{i}.o" for i in ("avx2", "avx512", "baseline")]
+    assert sorted(isa) == [
+        f"cpu-kernels-{i}.o" for i in ("avx2", "avx512", "avx512_bf16", "baseline")
+    ]
     assert "-mavx512f" in isa["cpu-kernels-avx512.o"]
     assert "-mavx2" in isa["cpu-kernels-avx2.o"]
     assert not any(flag.startswith("-m") for flag in isa["cpu-kernels-baseline.o"])

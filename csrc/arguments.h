@@ -1,0 +1,140 @@
+// What the ops that integrate a net have in common: arguments, their checks, threads, outputs.
+#pragma once
+
+#include "cpu/capability.h"
+#include "torch_face.h"
+
+namespace mvae_fast {
+
+struct Common {
+  const Tensor &z, &h;
+  const std::optional<Tensor>& probes;
+  const Ints& widths;
+  int64_t nonlinearity;
+  bool residual;
+  const Doubles &a, &b;
+  const Ints& outputs;
+  int64_t checkpoint_every, penalties;
+  bool bf16;
+};
+
+// Everything of the problem but the net.
+template <class T>
+Problem<T> check_common(const Common& x) {
+  const ScalarType dtype = x.z.scalar_type();
+  const int64_t L = static_cast<int64_t>(x.widths.size()) - 1;
+  require(L >= 1, "widths has ", L + 1, " entries, expected at least 2");
+  for (int64_t m : x.widths) require(m >= 1, "widths holds ", m, ", expected positive widths");
+  const int64_t D = x.widths.front();
+  require(x.widths.back() == D, "widths goes from ", D, " to ", x.widths.back(),
+          ", expected the same");
+  check("z", x.z, dtype, {-1, D});
+  check("h", x.h, dtype, {-1});
+
+  Problem<T> p{};
+  p.B = x.z.size(0);
+  p.S = x.h.size(0);
+  p.L = L;
+  require(p.S >= 1, "h has no steps, expected at least one");
+  p.R = static_cast<int64_t>(x.b.size());
+  require(p.R >= 1 && x.a.size() == x.b.size() * x.b.size(), "a has ", x.a.size(),
+          " entries and b ", p.R, ", expected R * R and R");
+  for (int64_t i = 0; i < p.R; ++i)
+    for (int64_t j = i; j < p.R; ++j)
+      require(x.a[static_cast<size_t>(i * p.R + j)] == 0,
+              "a must be zero on and above its diagonal");
+  require(p.R > 1 || x.b[0] == 1, "b is ", x.b[0], " for a single stage, expected 1");
+  require(x.checkpoint_every >= 1, "checkpoint_every is ", x.checkpoint_every, ", expected >= 1");
+  require(x.penalties >= 0 && x.penalties < 2 * kFrobenius, "penalties is ", x.penalties,
+          ", expected a sum of 1, 2, 4 and 8");
+  require(!(x.penalties & kFrobenius) || x.probes,
+          "penalties includes that of J eps without probes");
+  require(!x.bf16 || dtype == ScalarType::Float, "bf16 operands need a float32 z");
+  if (x.probes) {
+    check("probes", *x.probes, dtype, {-1, p.B, D}, false);
+    p.K = x.probes->size(0);
+    p.probe_stride = x.probes->stride(0);
+    p.probe_row_stride = p.B > 1 ? x.probes->stride(1) : D;
+    require(D == 1 || x.probes->stride(2) == 1, "probes must be contiguous in its last axis");
+    require(p.probe_row_stride == 0 || p.probe_row_stride == D,
+            "probes must be contiguous or expanded over rows");
+  }
+  require(!x.outputs.empty() && x.outputs.back() == p.S,
+          "outputs must end with the number of steps, ", p.S);
+  for (size_t i = 0; i < x.outputs.size(); ++i)
+    require(x.outputs[i] >= (i ? x.outputs[i - 1] + 1 : 1), "outputs must ascend from 1");
+
+  p.widths = x.widths.data();
+  p.nonlinearity = nonlinearity_of(x.nonlinearity);
+  p.operands = x.bf16 ? Operands::bf16 : Operands::same;
+  p.residual = x.residual;
+  p.penalties = x.penalties;
+  p.a = x.a.data();
+  p.b = x.b.data();
+  p.checkpoint = x.checkpoint_every;
+  p.z = data<T>(x.z);
+  p.h = data<T>(x.h);
+  p.probes = p.K ? data<T>(x.probes) : nullptr;
+  p.outputs = x.outputs.data();
+  p.n_outputs = static_cast<int64_t>(x.outputs.size());
+  return p;
+}
+
+// As many workers as torch has threads, but never so many that waking one costs more than the work
+// it takes over.
+template <class T>
+Threads threads_for(const Problem<T>& p) {
+  constexpr double kWorkPerThread = 2e5;  // multiply-adds: about 5 us, what waking a thread costs
+  double work = 0;
+  for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
+  work *= static_cast<double>(p.B * p.S * p.R);
+  int64_t n = torch::stable::get_num_threads();
+  if (n > p.B) n = p.B;
+  if (static_cast<double>(n) * kWorkPerThread > work)
+    n = static_cast<int64_t>(work / kWorkPerThread);
+  return {n < 1 ? 1 : n, run_threads};
+}
+
+inline int64_t penalty_count(int64_t penalties) {
+  int64_t count = 0;
+  for (; penalties; penalties /= 2) count += penalties % 2;
+  return count;
+}
+
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+
+template <class T>
+Outputs run_forward(const Problem<T>& p, const Tensor& like, bool save) {
+  const int64_t D = p.widths[0];
+  Tensor z = torch::stable::new_empty(like, {p.n_outputs, p.B, D});
+  Tensor logp = torch::stable::new_empty(like, {p.n_outputs, p.B});
+  Tensor penalty = torch::stable::new_empty(like, {p.n_outputs, penalty_count(p.penalties), p.B});
+  Tensor states = torch::stable::new_empty(like, {save ? (p.S - 1) / p.checkpoint : 0, p.B, D});
+  const Threads threads = threads_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const Workspace scratch(engine.forward_workspace(p, threads.n));
+  engine.forward(p, {out<T>(z), out<T>(logp), out<T>(penalty), save ? out<T>(states) : nullptr},
+                 threads, scratch.get());
+  return {z, logp, penalty, states};
+}
+
+struct GradOutputs {
+  const Tensor &z, &logp, &penalty, &states;
+};
+
+template <class T>
+void run_backward(const Problem<T>& p, const GradOutputs& x, const BackwardOutputs<T>& outputs) {
+  const int64_t D = p.widths[0];
+  const ScalarType dtype = x.z.scalar_type();
+  check("grad_z_out", x.z, dtype, {p.n_outputs, p.B, D});
+  check("grad_logp_out", x.logp, dtype, {p.n_outputs, p.B});
+  check("grad_penalty_out", x.penalty, dtype, {p.n_outputs, penalty_count(p.penalties), p.B});
+  check("states", x.states, dtype, {(p.S - 1) / p.checkpoint, p.B, D});
+  const Threads threads = threads_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const Workspace scratch(engine.backward_workspace(p, outputs, threads.n));
+  engine.backward(p, {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)},
+                  outputs, threads, scratch.get());
+}
+
+}  // namespace mvae_fast

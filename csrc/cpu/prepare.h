@@ -1,0 +1,46 @@
+// Fills the tables that all workers share, from the caller's or from a net's parameters.
+#pragma once
+
+#include "net_trace.h"
+
+namespace mvae_fast {
+namespace MVAE_FAST_ISA {
+
+// The tables of the present window and, before the first window (`all`), those that have none.
+// `scratch_of(worker)` is a worker's TraceScratch.
+template <class T, class F>
+static void prepare(const Solve<T>& x, const Threads& threads, bool all, const F& scratch_of) {
+  const int64_t workers = threads.n;
+  if (all)
+    for (int64_t i = 0; i < x.widest; ++i) x.ones[i] = 1;
+  if (!x.p->net) {
+    if (all || x.span < x.p->S)
+      run_workers(threads, [&](int64_t worker) {
+        if (all) prepare_small_tables<T>(x, workers, worker);
+        prepare_large_tables<T>(x, all, workers, worker);
+      });
+    return;
+  }
+  if (all)
+    run_workers(threads, [&](int64_t worker) {
+      net_small_tables<T>(x, workers, worker);
+      net_weights<T>(x, workers, worker);
+      if (x.third) transpose_third<T>(x, workers, worker);
+    });
+  if (!x.exact) return;
+  if (x.L == 1) {
+    if (all) net_trace_no_hidden<T>(x);
+  } else if (x.L == 2) {
+    if (all)
+      run_workers(threads, [&](int64_t worker) {
+        net_trace_one_hidden<T>(x, scratch_of(worker), workers, worker);
+      });
+  } else if (all || x.trace_rows > 1) {
+    run_workers(threads, [&](int64_t worker) {
+      net_trace_two_hidden<T>(x, scratch_of(worker), all, workers, worker);
+    });
+  }
+}
+
+}  // namespace MVAE_FAST_ISA
+}  // namespace mvae_fast

@@ -1,0 +1,311 @@
+// The products of gemm.h with operands as they are, or rounded to bfloat16.
+//
+// bfloat16 operands keep sums in float32. Where the processor multiplies pairs of them
+// (AVX512_BF16: twice the multiply-adds an instruction) an operand is stored as words of two
+// neighbours along the summed index; elsewhere it is float32 rounded to bfloat16, with the same
+// products exactly.
+#pragma once
+
+#include <type_traits>
+
+#include "elementwise.h"
+#include "gemm.h"
+#include "tiles.h"
+
+namespace mvae_fast {
+namespace MVAE_FAST_ISA {
+
+#if defined(__AVX512BF16__)
+constexpr bool kPairs = true;
+#else
+constexpr bool kPairs = false;
+#endif
+
+typedef uint32_t Word __attribute__((may_alias));
+
+#if defined(__AVX512BF16__)
+
+// Lane i: (low[i], high[i]) as bfloat16, the first in the lower half.
+MVAE_FAST_INLINE __m512i pair_words(__m512 low, __m512 high) {
+  alignas(64) static constexpr uint16_t kInTurn[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+  return _mm512_permutexvar_epi16(_mm512_load_si512(kInTurn),
+                                  (__m512i)_mm512_cvtne2ps_pbh(high, low));
+}
+
+// As register_tile of gemm.h, with words of pairs: k of them.
+template <int MR, int NV, bool Transposed>
+__attribute__((noinline)) static void pair_tile(int64_t k, const Word* a, int64_t lda,
+                                                const Word* b, int64_t ldb, float* c, int64_t ldc,
+                                                bool accumulate) {
+  __m512 x[MR][NV];
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) x[i][j] = _mm512_setzero_ps();
+  const Word* base[(MR + 2) / 3];
+#pragma GCC unroll 4
+  for (int g = 0; g < (MR + 2) / 3; ++g) base[g] = Transposed ? a + 3 * g : a + 3 * g * lda;
+  for (int64_t t = 0; t < k; ++t) {
+    __m512bh row[NV];
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) row[j] = (__m512bh)_mm512_loadu_si512(b + 16 * j);
+#pragma GCC unroll 16
+    for (int i = 0; i < MR; ++i) {
+      const Word word = Transposed ? base[i / 3][i % 3] : base[i / 3][(i % 3) * lda];
+      const __m512bh s = (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
+#pragma GCC unroll 4
+      for (int j = 0; j < NV; ++j) x[i][j] = _mm512_dpbf16_ps(x[i][j], row[j], s);
+    }
+    b += ldb;
+#pragma GCC unroll 4
+    for (int g = 0; g < (MR + 2) / 3; ++g) base[g] += Transposed ? lda : 1;
+  }
+#pragma GCC unroll 16
+  for (int i = 0; i < MR; ++i)
+#pragma GCC unroll 4
+    for (int j = 0; j < NV; ++j) {
+      float* to = c + i * ldc + 16 * j;
+      _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), x[i][j]) : x[i][j]);
+    }
+}
+
+using PairTile = void (*)(int64_t, const Word*, int64_t, const Word*, int64_t, float*, int64_t,
+                          bool);
+
+template <int NV, bool Transposed, int MR = kTileRows>
+static inline PairTile pair_tile_for(int64_t rows) {
+  if constexpr (MR == 1) {
+    return pair_tile<1, NV, Transposed>;
+  } else {
+    return rows == MR ? pair_tile<MR, NV, Transposed> : pair_tile_for<NV, Transposed, MR - 1>(rows);
+  }
+}
+
+// to[r, t] = (a[r, 2 t], a[r, 2 t + 1]), up to a whole vector of words.
+static inline void pair_columns(int64_t rows, int64_t k, const float* a, int64_t lda, Word* to,
+                                int64_t ld) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t t = 0; t < k; t += 32) {
+      const float* from = a + r * lda + t;
+      const __m512 first = _mm512_loadu_ps(from);
+      const __m512 second = t + 16 < k ? _mm512_loadu_ps(from + 16) : _mm512_setzero_ps();
+      _mm512_storeu_si512(to + r * ld + t / 2, (__m512i)_mm512_cvtne2ps_pbh(second, first));
+    }
+}
+
+// to[t, j] = (a[2 t, j], a[2 t + 1, j]), a row of zeros after the last one.
+static inline void pair_rows(int64_t rows, int64_t width, const float* a, int64_t lda, Word* to,
+                             int64_t ld) {
+  for (int64_t r = 0; r < rows; r += 2)
+    for (int64_t j = 0; j < width; j += 16) {
+      const float* from = a + r * lda + j;
+      const __m512 second = r + 1 < rows ? _mm512_loadu_ps(from + lda) : _mm512_setzero_ps();
+      _mm512_storeu_si512(to + r / 2 * ld + j, pair_words(_mm512_loadu_ps(from), second));
+    }
+}
+
+#endif  // __AVX512BF16__
+
+// To the nearest bfloat16, ties to even; NaN stays NaN.
+MVAE_FAST_INLINE Vec<float> rounded(Vec<float> v) {
+  typedef uint32_t U __attribute__((vector_size(kVectorBytes)));
+  const U bits = (U)v;
+  const U up = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
+  return v == v ? (Vec<float>)up : v;
+}
+
+static inline void round_rows(int64_t rows, int64_t width, const float* a, int64_t lda, float* to,
+                              int64_t ld) {
+  for (int64_t r = 0; r < rows; ++r)
+    for (int64_t f = 0; f < width; f += kLanes<float>)
+      store(to + r * ld + f, rounded(load(a + r * lda + f)));
+}
+
+template <class T>
+class Products {
+ public:
+  // `widest`: the longest tile row that occurs. A worker's scratch, for up to kTile rows.
+  static Products take(bool bf16, int64_t widest, Arena& arena) {
+    Products x;
+    x.bf16_ = bf16;
+    x.ld_ = widest;
+    x.left_ = arena.take<T>(bf16 ? kTile * widest : 0);
+    x.right_ = arena.take<T>(bf16 ? kTile * widest : 0);
+    return x;
+  }
+
+  // Elements of a packed (k, n) operand: panels of two vectors of columns, the last one of one
+  // vector where that suffices.
+  static int64_t packed_size(bool bf16, int64_t k, int64_t n) {
+    return (bf16 && kPairs ? (k + 1) / 2 : k) * padded<T>(n);
+  }
+
+  // Packs rows t_begin .. t_end (t_begin even) of the panel at column j of the (k, n) operand B(t,
+  // j) = source[t * row_stride + j * column_stride].
+  static void pack(bool bf16, T* to, int64_t k, int64_t n, int64_t j, const T* source,
+                   int64_t row_stride, int64_t column_stride, int64_t t_begin, int64_t t_end) {
+    const int64_t width = panel_width<T>(n, j);
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16) {
+        constexpr int64_t kRows = 32;
+        alignas(64) float panel[kRows * 2 * kLanes<float>];
+        for (int64_t t = t_begin; t < t_end; t += kRows) {
+          const int64_t rows = smaller(kRows, t_end - t);
+          pack_panel<T>(panel, n, j, source, row_stride, column_stride, t, t + rows);
+#if defined(__AVX512BF16__)
+          pair_rows(rows, width, panel, width,
+                    reinterpret_cast<Word*>(to) + j * ((k + 1) / 2) + t / 2 * width, width);
+#else
+          round_rows(rows, width, panel, width, to + j * k + t * width, width);
+#endif
+        }
+        return;
+      }
+    }
+    pack_panel<T>(to + j * k + t_begin * width, n, j, source, row_stride, column_stride, t_begin,
+                  t_end);
+  }
+
+  // The panels of `worker`'s share of the columns.
+  static void pack(bool bf16, T* to, int64_t k, int64_t n, const T* source, int64_t row_stride,
+                   int64_t column_stride, int64_t workers, int64_t worker) {
+    for_each_panel<T>(n, workers, worker, [&](int64_t j) {
+      pack(bf16, to, k, n, j, source, row_stride, column_stride, 0, k);
+    });
+  }
+
+  // C (rows, n) (+)= A (rows, k) B, with B packed. C's columns are written up to the padded width.
+  void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t lda, const T* packed,
+                  T* c, int64_t ldc, bool accumulate) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_) {
+#if defined(__AVX512BF16__)
+        Word* words = reinterpret_cast<Word*>(left_);
+        const int64_t ld = ld_, pairs = (k + 1) / 2;
+        pair_columns(rows, k, a, lda, words, ld);
+        for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
+          const int64_t width = panel_width<T>(n, j);
+          const Word* panel = reinterpret_cast<const Word*>(packed) + j * pairs;
+          for (int64_t i = 0; i < rows; i += kTileRows)
+            run_pairs<false>(smaller(kTileRows, rows - i), width, pairs, words + i * ld, ld, panel,
+                             width, c + i * ldc + j, ldc, accumulate);
+        }
+        return;
+#else
+        round_rows(rows, padded<T>(k), a, lda, left_, ld_);
+        a = left_;
+        lda = ld_;
+#endif
+      }
+    }
+    MVAE_FAST_ISA::rows_times<T>(rows, n, k, a, lda, packed, c, ldc, accumulate);
+  }
+
+  // C (m, n) += A (rows, m)' B (rows, n). B and C have rows padded to whole vectors.
+  void outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
+                     int64_t ldb, T* c, int64_t ldc) const {
+    outer_tiles(m, n, rows, a, lda, b, ldb,
+                [&](int64_t i, int64_t j, int64_t, int64_t, const auto& tile) {
+                  tile(c + i * ldc + j, ldc, true);
+                });
+  }
+
+  // The gated last layer: with P = A' B, C += scale * diag(gate) P and gate_gradient[i] += scale *
+  // sum_j W[i, j] P[i, j]. The gate's gradient comes out of the weight's, so that the layer's own
+  // product need not be computed again. `packed` is W (m, n) packed as a (k = m, n) operand.
+  void gated_outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
+                           int64_t ldb, T scale, const T* gate, const T* packed, T* gate_gradient,
+                           T* c, int64_t ldc) const {
+    constexpr int64_t lanes = kLanes<T>;
+    T product[kTileRows * 2 * lanes];
+    outer_tiles(m, n, rows, a, lda, b, ldb,
+                [&](int64_t i, int64_t j, int64_t count, int64_t width, const auto& tile) {
+                  tile(product, width, false);
+                  for (int64_t r = 0; r < count; ++r) {
+                    const T gated = scale * gate[i + r];
+                    Vec<T> dot{};
+                    for (int64_t v = 0; v < width; v += lanes) {
+                      const Vec<T> p = load(product + r * width + v);
+                      T* to = c + (i + r) * ldc + j + v;
+                      dot += p * unpacked(packed, m, i + r, j, width, v);
+                      store(to, load(to) + gated * p);
+                    }
+                    gate_gradient[i + r] += scale * sum<T>(dot);
+                  }
+                });
+  }
+
+ private:
+  // f(i, j, rows, columns, tile) for every tile of A' B, where tile(c, ldc, accumulate) computes
+  // it.
+  template <class F>
+  void outer_tiles(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
+                   int64_t ldb, const F& f) const {
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_) {
+#if defined(__AVX512BF16__)
+        Word *left = reinterpret_cast<Word*>(left_), *right = reinterpret_cast<Word*>(right_);
+        pair_rows(rows, padded<T>(m), a, lda, left, ld_);
+        pair_rows(rows, padded<T>(n), b, ldb, right, ld_);
+        for (int64_t i = 0; i < m; i += kTileRows)
+          for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
+            const int64_t count = smaller(kTileRows, m - i), width = panel_width<T>(n, j);
+            f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
+              run_pairs<true>(count, width, (rows + 1) / 2, left + i, ld_, right + j, ld_, c, ldc,
+                              accumulate);
+            });
+          }
+        return;
+#else
+        round_rows(rows, padded<T>(m), a, lda, left_, ld_);
+        round_rows(rows, padded<T>(n), b, ldb, right_, ld_);
+        a = left_;
+        b = right_;
+        lda = ldb = ld_;
+#endif
+      }
+    }
+    for (int64_t i = 0; i < m; i += kTileRows)
+      for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
+        const int64_t count = smaller(kTileRows, m - i), width = panel_width<T>(n, j);
+        f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
+          run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, c, ldc, accumulate);
+        });
+      }
+  }
+
+  // One vector, v columns into the panel at column j, of row i of a packed (m, n) operand.
+  Vec<T> unpacked(const T* packed, int64_t m, int64_t i, int64_t j, int64_t width,
+                  int64_t v) const {
+#if defined(__AVX512BF16__)
+    if constexpr (std::is_same_v<T, float>) {
+      if (bf16_) {
+        const Word* words = reinterpret_cast<const Word*>(packed) + j * ((m + 1) / 2);
+        const __m512i word = _mm512_loadu_si512(words + i / 2 * width + v);
+        return (Vec<T>)(i % 2 ? _mm512_and_si512(word, _mm512_set1_epi32(-65536))
+                              : _mm512_slli_epi32(word, 16));
+      }
+    }
+#endif
+    return load(packed + j * m + i * width + v);
+  }
+
+#if defined(__AVX512BF16__)
+  template <bool Transposed>
+  static void run_pairs(int64_t rows, int64_t columns, int64_t k, const Word* a, int64_t lda,
+                        const Word* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
+    const PairTile tile = columns > kLanes<float> ? pair_tile_for<2, Transposed>(rows)
+                                                  : pair_tile_for<1, Transposed>(rows);
+    tile(k, a, lda, b, ldb, c, ldc, accumulate);
+  }
+#endif
+
+  bool bf16_;
+  int64_t ld_;
+  T *left_, *right_;
+};
+
+}  // namespace MVAE_FAST_ISA
+}  // namespace mvae_fast

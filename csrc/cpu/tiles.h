@@ -1,0 +1,67 @@
+// Scratch memory, and how rows are dealt to workers and cut into tiles.
+#pragma once
+
+#include "../problem.h"
+#include "simd.h"
+
+namespace mvae_fast {
+namespace MVAE_FAST_ISA {
+
+// Rows a worker carries through all layers and steps at a time. Large enough that a weight
+// gradient's read and write is spread over many rows, small enough that the tile's activations stay
+// in L2 beside the packed weights.
+constexpr int64_t kTile = 48;
+
+// Hands out 64-byte aligned pieces of a workspace; started at address 0 it only counts.
+class Arena {
+ public:
+  explicit Arena(void* base) : base_(reinterpret_cast<uintptr_t>(base)), at_(base_) {}
+  template <class U>
+  U* take(int64_t n) {
+    U* piece = reinterpret_cast<U*>(at_);
+    at_ += round_up(n * static_cast<int64_t>(sizeof(U)), 64);
+    return piece;
+  }
+  bool counting() const { return base_ == 0; }
+  int64_t used() const { return static_cast<int64_t>(at_ - base_); }
+
+ private:
+  uintptr_t base_, at_;
+};
+
+// Where part i of `parts` even shares of `total` begins.
+static inline int64_t share(int64_t total, int64_t parts, int64_t i) {
+  return total * i / parts;
+}
+
+// f(begin, n) for every tile of `worker`'s rows, of at most kTile each and as even as they come.
+template <class F>
+static void for_each_tile(int64_t rows, int64_t workers, int64_t worker, F f) {
+  const int64_t begin = share(rows, workers, worker);
+  const int64_t mine = share(rows, workers, worker + 1) - begin;
+  const int64_t tiles = (mine + kTile - 1) / kTile;
+  for (int64_t i = 0; i < tiles; ++i) {
+    const int64_t from = share(mine, tiles, i);
+    f(begin + from, share(mine, tiles, i + 1) - from);
+  }
+}
+
+// f(j) for every panel (two vectors of columns, starting at j) of `worker`'s share of n columns.
+template <class T, class F>
+static void for_each_panel(int64_t n, int64_t workers, int64_t worker, F f) {
+  constexpr int64_t width = 2 * kLanes<T>;
+  const int64_t panels = (n + width - 1) / width;
+  for (int64_t i = share(panels, workers, worker); i < share(panels, workers, worker + 1); ++i)
+    f(i * width);
+}
+
+// Runs f(worker) on every worker.
+template <class F>
+static void run_workers(const Threads& threads, const F& f) {
+  threads.run(
+      threads.n, [](void* context, int64_t worker) { (*static_cast<const F*>(context))(worker); },
+      const_cast<F*>(&f));
+}
+
+}  // namespace MVAE_FAST_ISA
+}  // namespace mvae_fast

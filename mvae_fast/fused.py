@@ -1,0 +1,134 @@
+"""All steps of an ODE net in one call of an engine, by the cheapest way there is."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from mvae_fast import engines, net_ops
+from mvae_fast.grid import Grid, evaluation_times
+from mvae_fast.integrate import integrate
+from mvae_fast.logdet import integrate_log_det
+from mvae_fast.odenet import ODEnet
+from mvae_fast.problem import Method, Solution
+from mvae_fast.tables import Tables, build_tables
+from mvae_fast.trace import (
+    MAX_CLOSED_FORM_LAYERS,
+    exact_probes,
+    second_order_table,
+    trace_table,
+)
+
+__all__ = ["integrate_net"]
+
+
+def integrate_net(
+    z: Tensor,
+    steps: Grid,
+    net: ODEnet,
+    method: Method,
+    *,
+    residual: bool = False,
+    trace: str | None = None,
+    probes: Tensor | None = None,
+    log_det: str = "trace",
+    engine: str = "auto",
+) -> Solution:
+    """Integrate an ODE net over a grid.
+
+    Args:
+        z: (B, D), the start state.
+        steps: Times and sizes of the steps.
+        net: A net for which `mvae_fast.tables.has_tables` is true.
+        method: How to integrate it.
+        residual: The velocity is ``f - z``.
+        trace: ``"exact"``, ``"hutchinson"`` or None.
+        probes: (K, B, D), for ``"hutchinson"`` and for the penalty ``"frobenius"``.
+        log_det: As of `mvae_fast.FastCNF`.
+        engine: As of `mvae_fast.FastCNF`.
+
+    Returns:
+        As `mvae_fast.integrate.integrate`, the log-density complete with ``residual``.
+
+    Raises:
+        ValueError: If a setting does not fit.
+        RuntimeError: If the named engine is missing.
+    """
+    if z.shape[1] != net.widths[0]:
+        raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, {net.widths[0]})")
+    t = evaluation_times(steps, method.tableau.c)
+    if trace is not None and log_det != "trace":
+        tables = build_tables(net, t, residual)
+        return _log_det(z, steps, tables, method, trace, log_det, engine)
+    exact = trace == "exact"
+    closed = exact and len(net.layers) <= MAX_CLOSED_FORM_LAYERS
+    if exact and not closed:
+        probes = exact_probes(z)
+    elif trace is None:
+        probes = None
+    if method.bf16 and z.dtype != torch.float32:
+        raise ValueError(f"bf16: needs a float32 z, got {z.dtype}")
+    if engines.resolve(engine, z.device, z.dtype) == "cpp" and net_ops.applies(net):
+        solution = net_ops.integrate(
+            z, t, steps.h, net, method, residual=residual, exact=closed, probes=probes
+        )
+    else:
+        tables = build_tables(net, t, residual)
+        solution = integrate(
+            z,
+            steps.h,
+            tables,
+            trace=trace_table(tables) if closed else None,
+            probes=probes,
+            tableau=method.tableau,
+            outputs=method.outputs,
+            checkpoint_every=method.checkpoint_every,
+            penalties=method.penalties,
+            bf16=method.bf16,
+            engine=engine,
+        )
+    if not residual or trace is None:
+        return solution
+    # The trace of the engines is that of f, not of f - z.
+    elapsed = steps.h.cumsum(0)[[s - 1 for s in method.outputs]]
+    return solution._replace(logp=solution.logp + z.shape[1] * elapsed.unsqueeze(1))
+
+
+def _log_det(
+    z: Tensor,
+    steps: Grid,
+    tables: Tables,
+    method: Method,
+    trace: str,
+    log_det: str,
+    engine: str,
+) -> Solution:
+    """With more of the log-determinant of the steps than their trace."""
+    if trace != "exact":
+        raise ValueError(f"log_det: {log_det!r} needs trace='exact', got {trace!r}")
+    if method.penalties:
+        raise ValueError(f"log_det: {log_det!r} does not go with regularization_fns in training")
+    second_order = log_det == "second_order"
+    if second_order and len(method.tableau.b) > 1:
+        raise ValueError("log_det: 'second_order' is a correction of Euler's method")
+    if second_order and len(tables.widths) == 3 and not tables.residual:
+        return integrate(
+            z,
+            steps.h,
+            tables,
+            trace=trace_table(tables),
+            second=second_order_table(tables),
+            outputs=method.outputs,
+            checkpoint_every=method.checkpoint_every,
+            bf16=method.bf16,
+            engine=engine,
+        )
+    if engine not in ("auto", "reference"):
+        raise ValueError(
+            f"engine: {engine!r} has log_det='trace', and 'second_order' for one hidden layer; "
+            "remedy: engine='auto'"
+        )
+    z_out, logp_out = integrate_log_det(
+        z, steps.h, tables, method.tableau, method.outputs, second_order=second_order
+    )
+    return Solution(z_out, logp_out, z.new_zeros((len(method.outputs), 0, z.shape[0])))
