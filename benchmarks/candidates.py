@@ -11,9 +11,21 @@ from torch import Tensor, nn
 from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD, Net
 from benchmarks.workloads import Workload
-from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast import FastCNF, ODEfunc, ODEnet, grid
+from mvae_fast.tables import Tables, build_tables
+from mvae_fast.trace import trace_table
 
-__all__ = ["CANDIDATES", "OURS", "MODES", "Candidate", "Problem", "check_agreement"]
+__all__ = [
+    "CANDIDATES",
+    "OURS",
+    "MODES",
+    "Candidate",
+    "Problem",
+    "check_agreement",
+    "inference",
+    "kl_term",
+    "training_step",
+]
 
 #: The candidate that ratios are relative to.
 OURS = "FastCNF"
@@ -48,6 +60,15 @@ class Problem:
         net = self._odenet()
         net.load_state_dict(self.weights)
         return FastCNF(ODEfunc(net), n_steps=self.workload.steps, trace=trace).to(self.dtype)
+
+    def tables(self) -> tuple[Tables, Tensor | None, Tensor]:
+        """What an engine is given: tables, that of the exact trace where it has one, step sizes."""
+        net = self.flow("exact").odefunc.diffeq
+        assert isinstance(net, ODEnet)
+        with torch.no_grad():
+            steps = grid.from_zero(torch.ones((), dtype=self.dtype), self.workload.steps, False)
+            tables = build_tables(net, steps.t)
+            return tables, trace_table(tables), steps.h.contiguous()
 
     def net(self) -> Net:
         """The peers' velocity with these weights."""
@@ -102,15 +123,19 @@ CANDIDATES: dict[str, Candidate] = {
 }
 
 
+def kl_term(z_t: Tensor, logp_t: Tensor) -> Tensor:
+    """The flow's KL term (eq. 11 of the paper, less constants), mean over the rows."""
+    return (logp_t.squeeze(1) + z_t.square().sum(1) / 2).mean()
+
+
 def training_step(module: nn.Module, problem: Problem) -> tuple[Tensor, ...]:
-    """The flow's KL term (eq. 11 of the paper, less constants), forward and backward.
+    """The flow's KL term, forward and backward.
 
     Returns:
         States and log-densities at the end, then the gradients of ``z`` and of every parameter.
     """
     z_t, logp_t = module(problem.z, problem.logp, problem.probes)
-    loss = (logp_t.squeeze(1) + z_t.square().sum(1) / 2).mean()
-    gradients = torch.autograd.grad(loss, (problem.z, *module.parameters()))
+    gradients = torch.autograd.grad(kl_term(z_t, logp_t), (problem.z, *module.parameters()))
     return z_t.detach(), logp_t.detach(), *gradients
 
 

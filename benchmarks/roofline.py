@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
-from typing import Any, cast
+from typing import Any
 
 import torch
 
@@ -19,11 +19,10 @@ from benchmarks.candidates import Problem
 from benchmarks.environment import environment
 from benchmarks.interleave import interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
-from mvae_fast import ODEnet, grid, ops
+from mvae_fast import ops
 from mvae_fast.problem import Method
 from mvae_fast.problem import Problem as EngineProblem
-from mvae_fast.tables import build_tables
-from mvae_fast.trace import exact_probes, trace_table
+from mvae_fast.trace import exact_probes
 
 PEAK_REPEATS = 2000
 
@@ -53,14 +52,9 @@ def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
 def calls(workload: Workload) -> dict[str, tuple[int, Callable[[], Any]]]:
     """The engine's forward and backward on a workload: multiply-adds and a call."""
     problem = Problem(workload, torch.float32)
-    net = cast(ODEnet, problem.flow("exact").odefunc.diffeq)
-    with torch.no_grad():
-        steps = grid.from_zero(torch.tensor(1.0), workload.steps, False)
-        tables = build_tables(net, steps.t)
-        table = trace_table(tables)
+    tables, table, h = problem.tables()
     z = problem.z.detach()
     probes = exact_probes(z) if table is None else None
-    h = steps.h.clone()
     leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
     wanted = [x.requires_grad_() for x in leaves if x is not None]
     run = partial(
@@ -84,7 +78,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
     arguments = parser.parse_args()
-    for key, value in {**environment(), "kernels": ops.capability()}.items():
+    for key, value in environment().items():
         print(f"- {key}: {value}")
     print("\n| workload | threads | peak GFLOP/s | forward | backward | both |")
     print("|---" * 6 + "|")

@@ -1,0 +1,78 @@
+"""What a training step has to hold, computed from its shapes, and batches that fit a size."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import ceil
+
+import torch
+
+from benchmarks.candidates import Problem
+from benchmarks.workloads import Workload
+
+__all__ = ["Sizes", "affordable", "enlarged", "sizes"]
+
+_ITEM = 4  # bytes of a float32
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a training step of FastCNF with the exact trace has to hold, in bytes.
+
+    Args:
+        states: The states saved for the backward.
+        tables: Of all steps, as PyTorch builds them.
+        packed: The engine's copy of them, each matrix in both orientations.
+        outputs: End states and log-densities, the gradients of the start and of the parameters.
+    """
+
+    states: int
+    tables: int
+    packed: int
+    outputs: int
+
+    @property
+    def held(self) -> int:
+        """All but the outputs."""
+        return self.states + self.tables + self.packed
+
+
+def sizes(workload: Workload) -> Sizes:
+    """From the shapes; what the engine pads its rows with is left out.
+
+    Example:
+        >>> sizes(Workload("", 3, (5,), "ignore", "tanh", batch=10, steps=4, note="")).states
+        360
+    """
+    one_row = Problem(replace(workload, batch=1), torch.float32)
+    tables, trace, _ = one_row.tables()
+    vectors = [x.numel() for x in (tables.gate, tables.bias) if x is not None]
+    matrices = [tables.weight.numel()]
+    if trace is not None:
+        # With two hidden layers it is a matrix, by which both sweeps multiply.
+        (matrices if len(tables.widths) == 4 else vectors).append(trace.numel())
+    parameters = sum(weight.numel() for weight in one_row.weights.values())
+    state = workload.batch * workload.dim
+    return Sizes(
+        states=_ITEM * (workload.steps - 1) * state,
+        tables=_ITEM * (sum(matrices) + sum(vectors)),
+        packed=_ITEM * (2 * sum(matrices) + sum(vectors)),
+        outputs=_ITEM * (2 * state + workload.batch + parameters),
+    )
+
+
+def enlarged(workload: Workload, states: int) -> Workload:
+    """With so many rows that the saved states, or those of a single step, take ``states`` bytes."""
+    saved = max(workload.steps - 1, 1)
+    return replace(workload, batch=ceil(states / (_ITEM * workload.dim * saved)))
+
+
+def affordable(workload: Workload, limit: int) -> Workload:
+    """With no more rows than the peer is expected to take ``limit`` bytes for.
+
+    Measured, it keeps 4 to 6 numbers for each feature of each layer, step and row, and 2 steps'
+    worth for one step.
+    """
+    features = sum((workload.dim, *workload.hidden, workload.dim))
+    row = _ITEM * 6 * features * (workload.steps + 1)
+    return replace(workload, batch=max(1, min(workload.batch, limit // row)))

@@ -1,0 +1,53 @@
+"""The memory of a step and of a training loop, measured in fresh processes."""
+
+import pytest
+
+from benchmarks import memory
+from benchmarks.candidates import OURS
+from benchmarks.memory import row, step_peak, training_growth
+from benchmarks.resident import in_fresh_process, why_unavailable
+from benchmarks.sizes import sizes
+from benchmarks.workloads import Workload
+from mvae_fast import ops
+
+pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason="needs Linux's /proc")
+engine = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
+
+MIB = 2**20
+
+
+@engine
+def test_a_step_holds_its_states_and_outputs_and_little_more():
+    workload = Workload("", 32, (32,), "squash", "softplus", 8192, 17, "")
+    size = sizes(workload)
+    assert size.states == 16 * MIB
+    peak = in_fresh_process(step_peak, OURS, workload, 1)
+    # A fifth for scratch memory, and what the first call of a library leaves resident.
+    assert size.states + size.outputs <= peak <= 1.2 * size.states + size.outputs + 3 * MIB
+
+
+@engine
+def test_training_does_not_leak():
+    """One state a step, 64 KiB, kept by mistake would be 19 MiB."""
+    tiny = Workload("", 16, (16,), "squash", "softplus", 1024, 4, "")
+    early, late = in_fresh_process(training_growth, tiny, (50, 350), 1)
+    assert late - early < 2 * MIB
+
+
+@engine
+def test_row():
+    small = Workload("small", 3, (5,), "squash", "softplus", 4, 2, "")
+    line = row(small, threads=1, states=2_000_000, peer_limit=50_000_000)
+    cells = line.strip("| ").split(" | ")
+    assert cells[:3] == ["small", str(2_000_000 // 12 + 1), "2.0"]
+    assert all(float(cell) >= 0 for cell in cells[1:-1]) and cells[-1].endswith("x")
+    assert int(cells[8]) < int(cells[1])  # the peer got fewer rows
+    assert f"|{'---|' * len(cells)}" == memory.HEAD.splitlines()[1]
+
+
+def test_elsewhere_the_command_says_so(monkeypatch, capsys):
+    monkeypatch.setattr(memory, "why_unavailable", lambda: "memory is read from somewhere")
+    with pytest.raises(SystemExit) as stopped:
+        memory.main([])
+    assert stopped.value.code == 1
+    assert "memory is read from somewhere" in capsys.readouterr().err
