@@ -1,10 +1,10 @@
-// The discrete adjoint of Euler's method in hidden space, from the last step to the first. With
-// q_s = A' u_bar_{s+1} + P_bar, where P = sum_s h_s y_s, one product serves four adjoints:
-//   y_bar = h q     h_bar = q . y + u_bar . d - logp_bar tau     a_bar = phi' y_bar + phi'' t
-// Nothing asks for u_S, so that the last step has no product at all.
+// The discrete adjoint of Euler's method in hidden space, from the last step to the first. Nothing
+// asks for u_S, so that the last step has no product at all; each other one has two, A' u_bar and
+// the outer one of A's gradient.
 #pragma once
 
 #include "hidden.h"
+#include "hidden_adjoint.h"
 #include "row_sums.h"
 
 namespace mvae_fast {
@@ -41,81 +41,75 @@ struct HiddenSums {
 
 template <class T>
 struct HiddenBackwardTile {
-  T *u, *u_bar;            // u_s and the adjoint of u_{s+1}, in turn that of u_s
-  T *y, *d1, *d2, *t;      // phi, phi', phi'', coefficient of phi''
-  T *q, *g;                // q_s; G a_bar
-  T *total_bar, *scratch;  // P_bar
-  T *e, *e_bar;            // a Hutchinson trace's coefficients
-  T *tau, *tau_bar, *logp_bar;
+  T* u;             // u_s
+  T* u_bar[2];      // the adjoints of u_{s+1} and u_s, in turn
+  T *product, *hy;  // A' u_bar; h phi
+  T* total_bar;     // the adjoint of sum_s h_s y_s
+  T *e, *e_bar;     // a Hutchinson trace's coefficients
+  T* no_trace;      // a row of zeros
+  T *tau_bar, *logp_bar;
+  Vec<T>* dots;  // per row, the adjoint of h
   HiddenSums<T> sums;
 
   static HiddenBackwardTile take(const HiddenSolve<T>& s, Arena& arena) {
     HiddenBackwardTile x{};
     const int64_t size = kTile * s.ld;
-    for (T** piece :
-         {&x.u, &x.u_bar, &x.y, &x.d1, &x.d2, &x.t, &x.q, &x.g, &x.total_bar, &x.scratch})
+    for (T** piece : {&x.u, &x.u_bar[0], &x.u_bar[1], &x.product, &x.hy, &x.total_bar})
       *piece = arena.take<T>(size);
     if (s.p->coefficients)
       for (T** piece : {&x.e, &x.e_bar}) *piece = arena.take<T>(size);
-    for (T** piece : {&x.tau, &x.tau_bar, &x.logp_bar}) *piece = arena.take<T>(kTile);
+    x.no_trace = arena.take<T>(s.width);
+    for (T** piece : {&x.tau_bar, &x.logp_bar}) *piece = arena.take<T>(kTile);
+    x.dots = arena.take<Vec<T>>(kTile);
     x.sums = HiddenSums<T>::take(s, arena);
     return x;
   }
 };
 
-// tau, the coefficients t of phi'', and the trace's own gradients.
-template <class T>
-static void hidden_trace_adjoint(const HiddenSolve<T>& s, const HiddenBackwardTile<T>& t,
-                                 int64_t step, int64_t n) {
-  const T h = s.p->h[step];
-  for (int64_t r = 0; r < n; ++r) t.tau_bar[r] = -h * t.logp_bar[r];
-  if (s.p->trace) {
-    const T* table = s.trace.row(step);
-    add_row_dots<T>(n, s.width, t.d1, s.ld, table, 0, T(1), t.tau);
-    scale_rows<T>(n, s.width, t.tau_bar, table, 0, t.t, s.ld);
-    add_scaled_column_sums<T>(n, s.width, t.tau_bar, t.d1, s.ld,
-                              t.sums.row(t.sums.trace, s.trace, step));
-    return;
-  }
-  const T* gate = s.gates(step);
-  coefficient_trace<T>(s, t.d1, gate, t.e, n, t.scratch, t.tau);
-  scale_rows<T>(n, s.width, t.tau_bar, s.ones, 0, t.scratch, s.ld);
-  tangent_adjoint<T>(n, s.width, s.ld, t.d1, gate, t.e, s.ld, t.scratch, true, t.t, t.g,
-                     t.sums.row(t.sums.gate, s.gate, step));
-  add_scaled_rows<T>(n, s.width, T(1), t.g, s.ld, t.e_bar, s.ld);
-}
-
-// t.u_bar from the adjoint of the state after `step` to that of t.u before it.
+// From the adjoint of the state after `step`, t.u_bar[(step + 1) % 2], to that of t.u before it.
 template <class T>
 static void hidden_backward_step(const HiddenSolve<T>& s, const HiddenBackwardTile<T>& t,
                                  int64_t step, int64_t n) {
   const HiddenProblem<T>& p = *s.p;
-  const int64_t m = s.m, width = s.width, ld = s.ld;
+  const int64_t m = s.m, ld = s.ld;
   const T h = p.h[step];
-  const bool traced = p.trace || p.coefficients, last = step + 1 == p.S;
-  const Activate<T> all = activation<T, Keep::all>(p.nonlinearity);
-  all({n, width, ld, t.u, s.gates(step), s.bias.row(step), t.y, t.d1, t.d2, nullptr, nullptr});
-  const T* q = t.total_bar;
-  if (!last) {
-    memcpy(t.q, t.total_bar, n * ld * sizeof(T));
-    rows_times<T>(n, m, m, t.u_bar, ld, s.matrix, t.q, ld, true);
-    q = t.q;
-    scale_columns<T>(n, width, h, s.ones, t.u_bar, ld, t.scratch, ld);
-    outer_product<T>(m, m, n, t.scratch, ld, t.y, ld, t.sums.matrix, width);
-    add_column_sums<T>(n, width, h, t.u_bar, ld, t.sums.row(t.sums.drift, s.drift, step));
-  }
-  T dots[kTile] = {};  // per row, the adjoint of h
-  add_row_dots<T>(n, width, q, ld, t.y, ld, T(1), dots);
-  if (!last) add_row_dots<T>(n, width, t.u_bar, ld, s.drift.row(step), 0, T(1), dots);
-  if (traced) {
-    memset(t.tau, 0, n * sizeof(T));
-    hidden_trace_adjoint<T>(s, t, step, n);
-    for (int64_t r = 0; r < n; ++r) dots[r] -= t.logp_bar[r] * t.tau[r];
-  }
-  for (int64_t r = 0; r < n; ++r) t.sums.h[step] += dots[r];
-  adjoint<T>(n, width, ld, h, t.d1, q, t.d2, traced ? t.t : nullptr, s.gates(step), t.u, t.g,
-             t.sums.row(t.sums.bias, s.bias, step), t.sums.row(t.sums.gate, s.gate, step));
-  add_scaled_rows<T>(n, width, T(1), t.g, ld, t.u_bar, ld);
+  const T* u_bar = t.u_bar[(step + 1) % 2];
+  const bool last = step + 1 == p.S;
+  if (last)
+    memset(t.product, 0, n * ld * sizeof(T));
+  else
+    rows_times<T>(n, m, m, u_bar, ld, s.matrix, t.product, ld, false);
+  for (int64_t r = 0; r < n; ++r) t.tau_bar[r] = -h * t.logp_bar[r];
+  memset(t.dots, 0, n * sizeof(Vec<T>));
+  const HiddenAdjoint<T> adjoint = p.coefficients ? hidden_adjoint_of<T, true>(p.nonlinearity)
+                                                  : hidden_adjoint_of<T, false>(p.nonlinearity);
+  HiddenAdjointArgs<T> x{};
+  x.rows = n;
+  x.width = s.width;
+  x.ld = ld;
+  x.h = h;
+  x.u = t.u;
+  x.w = t.product;
+  x.total_bar = t.total_bar;
+  x.u_bar = u_bar;
+  x.gate = s.gates(step);
+  x.bias = s.bias.row(step);
+  x.drift = s.drift.row(step);
+  x.table = p.trace ? s.trace.row(step) : t.no_trace;
+  x.e = t.e;
+  x.tau_bar = t.tau_bar;
+  x.logp_bar = t.logp_bar;
+  x.hy = t.hy;
+  x.next = t.u_bar[step % 2];
+  x.e_bar = t.e_bar;
+  x.bias_sum = t.sums.row(t.sums.bias, s.bias, step);
+  x.gate_sum = t.sums.row(t.sums.gate, s.gate, step);
+  x.drift_sum = t.sums.row(t.sums.drift, s.drift, step);
+  x.trace_sum = t.sums.row(t.sums.trace, s.trace, step);
+  x.dots = t.dots;
+  adjoint(x);
+  for (int64_t r = 0; r < n; ++r) t.sums.h[step] += sum<T>(t.dots[r]);
+  if (!last) outer_product<T>(m, m, n, u_bar, ld, t.hy, ld, t.sums.matrix, s.width);
 }
 
 template <class T>
@@ -124,7 +118,8 @@ static void hidden_backward_tile(const HiddenSolve<T>& s, const HiddenBackwardIn
                                  const HiddenBackwardTile<T>& t, int64_t begin, int64_t n) {
   const HiddenProblem<T>& p = *s.p;
   const int64_t m = s.m, ld = s.ld;
-  memset(t.u_bar, 0, n * ld * sizeof(T));
+  memset(t.u_bar[p.S % 2], 0, n * ld * sizeof(T));
+  memset(t.no_trace, 0, s.width * sizeof(T));
   copy_rows<T>(n, m, in.grad_total + begin * m, m, t.total_bar, ld);
   memcpy(t.logp_bar, in.grad_logp + begin, n * sizeof(T));
   if (p.coefficients) {
@@ -138,7 +133,7 @@ static void hidden_backward_tile(const HiddenSolve<T>& s, const HiddenBackwardIn
   }
   for (int64_t r = 0; r < n; ++r) {
     const int64_t at = (begin + r) * m;
-    memcpy(out.u + at, t.u_bar + r * ld, m * sizeof(T));
+    memcpy(out.u + at, t.u_bar[0] + r * ld, m * sizeof(T));
     if (out.coefficients) memcpy(out.coefficients + at, t.e_bar + r * ld, m * sizeof(T));
   }
 }
