@@ -80,26 +80,31 @@ def products(dim, hidden, batch, steps, training):
 
 @pytest.mark.parametrize("training", [False, True])
 def test_costs_less(training):
-    sizes = itertools.product((1, 8, 64, 784), (1, 16, 256, 1024), (1, 33, 256), (1, 2, 20))
+    sizes = itertools.product((1, 8, 64, 784), (1, 16, 256, 1024), (1, 33, 256, 4096), (1, 2, 20))
     answers = set()
     for dim, hidden, batch, steps in sizes:
         hidden_space_cost, state_space_cost = products(dim, hidden, batch, steps, training)
         answer = hidden_space.costs_less(dim, hidden, batch, steps, training)
-        assert answer == (hidden_space_cost < state_space_cost)
         answers.add(answer)
+        if answer:
+            assert hidden_space_cost < state_space_cost
+        elif state_space_cost > 1e8:  # where a fixed cost does not matter
+            assert hidden_space_cost * 1.3 > state_space_cost
     assert answers == {False, True}
 
 
 def test_costs_less_of_known_cases():
-    # Many rows and steps: m^2 against 2 D m, or 3 m^2 against 7 D m with a backward.
-    assert hidden_space.costs_less(51, 100, 10**6, 10**4, training=False)
-    assert not hidden_space.costs_less(50, 100, 10**6, 10**4, training=False)
-    assert hidden_space.costs_less(43, 100, 10**6, 10**4, training=True)
-    assert not hidden_space.costs_less(42, 100, 10**6, 10**4, training=True)
+    # Many rows and steps: m^2 against 2 D m, or 3 m^2 against 7 D m with a backward, and 15 %.
+    assert hidden_space.costs_less(58, 100, 10**6, 10**4, training=False)
+    assert not hidden_space.costs_less(57, 100, 10**6, 10**4, training=False)
+    assert hidden_space.costs_less(50, 100, 10**6, 10**4, training=True)
+    assert not hidden_space.costs_less(49, 100, 10**6, 10**4, training=True)
     # One step has two products in either space, and A comes on top.
     assert not hidden_space.costs_less(784, 256, 256, 1, training=False)
     # A alone is dearer than one row's steps.
     assert not hidden_space.costs_less(784, 256, 1, 20, training=True)
+    # A toy is done before PyTorch has made its calls.
+    assert not hidden_space.costs_less(2, 2, 100, 8, training=True)
 
 
 def run_hidden(leaves, probes, statics, dtype):
