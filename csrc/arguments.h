@@ -80,19 +80,11 @@ Problem<T> check_common(const Common& x) {
   return p;
 }
 
-// As many workers as torch has threads, but never so many that waking one costs more than the work
-// it takes over.
 template <class T>
 Threads threads_for(const Problem<T>& p) {
-  constexpr double kWorkPerThread = 2e5;  // multiply-adds: about 5 us, what waking a thread costs
   double work = 0;
   for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
-  work *= static_cast<double>(p.B * p.S * p.R);
-  int64_t n = torch::stable::get_num_threads();
-  if (n > p.B) n = p.B;
-  if (static_cast<double>(n) * kWorkPerThread > work)
-    n = static_cast<int64_t>(work / kWorkPerThread);
-  return {n < 1 ? 1 : n, run_threads};
+  return threads_for(p.B, work * static_cast<double>(p.B * p.S * p.R));
 }
 
 inline int64_t penalty_count(int64_t penalties) {

@@ -11,15 +11,6 @@ struct Tables {
   const std::optional<Tensor>&gate, &trace, &second;
 };
 
-// A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
-int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
-                    int64_t row) {
-  check(name, x, dtype, {-1, row});
-  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0),
-          " rows, expected 1 or the number of evaluations, ", rows);
-  return x.size(0) == 1 ? 0 : row;
-}
-
 template <class T>
 Problem<T> check_arguments(const Common& common, const Tables& x) {
   Problem<T> p = check_common<T>(common);

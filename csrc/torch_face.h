@@ -57,6 +57,15 @@ inline void check(const char* name, const Tensor& x, ScalarType dtype, const Int
   require(!contiguous || x.is_contiguous(), name, " must be contiguous");
 }
 
+// A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
+inline int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
+                           int64_t row) {
+  check(name, x, dtype, {-1, row});
+  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0),
+          " rows, expected 1 or their number, ", rows);
+  return x.size(0) == 1 ? 0 : row;
+}
+
 // By its number: a string would leak 50 bytes a call in the stable ABI of torch 2.10 to 2.13.
 inline Nonlinearity nonlinearity_of(int64_t number) {
   require(number >= 0 && number <= static_cast<int64_t>(Nonlinearity::identity), "nonlinearity is ",
@@ -84,6 +93,17 @@ inline void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) 
   torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) body(context, i);
   });
+}
+
+// As many workers as torch has threads, but no more than rows, and never so many that waking one
+// costs more than the work (in multiply-adds) that it takes over.
+inline Threads threads_for(int64_t rows, double work) {
+  constexpr double kWorkPerThread = 2e5;  // about 5 us, what waking a thread costs
+  int64_t n = torch::stable::get_num_threads();
+  if (n > rows) n = rows;
+  if (static_cast<double>(n) * kWorkPerThread > work)
+    n = static_cast<int64_t>(work / kWorkPerThread);
+  return {n < 1 ? 1 : n, run_threads};
 }
 
 struct Free {

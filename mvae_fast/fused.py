@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvae_fast import engines, net_ops
+from mvae_fast import engines, hidden_space, net_ops, ops
 from mvae_fast.grid import Grid, evaluation_times
 from mvae_fast.integrate import integrate
 from mvae_fast.logdet import integrate_log_det
@@ -68,17 +68,22 @@ def integrate_net(
         probes = None
     if method.bf16 and z.dtype != torch.float32:
         raise ValueError(f"bf16: needs a float32 z, got {z.dtype}")
-    if engines.resolve(engine, z.device, z.dtype) == "cpp" and net_ops.applies(net):
+    by_cpp = engines.resolve(engine, z.device, z.dtype) == "cpp" and not ops.transformed()
+    hidden = by_cpp and _hidden_space(z, steps, net, method, residual)
+    if by_cpp and not hidden and net_ops.applies(net):
         solution = net_ops.integrate(
             z, t, steps.h, net, method, residual=residual, exact=closed, probes=probes
         )
     else:
         tables = build_tables(net, t, residual)
+        table = trace_table(tables) if closed else None
+        if hidden and hidden_space.applies(tables, method):
+            return hidden_space.integrate(z, steps.h, tables, table, probes)
         solution = integrate(
             z,
             steps.h,
             tables,
-            trace=trace_table(tables) if closed else None,
+            trace=table,
             probes=probes,
             tableau=method.tableau,
             outputs=method.outputs,
@@ -92,6 +97,17 @@ def integrate_net(
     # The trace of the engines is that of f, not of f - z.
     elapsed = steps.h.cumsum(0)[[s - 1 for s in method.outputs]]
     return solution._replace(logp=solution.logp + z.shape[1] * elapsed.unsqueeze(1))
+
+
+def _hidden_space(z: Tensor, steps: Grid, net: ODEnet, method: Method, residual: bool) -> bool:
+    """Whether hidden space is worth the tables that tell whether it can be."""
+    if len(net.layers) != 2 or residual or net.layer_type in ("squash", "concatsquash"):
+        return False
+    training = torch.is_grad_enabled() and (
+        z.requires_grad or any(parameter.requires_grad for parameter in net.parameters())
+    )
+    batch, dim = z.shape
+    return hidden_space.costs_less(dim, net.widths[1], batch, steps.h.shape[0], training)
 
 
 def _log_det(

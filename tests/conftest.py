@@ -1,9 +1,9 @@
-"""Shared by all tests: fixed seeds, and one run for each engine that this machine has."""
+"""Shared by all tests: fixed seeds, and runs for each engine or instruction set of this machine."""
 
 import pytest
 import torch
 
-from mvae_fast import engines
+from mvae_fast import engines, ops
 
 
 @pytest.fixture(autouse=True)
@@ -23,3 +23,12 @@ def threads():
 @pytest.fixture(params=engines.available())
 def engine(request):
     return request.param
+
+
+@pytest.fixture(params=ops.capabilities() or ("none",))
+def capability(request):
+    """Each instruction set of this processor, forced in turn; the C++ engine must be there."""
+    before = ops.capability()
+    ops.set_capability(request.param)
+    yield request.param
+    ops.set_capability(before)

@@ -14,14 +14,6 @@ from tests.test_integrate import SHAPES, TRACES, problem, run
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 
 
-@pytest.fixture(params=ops.capabilities() or ("none",))
-def capability(request):
-    before = ops.capability()
-    ops.set_capability(request.param)
-    yield request.param
-    ops.set_capability(before)
-
-
 def test_the_best_one_is_the_default_and_others_are_refused():
     assert ops.capability() == ops.capabilities()[0]
     assert ops.capabilities()[-1] == "baseline"

@@ -80,13 +80,6 @@ static inline void run_tile(int64_t rows, int64_t columns, int64_t k, const T* a
   tile(k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
-// Elements of a packed (k, n) operand: panels of two vectors of columns, the last one of one vector
-// where that suffices.
-template <class T>
-static inline int64_t packed_size(int64_t k, int64_t n) {
-  return k * padded<T>(n);
-}
-
 // Panel starting at column j (a multiple of two vectors) of a packed operand with k rows.
 template <class T>
 static inline int64_t panel_width(int64_t n, int64_t j) {
@@ -122,16 +115,6 @@ static void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t l
       run_tile<T, false>(smaller(kTileRows, rows - i), width, k, a + i * lda, lda, packed + j * k,
                          width, c + i * ldc + j, ldc, accumulate);
   }
-}
-
-// C (m, n) += A (rows, m)' B (rows, n). B and C have rows padded to whole vectors.
-template <class T>
-static void outer_product(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
-                          int64_t ldb, T* c, int64_t ldc) {
-  for (int64_t i = 0; i < m; i += kTileRows)
-    for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>)
-      run_tile<T, true>(smaller(kTileRows, m - i), panel_width<T>(n, j), rows, a + i, lda, b + j,
-                        ldb, c + i * ldc + j, ldc, true);
 }
 
 }  // namespace MVAE_FAST_ISA

@@ -6,16 +6,24 @@
 
 #include "backward.h"
 #include "forward.h"
+#include "hidden.h"
+#include "hidden_backward.h"
 #include "peak.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
 
-const Kernels<float> kernels_f32{forward_workspace<float>, forward<float>,
-                                 backward_workspace<float>, backward<float>, peak<float>};
+template <class T>
+static constexpr HiddenKernels<T> kHidden{hidden_forward_workspace<T>, hidden_forward<T>,
+                                          hidden_backward_workspace<T>, hidden_backward<T>};
+
+template <class T>
+static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
+                                     backward<T>,          peak<T>,    &kHidden<T>};
+
+const Kernels<float> kernels_f32 = kKernels<float>;
 #if !defined(__AVX512BF16__)  // doubles are those of avx512
-const Kernels<double> kernels_f64{forward_workspace<double>, forward<double>,
-                                  backward_workspace<double>, backward<double>, peak<double>};
+const Kernels<double> kernels_f64 = kKernels<double>;
 #endif
 
 }  // namespace MVAE_FAST_ISA
