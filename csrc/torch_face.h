@@ -61,8 +61,8 @@ inline void check(const char* name, const Tensor& x, ScalarType dtype, const Int
 inline int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
                            int64_t row) {
   check(name, x, dtype, {-1, row});
-  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0),
-          " rows, expected 1 or their number, ", rows);
+  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0), " rows, expected 1 or ",
+          rows);
   return x.size(0) == 1 ? 0 : row;
 }
 

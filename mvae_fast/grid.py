@@ -63,6 +63,9 @@ def from_zero(end: Tensor, n_steps: int, reverse: bool) -> Grid:
         n_steps: S.
         reverse: From ``end`` down to 0.
     """
+    if n_steps == 1:  # the paper's setting, in which every call of PyTorch counts
+        h = end.reshape(1)
+        return Grid(h, -h, (1,)) if reverse else Grid(torch.zeros_like(h), h, (1,))
     h = (end / n_steps).expand(n_steps)
     k = torch.arange(n_steps, dtype=end.dtype, device=end.device)
     if reverse:

@@ -19,29 +19,14 @@ from mvae_fast.problem import Method, Solution
 
 __all__ = ["applies", "integrate"]
 
-# Number in the op, and a layer's parameters in its order: weight, bias, then the slope of the bias,
-# then slope and bias of the gate. As paths, which torch.compile can trace.
-_LAYERS: dict[type[nn.Module], tuple[int, tuple[tuple[str, str], ...]]] = {
-    layers.IgnoreLinear: (0, (("_layer", "weight"), ("_layer", "bias"))),
-    layers.ConcatLinear: (1, (("_layer", "weight"), ("_layer", "bias"))),
-    layers.ConcatLinear_v2: (
-        2,
-        (("_layer", "weight"), ("_layer", "bias"), ("_hyper_bias", "weight")),
-    ),
-    layers.SquashLinear: (
-        3,
-        (("_layer", "weight"), ("_layer", "bias"), ("_hyper", "weight"), ("_hyper", "bias")),
-    ),
-    layers.ConcatSquashLinear: (
-        4,
-        (
-            ("_layer", "weight"),
-            ("_layer", "bias"),
-            ("_hyper_bias", "weight"),
-            ("_hyper_gate", "weight"),
-            ("_hyper_gate", "bias"),
-        ),
-    ),
+# Number in the op, and the modules of a layer whose weights and biases are its parameters there, in
+# this order.
+_LAYERS: dict[type[nn.Module], tuple[int, tuple[str, ...]]] = {
+    layers.IgnoreLinear: (0, ("_layer",)),
+    layers.ConcatLinear: (1, ("_layer",)),
+    layers.ConcatLinear_v2: (2, ("_layer", "_hyper_bias")),
+    layers.SquashLinear: (3, ("_layer", "_hyper")),
+    layers.ConcatSquashLinear: (4, ("_layer", "_hyper_bias", "_hyper_gate")),
 }
 
 
@@ -83,10 +68,9 @@ def integrate(
     Returns:
         As `mvae_fast.integrate.integrate`.
     """
-    number, paths = _LAYERS[type(net.layers[0])]
-    parameters = [
-        getattr(getattr(layer, module), name) for layer in net.layers for module, name in paths
-    ]
+    number, names = _LAYERS[type(net.layers[0])]
+    linears = [getattr(layer, name) for layer in net.layers for name in names]
+    parameters = [x for linear in linears for x in (linear.weight, linear.bias) if x is not None]
     statics = (
         net.widths,
         number,
