@@ -228,13 +228,16 @@ class FastCNF(SolverSettings):
         else:
             z_path, change = self._torchdiffeq(z, times, reverse, trace, probes)
 
+        if z_path.shape[0] == 1:
+            # Views only: the backward of an index would fill a path of zeros.
+            z_t = z_path.squeeze(0)
+            return z_t if logpz is None else (z_t, logpz + _given(change).view(logpz.shape))
         single = times is None or times.shape[0] == 2
-        z_t = _last(z_path) if single else torch.cat((z.unsqueeze(0), z_path))
+        z_t = z_path[-1] if single else torch.cat((z.unsqueeze(0), z_path))
         if logpz is None:
             return z_t
-        assert change is not None
-        logp_t = logpz + change.view(change.shape[0], *logpz.shape)
-        return z_t, _last(logp_t) if single else torch.cat((logpz.unsqueeze(0), logp_t))
+        logp_t = logpz + _given(change).view(z_path.shape[0], *logpz.shape)
+        return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
     def _fixed_steps(
         self,
@@ -416,6 +419,6 @@ class FastCNF(SolverSettings):
         )
 
 
-def _last(path: Tensor) -> Tensor:
-    # The backward of a select fills a path of zeros, that of a squeeze is a view.
-    return path.squeeze(0) if path.shape[0] == 1 else path[-1]
+def _given(change: Tensor | None) -> Tensor:
+    assert change is not None
+    return change
