@@ -1,6 +1,7 @@
 """The peers that FastCNF is measured against compute what it computes."""
 
 import shutil
+from dataclasses import replace
 
 import pytest
 import torch
@@ -79,6 +80,20 @@ def test_compiled():
     problem = Problem(Workload("", 6, (9,), "squash", "softplus", 5, 2, ""), torch.float32)
     name = "compile exact"
     check_agreement({name: CANDIDATES[name].build(problem)}, problem, "train")
+
+
+@small
+@modes
+def test_bf16(workload, mode):
+    problem = Problem(workload, torch.float32)
+    name = f"{OURS} bf16"
+    check_agreement({name: CANDIDATES[name].build(problem)}, problem, mode)
+    with pytest.raises(AssertionError):  # it is not float32 under another name
+        CANDIDATES["as float32"] = replace(CANDIDATES[name], bf16=False)
+        try:
+            check_agreement({"as float32": CANDIDATES[name].build(problem)}, problem, mode)
+        finally:
+            del CANDIDATES["as float32"]
 
 
 def test_agreement_notices_a_wrong_value():
