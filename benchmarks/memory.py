@@ -1,7 +1,7 @@
 """Memory of a training step, measured: ``python -m benchmarks.memory``.
 
 First the most that a step holds above its inputs, each time in a fresh process, against what the
-method has to hold: the saved states, the tables, and the engine's packed copy of the tables. Its
+method has to hold: the saved states and the engine's packed tables. Its
 loss is not part of it: the gradients of the loss in the outputs are given, as inputs are. Then the
 growth over many steps of a training loop.
 """
@@ -36,12 +36,12 @@ STATES = 32_000_000
 PEER_LIMIT = 3_000_000_000
 
 HEAD = (
-    "| workload | B | states | tables | packed | outputs | peak | ratio "
-    f"| {PEER} B | {PEER} peak | {PEER} per row |\n{'|---' * 11}|"
+    "| workload | B | states | packed | outputs | peak | ratio "
+    f"| {PEER} B | {PEER} peak | {PEER} per row |\n{'|---' * 10}|"
 )
 LEGEND = (
     "Sizes are in MB, 10^6 bytes. Peak: measured, above what was there with the inputs. The others "
-    "are computed from\nthe shapes; ratio: (peak - outputs) / (states + tables + packed). A single "
+    "are computed from\nthe shapes; ratio: (peak - outputs) / (states + packed). A single "
     "step saves no states: there B\nis such that one state takes as much. Per row: (peak - "
     f"outputs) for one row, as a multiple of {OURS}'s."
 )
@@ -109,7 +109,7 @@ def row(workload: Workload, threads: int, states: int, peer_limit: int) -> str:
     our_share = our_peak - size.outputs
     peer_share = peer_peak - sizes(peer).outputs
     per_row = (peer_share / peer.batch) / (our_share / ours.batch)
-    megabytes = (size.states, size.tables, size.packed, size.outputs, our_peak)
+    megabytes = (size.states, size.packed, size.outputs, our_peak)
     cells = [workload.name, ours.batch, *(f"{n / 1e6:.1f}" for n in megabytes)]
     cells += [f"{our_share / size.held:.2f}", peer.batch, f"{peer_peak / 1e6:.0f}"]
     return f"| {' | '.join(map(str, [*cells, f'{per_row:.0f}x']))} |"

@@ -20,7 +20,7 @@ from mvae_fast import FastCNF, ODEfunc, ODEnet
 
 LAYERS = ("concat", "squash", "concatsquash")
 #: Calls in a row, as in training: after another candidate the first finds no code in cache.
-REPEATS = 20
+REPEATS = 200
 FLOOR = "nothing (as many tensors as squash)"
 
 

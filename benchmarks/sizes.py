@@ -21,20 +21,19 @@ class Sizes:
 
     Args:
         states: The states saved for the backward.
-        tables: Of all steps, as PyTorch builds them.
-        packed: The engine's copy of them, each matrix in both orientations.
+        packed: The engine's tables: weights in both orientations, gates, biases and traces of all
+            steps, and the matrix of a two-hidden-layer trace for one step, in both orientations.
         outputs: End states and log-densities, the gradients of the start and of the parameters.
     """
 
     states: int
-    tables: int
     packed: int
     outputs: int
 
     @property
     def held(self) -> int:
         """All but the outputs."""
-        return self.states + self.tables + self.packed
+        return self.states + self.packed
 
 
 def sizes(workload: Workload) -> Sizes:
@@ -48,14 +47,15 @@ def sizes(workload: Workload) -> Sizes:
     tables, trace, _ = one_row.tables()
     vectors = [x.numel() for x in (tables.gate, tables.bias) if x is not None]
     matrices = [tables.weight.numel()]
-    if trace is not None:
-        # With two hidden layers it is a matrix, by which both sweeps multiply.
-        (matrices if len(tables.widths) == 4 else vectors).append(trace.numel())
+    if trace is not None and len(tables.widths) == 4:
+        # A matrix, by which both sweeps multiply; held for the step that is under way.
+        matrices.append(trace.shape[1])
+    elif trace is not None:
+        vectors.append(trace.numel())
     parameters = sum(weight.numel() for weight in one_row.weights.values())
     state = workload.batch * workload.dim
     return Sizes(
         states=_ITEM * (workload.steps - 1) * state,
-        tables=_ITEM * (sum(matrices) + sum(vectors)),
         packed=_ITEM * (2 * sum(matrices) + sum(vectors)),
         outputs=_ITEM * (2 * state + workload.batch + parameters),
     )

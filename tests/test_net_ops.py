@@ -111,6 +111,20 @@ def test_same_bits_every_time(hidden, threads):
 
 
 @needs_cpp
+@pytest.mark.parametrize("hidden", [(40,), (40, 33)])
+def test_deterministic_algorithms_change_nothing(hidden, threads):
+    threads(2)
+    net, z = random_net(hidden, 17, "squash"), torch.randn(64, 17, dtype=torch.float64)
+    free = run(net, "cpp", torch.float32, z)
+    torch.use_deterministic_algorithms(True)
+    try:
+        deterministic = run(net, "cpp", torch.float32, z)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert all(torch.equal(x, y) for x, y in zip(free, deterministic, strict=True))
+
+
+@needs_cpp
 def test_empty_batch_and_strided_input():
     net = random_net((7, 5), 3, "squash")
     for values in zip(
