@@ -103,6 +103,8 @@ def _hidden_space(z: Tensor, steps: Grid, net: ODEnet, method: Method, residual:
     """Whether hidden space is worth the tables that tell whether it can be."""
     if len(net.layers) != 2 or residual or net.layer_type in ("squash", "concatsquash"):
         return False
+    if not hidden_space.takes(method):
+        return False
     training = torch.is_grad_enabled() and (
         z.requires_grad or any(parameter.requires_grad for parameter in net.parameters())
     )

@@ -29,15 +29,23 @@ from mvae_fast import hidden_ops
 from mvae_fast.problem import Method, Solution
 from mvae_fast.tables import Tables
 
-__all__ = ["applies", "costs_less", "integrate"]
+__all__ = ["applies", "costs_less", "integrate", "takes"]
+
+
+def takes(method: Method) -> bool:
+    """Whether `integrate` covers a method.
+
+    That is Euler's, with only the last state wanted, every state saved for the backward, no
+    penalties and operands as they are.
+    """
+    return method == Method(method.outputs[-1:])
 
 
 def applies(tables: Tables, method: Method) -> bool:
     """Whether `integrate` covers a solve: otherwise it takes one of the engines.
 
     It takes a net with one hidden layer, whose weights and gate of the last layer do not vary, and
-    no residual; Euler's method, only the last state, every state saved for the backward, no
-    penalties and full precision.
+    no residual.
 
     Example:
         >>> import torch
@@ -54,7 +62,7 @@ def applies(tables: Tables, method: Method) -> bool:
         constant
         and len(tables.widths) == 3
         and not tables.residual
-        and method == Method(method.outputs[-1:])
+        and takes(method)
     )
 
 

@@ -16,11 +16,13 @@ name                integrand
 =================== =======================================================
 
 The last two are those of RNODE (Finlay et al., 2020, https://arxiv.org/abs/2002.02798). The engines
-integrate them, ``l1int`` and ``l2int`` in the sweep of the flow itself, and estimate ``|J|_F^2`` by
-``|J eps|^2`` of the trace's probes; every other regulariser makes the flow go through torchdiffeq,
-where ``|J|_F^2`` is exact.
+integrate them, ``l1int`` and ``l2int`` in the sweep of the flow itself. ``jacobian_norm`` is there
+estimated by ``|J eps|^2`` of trace probes, which are drawn for it if the trace is exact, unless the
+trace takes D sweeps: those give it exactly. Every other regulariser makes the flow go through
+torchdiffeq, where it is exact, too.
 
-In FFJORD the last two take the first column of ``J`` for its diagonal; here they take the diagonal.
+In FFJORD the diagonal ones take the first column of ``J`` for its diagonal; here they take the
+diagonal.
 """
 
 from __future__ import annotations

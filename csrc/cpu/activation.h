@@ -8,6 +8,7 @@
 
 #include <cmath>
 
+#include "../problem.h"
 #include "simd.h"
 
 namespace mvae_fast {
@@ -189,6 +190,28 @@ struct Identity {
     return {a, constant(T(1)), constant(T(0))};
   }
 };
+
+// f(Act()) for the nonlinearity's Act.
+template <class F>
+static auto by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
+  switch (nonlinearity) {
+    case Nonlinearity::softplus:
+      return f(Softplus());
+    case Nonlinearity::tanh:
+      return f(Tanh());
+    case Nonlinearity::relu:
+      return f(Relu());
+    case Nonlinearity::elu:
+      return f(Elu());
+    case Nonlinearity::swish:
+      return f(Swish());
+    case Nonlinearity::square:
+      return f(Square());
+    case Nonlinearity::identity:
+      break;
+  }
+  return f(Identity());
+}
 
 }  // namespace MVAE_FAST_ISA
 }  // namespace mvae_fast

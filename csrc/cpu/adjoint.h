@@ -163,31 +163,42 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
   }
 }
 
+// t.y_bar = W_L' G_L k_bar, and to dots the part of k_bar . f that is not t.y_bar . y.
+template <class T>
+static void output_adjoint(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
+                           const T* k_bar, T* dots, int64_t n) {
+  const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
+  const Layer& last = s.layers[s.L - 1];
+  scale_columns<T>(n, width0, T(1), s.gates(row, s.L), k_bar, ld0, t.top, ld0);
+  t.products.rows_times(n, last.m, s.D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar, last.ld,
+                        false);
+  add_row_dots<T>(n, width0, k_bar, ld0, s.biases(row, s.L), 0, T(1), dots);
+  if (s.p->residual) add_row_dots<T>(n, width0, k_bar, ld0, z, ld0, T(-1), dots);
+}
+
+// The last layer's gradients, and the residual's part of the state's.
+template <class T>
+static void output_gradients(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
+                             const T* k_bar, const T* y, T* into, int64_t n) {
+  const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
+  if (T* bias = t.sums.bias_of(s, row, s.L)) add_column_sums<T>(n, width0, h, k_bar, ld0, bias);
+  scale_columns<T>(n, width0, h, s.ones, k_bar, ld0, t.scaled, ld0);
+  last_layer_gradients<T>(s, t, row, n, k_bar, ld0, h, t.scaled, y, s.layers[s.L - 1].ld);
+  if (s.p->residual) add_scaled_rows<T>(n, width0, T(-1), t.scaled, ld0, into, ld0);
+}
+
 // The main stream of one evaluation at the state z: from k_bar, the adjoint of the velocity over h,
 // to that of z, added to `into` (which may be k_bar itself: Euler's step keeps z_bar in place).
 // Adds every table's gradient, and k_bar . f to dots.
 template <class T>
 static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
                                const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
-  const Problem<T>& p = *s.p;
-  const int64_t D = s.D, ld0 = s.layers[0].ld;
+  const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
   const Layer& last = s.layers[s.L - 1];
   const T* y = s.L > 1 ? t.hidden(t.y, s.L - 1) : z;
-  const int64_t width0 = padded<T>(D);
-
-  // k_bar . f = (W_L' G_L k_bar) . y + k_bar . C_L [- k_bar . z]
-  scale_columns<T>(n, width0, T(1), s.gates(row, s.L), k_bar, ld0, t.top, ld0);
-  t.products.rows_times(n, last.m, D, t.top, ld0, s.backward_weight(row, s.L), t.y_bar, last.ld,
-                        false);
+  output_adjoint<T>(s, t, row, z, k_bar, dots, n);
   add_row_dots<T>(n, padded<T>(last.m), t.y_bar, last.ld, y, last.ld, T(1), dots);
-  add_row_dots<T>(n, width0, k_bar, ld0, s.biases(row, s.L), 0, T(1), dots);
-  if (p.residual) add_row_dots<T>(n, width0, k_bar, ld0, z, ld0, T(-1), dots);
-
-  if (T* bias = t.sums.bias_of(s, row, s.L)) add_column_sums<T>(n, width0, h, k_bar, ld0, bias);
-  scale_columns<T>(n, width0, h, s.ones, k_bar, ld0, t.scaled, ld0);
-  last_layer_gradients<T>(s, t, row, n, k_bar, ld0, h, t.scaled, y, last.ld);
-
-  if (p.residual) add_scaled_rows<T>(n, width0, T(-1), t.scaled, ld0, into, ld0);
+  output_gradients<T>(s, t, row, h, k_bar, y, into, n);
   if (s.L == 1) {
     add_scaled_rows<T>(n, width0, h, t.y_bar, ld0, into, ld0);
     return;

@@ -1,11 +1,20 @@
 // The backward sweep: the discrete adjoint of the steps, from the last to the first.
 #pragma once
 
-#include "adjoint.h"
+#include "one_hidden.h"
 #include "prepare.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
+
+template <class T>
+static void evaluation_adjoint(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
+                               const T* z, T* k_bar, T* into, T* dots, int64_t n) {
+  if (has_one_hidden_adjoint(s))
+    one_hidden_evaluation<T>(s, t, row, h, b, z, k_bar, into, dots, n);
+  else
+    backward_evaluation<T>(s, t, row, h, b, z, k_bar, into, dots, n);
+}
 
 // t.z_bar from the adjoint of the state after `step` to that of t.z before it.
 template <class T>
@@ -20,7 +29,7 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
       k_bar = t.k_bar;
       scale_columns<T>(n, width, T(1), s.ones, t.z_bar, ld0, k_bar, ld0);
     }
-    backward_evaluation<T>(s, t, step, h, static_cast<T>(p.b[0]), t.z, k_bar, t.z_bar, dots, n);
+    evaluation_adjoint<T>(s, t, step, h, static_cast<T>(p.b[0]), t.z, k_bar, t.z_bar, dots, n);
   } else {
     step_inputs<T>(s, t, step, t.z, n);
     for (int64_t r = R - 1; r >= 0; --r) {
@@ -32,8 +41,8 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
                              ld0, t.k_bar, ld0);
       T* into = t.input_bar + r * t.slot0;
       memset(into, 0, n * ld0 * sizeof(T));
-      backward_evaluation<T>(s, t, step * R + r, h, static_cast<T>(p.b[r]), t.inputs + r * t.slot0,
-                             t.k_bar, into, dots, n);
+      evaluation_adjoint<T>(s, t, step * R + r, h, static_cast<T>(p.b[r]), t.inputs + r * t.slot0,
+                            t.k_bar, into, dots, n);
     }
     for (int64_t r = 0; r < R; ++r)
       add_scaled_rows<T>(n, width, T(1), t.input_bar + r * t.slot0, ld0, t.z_bar, ld0);

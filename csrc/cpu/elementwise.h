@@ -65,23 +65,8 @@ using Activate = void (*)(const ActivateArgs<T>&);
 
 template <class T, Keep keep>
 static Activate<T> activation(Nonlinearity nonlinearity) {
-  switch (nonlinearity) {
-    case Nonlinearity::softplus:
-      return activate<T, Softplus, keep>;
-    case Nonlinearity::tanh:
-      return activate<T, Tanh, keep>;
-    case Nonlinearity::relu:
-      return activate<T, Relu, keep>;
-    case Nonlinearity::elu:
-      return activate<T, Elu, keep>;
-    case Nonlinearity::swish:
-      return activate<T, Swish, keep>;
-    case Nonlinearity::square:
-      return activate<T, Square, keep>;
-    case Nonlinearity::identity:
-      break;
-  }
-  return activate<T, Identity, keep>;
+  return by_nonlinearity(nonlinearity,
+                         [](auto act) -> Activate<T> { return activate<T, decltype(act), keep>; });
 }
 
 // out[r] += scale * a[r, :] . b[r, :]

@@ -89,23 +89,9 @@ using HiddenAdjoint = void (*)(const HiddenAdjointArgs<T>&);
 
 template <class T, bool per_row>
 static HiddenAdjoint<T> hidden_adjoint_of(Nonlinearity nonlinearity) {
-  switch (nonlinearity) {
-    case Nonlinearity::softplus:
-      return hidden_adjoint<T, Softplus, per_row>;
-    case Nonlinearity::tanh:
-      return hidden_adjoint<T, Tanh, per_row>;
-    case Nonlinearity::relu:
-      return hidden_adjoint<T, Relu, per_row>;
-    case Nonlinearity::elu:
-      return hidden_adjoint<T, Elu, per_row>;
-    case Nonlinearity::swish:
-      return hidden_adjoint<T, Swish, per_row>;
-    case Nonlinearity::square:
-      return hidden_adjoint<T, Square, per_row>;
-    case Nonlinearity::identity:
-      break;
-  }
-  return hidden_adjoint<T, Identity, per_row>;
+  return by_nonlinearity(nonlinearity, [](auto act) -> HiddenAdjoint<T> {
+    return hidden_adjoint<T, decltype(act), per_row>;
+  });
 }
 
 }  // namespace MVAE_FAST_ISA

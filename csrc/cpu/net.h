@@ -27,12 +27,11 @@ static void gate_row(int64_t m, T t, const T* slope, const T* intercept, T* to) 
   memset(to + m, 0, (padded<T>(m) - m) * sizeof(T));
 }
 
-// Gates and biases of all evaluations, each worker a share of them.
+// Gates and biases of all evaluations.
 template <class T>
-static void net_small_tables(const Solve<T>& x, int64_t workers, int64_t worker) {
+static void net_small_tables(const Solve<T>& x) {
   const Problem<T>& p = *x.p;
-  const int64_t rows = x.bias_rows;
-  for (int64_t row = share(rows, workers, worker); row < share(rows, workers, worker + 1); ++row) {
+  for (int64_t row = 0; row < x.bias_rows; ++row) {
     const T t = p.t[row];
     for (int64_t l = 1; l <= x.L; ++l) {
       const LayerParameters<const T>& layer = p.net[l - 1];

@@ -39,7 +39,7 @@ struct TraceScratch {
   }
 };
 
-// to[i] *= or = from[i] * scale[i] for i < n, the rest of `width` zero.
+// to[i] *= from[i] for i < n; the rest of `width` becomes zero.
 template <class T>
 static void multiply_row(int64_t n, int64_t width, const T* from, T* to) {
   int64_t f = 0;

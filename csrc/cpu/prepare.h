@@ -21,21 +21,18 @@ static void prepare(const Solve<T>& x, const Threads& threads, bool all, const F
       });
     return;
   }
-  if (all)
+  if (all) {
+    // Vectors, and the trace below needs all of the gates: not worth waking a thread.
+    net_small_tables<T>(x);
     run_workers(threads, [&](int64_t worker) {
-      net_small_tables<T>(x, workers, worker);
       net_weights<T>(x, workers, worker);
       if (x.third) transpose_third<T>(x, workers, worker);
+      if (x.exact && x.L == 2) net_trace_one_hidden<T>(x, scratch_of(worker), workers, worker);
     });
-  if (!x.exact) return;
-  if (x.L == 1) {
+  }
+  if (x.exact && x.L == 1) {
     if (all) net_trace_no_hidden<T>(x);
-  } else if (x.L == 2) {
-    if (all)
-      run_workers(threads, [&](int64_t worker) {
-        net_trace_one_hidden<T>(x, scratch_of(worker), workers, worker);
-      });
-  } else if (all || x.trace_rows > 1) {
+  } else if (x.exact && x.L == 3 && (all || x.trace_rows > 1)) {
     run_workers(threads, [&](int64_t worker) {
       net_trace_two_hidden<T>(x, scratch_of(worker), all, workers, worker);
     });

@@ -220,26 +220,30 @@ class Products {
                            T* c, int64_t ldc) const {
     constexpr int64_t lanes = kLanes<T>;
     T product[kTileRows * 2 * lanes];
+    Vec<T> dots[kTileRows];
     outer_tiles(m, n, rows, a, lda, b, ldb,
                 [&](int64_t i, int64_t j, int64_t count, int64_t width, const auto& tile) {
                   tile(product, width, false);
+                  if (j == 0)
+                    for (int64_t r = 0; r < count; ++r) dots[r] = Vec<T>{};
                   for (int64_t r = 0; r < count; ++r) {
                     const T gated = scale * gate[i + r];
-                    Vec<T> dot{};
                     for (int64_t v = 0; v < width; v += lanes) {
                       const Vec<T> p = load(product + r * width + v);
                       T* to = c + (i + r) * ldc + j + v;
-                      dot += p * unpacked(packed, m, i + r, j, width, v);
+                      dots[r] += p * unpacked(packed, m, i + r, j, width, v);
                       store(to, load(to) + gated * p);
                     }
-                    gate_gradient[i + r] += scale * sum<T>(dot);
                   }
+                  if (j + width >= n)  // the last tile of these rows
+                    for (int64_t r = 0; r < count; ++r)
+                      gate_gradient[i + r] += scale * sum<T>(dots[r]);
                 });
   }
 
  private:
-  // f(i, j, rows, columns, tile) for every tile of A' B, where tile(c, ldc, accumulate) computes
-  // it.
+  // f(i, j, rows, columns, tile) for every tile of A' B, row by row, where tile(c, ldc, accumulate)
+  // computes it.
   template <class F>
   void outer_tiles(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
                    int64_t ldb, const F& f) const {
