@@ -105,15 +105,27 @@ static void pack_panel(T* to, int64_t n, int64_t j, const T* source, int64_t row
   }
 }
 
+// f(i, n) for blocks of at most kTileRows rows, as even as they come: a block of one or two rows
+// has too few sums under way to hide the latency of the multiply-adds.
+template <class F>
+static inline void for_each_block(int64_t rows, const F& f) {
+  const int64_t blocks = (rows + kTileRows - 1) / kTileRows;
+  for (int64_t b = 0; b < blocks; ++b) {
+    const int64_t i = rows * b / blocks;
+    f(i, rows * (b + 1) / blocks - i);
+  }
+}
+
 // C (rows, n) (+)= A (rows, k) B, with B packed. C's columns are written up to the padded width.
 template <class T>
 static void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t lda, const T* packed,
                        T* c, int64_t ldc, bool accumulate) {
   for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
     const int64_t width = panel_width<T>(n, j);
-    for (int64_t i = 0; i < rows; i += kTileRows)
-      run_tile<T, false>(smaller(kTileRows, rows - i), width, k, a + i * lda, lda, packed + j * k,
-                         width, c + i * ldc + j, ldc, accumulate);
+    for_each_block(rows, [&](int64_t i, int64_t count) {
+      run_tile<T, false>(count, width, k, a + i * lda, lda, packed + j * k, width, c + i * ldc + j,
+                         ldc, accumulate);
+    });
   }
 }
 

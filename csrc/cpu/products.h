@@ -188,9 +188,10 @@ class Products {
         for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
           const int64_t width = panel_width<T>(n, j);
           const Word* panel = reinterpret_cast<const Word*>(packed) + j * pairs;
-          for (int64_t i = 0; i < rows; i += kTileRows)
-            run_pairs<false>(smaller(kTileRows, rows - i), width, pairs, words + i * ld, ld, panel,
-                             width, c + i * ldc + j, ldc, accumulate);
+          for_each_block(rows, [&](int64_t i, int64_t count) {
+            run_pairs<false>(count, width, pairs, words + i * ld, ld, panel, width, c + i * ldc + j,
+                             ldc, accumulate);
+          });
         }
         return;
 #else
@@ -253,14 +254,15 @@ class Products {
         Word *left = reinterpret_cast<Word*>(left_), *right = reinterpret_cast<Word*>(right_);
         pair_rows(rows, padded<T>(m), a, lda, left, ld_);
         pair_rows(rows, padded<T>(n), b, ldb, right, ld_);
-        for (int64_t i = 0; i < m; i += kTileRows)
+        for_each_block(m, [&](int64_t i, int64_t count) {
           for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
-            const int64_t count = smaller(kTileRows, m - i), width = panel_width<T>(n, j);
+            const int64_t width = panel_width<T>(n, j);
             f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
               run_pairs<true>(count, width, (rows + 1) / 2, left + i, ld_, right + j, ld_, c, ldc,
                               accumulate);
             });
           }
+        });
         return;
 #else
         round_rows(rows, padded<T>(m), a, lda, left_, ld_);
@@ -271,13 +273,14 @@ class Products {
 #endif
       }
     }
-    for (int64_t i = 0; i < m; i += kTileRows)
+    for_each_block(m, [&](int64_t i, int64_t count) {
       for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
-        const int64_t count = smaller(kTileRows, m - i), width = panel_width<T>(n, j);
+        const int64_t width = panel_width<T>(n, j);
         f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
           run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, c, ldc, accumulate);
         });
       }
+    });
   }
 
   // One vector, v columns into the panel at column j, of row i of a packed (m, n) operand.
