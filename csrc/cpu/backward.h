@@ -125,7 +125,7 @@ template <class T>
 static int64_t backward_workspace(const Problem<T>& p, const BackwardOutputs<T>& out,
                                   int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  const Solve<T> s = lay_out(p, true, wants_tables(out), arena);
+  const Solve<T> s = lay_out(p, Sweep::backward, wants_tables(out), arena);
   BackwardTile<T>::take(s, wants_tables(out), one);
   return arena.used() + workers * one.used();
 }
@@ -135,7 +135,7 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
                      const BackwardOutputs<T>& out, const Threads& threads, void* workspace) {
   Arena arena(workspace), one(nullptr);
   const bool tables = wants_tables(out);
-  Solve<T> s = lay_out(p, true, tables, arena);
+  Solve<T> s = lay_out(p, Sweep::backward, tables, arena);
   BackwardTile<T>::take(s, tables, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {

@@ -209,7 +209,7 @@ static void forward_tile(const Solve<T>& s, const ForwardOutputs<T>& out, Forwar
 template <class T>
 static int64_t forward_workspace(const Problem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  const Solve<T> s = lay_out(p, p.K > 0, false, arena);
+  const Solve<T> s = lay_out(p, Sweep::forward, false, arena);
   ForwardTile<T>::take(s, one);
   return arena.used() + workers * one.used();
 }
@@ -218,7 +218,7 @@ template <class T>
 static void forward(const Problem<T>& p, const ForwardOutputs<T>& out, const Threads& threads,
                     void* workspace) {
   Arena arena(workspace), one(nullptr);
-  Solve<T> s = lay_out(p, p.K > 0, false, arena);
+  Solve<T> s = lay_out(p, Sweep::forward, false, arena);
   ForwardTile<T>::take(s, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {

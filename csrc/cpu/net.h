@@ -55,7 +55,8 @@ static void net_weights(const Solve<T>& x, int64_t workers, int64_t worker) {
   for (int64_t l = 1; l <= x.L; ++l) {
     const LayerParameters<const T>& q = x.p->net[l - 1];
     const Layer& layer = x.layers[l];
-    pack_both<T>(x, layer.m, x.layers[l - 1].m, q.weight, q.ld, x.forward + layer.forward,
+    pack_both<T>(x, layer.m, x.layers[l - 1].m, q.weight, q.ld,
+                 x.evaluates(l) ? x.forward + layer.forward : nullptr,
                  x.backward ? x.backward + layer.backward : nullptr, workers, worker);
   }
 }

@@ -58,15 +58,20 @@ static void gates_times_panel(const Solve<T>& x, int64_t n, int64_t width, const
                        c + row * ldc, ldc, false);
 }
 
-// The panels W_1' and W_1' * W_2 at hidden unit j.
+// The panel of W_1' at hidden unit j, and of W_1' * W_2 to scratch.product.
 template <class T>
-static void trace_panels(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t j) {
+static const T* trace_panels(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t j) {
   const LayerParameters<const T>&first = x.p->net[0], &second = x.p->net[1];
   const int64_t m = x.layers[1].m, width = panel_width<T>(m, j), full = smaller(width, m - j);
-  pack_panel<T>(scratch.w1, m, j, first.weight, 1, first.ld, 0, x.D);
-  memcpy(scratch.product, scratch.w1, x.D * width * sizeof(T));
+  const T* w1 = x.forward + x.layers[1].forward + j * x.D;  // packed by this worker
+  if (x.bf16) {
+    pack_panel<T>(scratch.w1, m, j, first.weight, 1, first.ld, 0, x.D);
+    w1 = scratch.w1;
+  }
+  memcpy(scratch.product, w1, x.D * width * sizeof(T));
   for (int64_t d = 0; d < x.D; ++d)
     multiply_row<T>(full, width, second.weight + d * second.ld + j, scratch.product + d * width);
+  return w1;
 }
 
 template <class T>
@@ -93,7 +98,7 @@ static void net_trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch
   const int64_t m = x.layers[1].m, rows = x.trace_rows;
   for_each_panel<T>(m, workers, worker, [&](int64_t j) {
     const int64_t width = panel_width<T>(m, j), full = smaller(width, m - j);
-    trace_panels<T>(x, scratch, j);
+    const T* const w1_panel = trace_panels<T>(x, scratch, j);
     if (x.gate_rows) gates_times_panel<T>(x, rows, width, scratch.product, scratch.q, width);
     for (int64_t row = 0; row < rows; ++row) {
       T* r = scratch.r + row * width;  // the adjoint of (W_1 * W_2') G_2
@@ -115,7 +120,8 @@ static void net_trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch
       run_tile<T, true>(smaller(kTileRows, x.D - d), width, rows, x.gates(0, 2) + d, ldg, scratch.r,
                         width, scratch.bar + d * width, width, false);
     for (int64_t d = 0; d < x.D; ++d) {
-      T *bar = scratch.bar + d * width, *w1 = scratch.w1 + d * width;
+      T* bar = scratch.bar + d * width;
+      const T* w1 = w1_panel + d * width;
       T* last_bar = own.weight_of(x, 0, 2) + d * x.layers[2].gradient_ld + j;
       for (int64_t f = 0; f < width; f += kLanes<T>)
         store(last_bar + f, load(last_bar + f) + load(bar + f) * load(w1 + f));

@@ -28,8 +28,9 @@ struct Solve {
   const Problem<T>* p;
   int64_t L, D, rows;                                // rows: S * R, the evaluations of the velocity
   bool bf16, exact, probe_trace, frobenius, values;  // values: penalties of f are wanted
-  Layer* layers;                                     // 0 .. L
-  int64_t widest;                                    // longest tile row
+  bool evaluates_output;  // whether W_L y is computed: not in every backward
+  Layer* layers;          // 0 .. L
+  int64_t widest;         // longest tile row
   int64_t features, padded_features, weights, forward_size, backward_size, gradient_size;
   // Rows of a table: 1, or S * R where it varies with time; 0: absent.
   int64_t weight_rows, gate_rows, bias_rows, trace_rows, second_rows;
@@ -44,6 +45,7 @@ struct Solve {
   T* second;             // symmetric: packed in one orientation
   T *third, *third_bar;  // W_3' (m_2, D) and its gradient, for M from the parameters
 
+  bool evaluates(int64_t l) const { return l < L || evaluates_output; }
   bool large_trace() const { return L == 3; }
   int64_t window_rows(int64_t table_rows) const {
     return table_rows > 1 ? span * p->R : table_rows;
@@ -81,10 +83,13 @@ static int64_t table_rows(const Problem<T>& p, const T* table, int64_t stride) {
   return table ? (stride ? p.S * p.R : int64_t{1}) : int64_t{0};
 }
 
-// Lays out a solve in `arena`. `with_backward`: also W packed for the backward products (probes
-// need it in the forward); `gradients`: also what the gradients of a net need.
+enum class Sweep { forward, backward };
+
+// Lays out a solve in `arena`. `gradients`: also what the gradients of a net need.
 template <class T>
-static Solve<T> lay_out(const Problem<T>& p, bool with_backward, bool gradients, Arena& arena) {
+static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena& arena) {
+  const bool with_backward = sweep == Sweep::backward || p.K > 0;  // hoisting takes W_L'
+
   Solve<T> x{};
   x.p = &p;
   x.L = p.L;
@@ -95,6 +100,8 @@ static Solve<T> lay_out(const Problem<T>& p, bool with_backward, bool gradients,
   x.probe_trace = p.K && !x.exact;
   x.frobenius = p.K && (p.penalties & kFrobenius);
   x.values = p.penalties & ~kFrobenius;
+  x.evaluates_output =
+      sweep == Sweep::forward || p.R > 1 || p.checkpoint > 1 || x.values || x.frobenius;
   x.layers = arena.take<Layer>(p.L + 1);
   if (p.net) {
     const bool gated = p.net[0].gate_slope;

@@ -31,11 +31,11 @@ static void prepare_small_tables(const Solve<T>& x, int64_t workers, int64_t wor
   }
 }
 
-// A (rows, m, before) row-major matrix, packed for the products of both passes.
+// A row-major matrix (m, before), packed for the products of both passes as far as they are there.
 template <class T>
 static void pack_both(const Solve<T>& x, int64_t m, int64_t before, const T* w, int64_t ld,
                       T* forward, T* backward, int64_t workers, int64_t worker) {
-  Products<T>::pack(x.bf16, forward, before, m, w, 1, ld, workers, worker);
+  if (forward) Products<T>::pack(x.bf16, forward, before, m, w, 1, ld, workers, worker);
   if (backward) Products<T>::pack(x.bf16, backward, m, before, w, ld, 1, workers, worker);
 }
 
@@ -58,7 +58,7 @@ static void prepare_large_tables(const Solve<T>& x, bool constant, int64_t worke
       const Layer& layer = x.layers[l];
       const int64_t before = x.layers[l - 1].m;
       pack_both(x, layer.m, before, p.weight + row * x.weights + layer.weight, before,
-                x.forward + i * x.forward_size + layer.forward,
+                x.evaluates(l) ? x.forward + i * x.forward_size + layer.forward : nullptr,
                 x.backward ? x.backward + i * x.backward_size + layer.backward : nullptr, workers,
                 worker);
     }
