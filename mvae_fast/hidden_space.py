@@ -58,12 +58,7 @@ def applies(tables: Tables, method: Method) -> bool:
         False
     """
     constant = tables.weight.shape[0] == 1 and (tables.gate is None or tables.gate.shape[0] == 1)
-    return (
-        constant
-        and len(tables.widths) == 3
-        and not tables.residual
-        and takes(method)
-    )
+    return constant and len(tables.widths) == 3 and not tables.residual and takes(method)
 
 
 # Hidden space must win by this factor and by these multiply-adds of a forward. Its m x m products,

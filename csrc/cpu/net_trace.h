@@ -16,7 +16,7 @@ constexpr int64_t kTraceRows = kTile / (2 * kLanes<T>)*(2 * kLanes<T>);
 template <class T>
 struct TraceScratch {
   T *w1, *product, *bar, *r, *q;  // one hidden layer: panels (D, 2 vectors), (rows, 2 vectors)
-  T *a, *loop, *m, *a_bar;        // two: tiles of rows i of A, Q and M, and the adjoint of A
+  T *a, *m, *a_bar;               // two: tiles of rows i of A and M, and the adjoint of A
   Products<T> products;
 
   static TraceScratch take(const Solve<T>& s, Arena& arena) {
@@ -30,7 +30,6 @@ struct TraceScratch {
     } else if (s.L == 3) {
       const int64_t ld0 = leading<T>(s.D), ld1 = leading<T>(s.p->widths[1]);
       x.a = arena.take<T>(kTraceRows<T> * ld0);
-      x.loop = arena.take<T>(kTraceRows<T> * ld1);
       x.m = arena.take<T>(kTraceRows<T> * ld1);
       x.a_bar = arena.take<T>(kTraceRows<T> * ld0);
       x.products = Products<T>::take(s.bf16, s.widest, arena);
@@ -179,15 +178,13 @@ static void transpose_third(const Solve<T>& x, int64_t workers, int64_t worker) 
   });
 }
 
-// Rows i .. i + n of A = diag(G_2) W_3' diag(G_3), and of Q / G_1 = A W_1'.
+// Rows i .. i + n of A = diag(G_2) W_3' diag(G_3), of which Q / G_1 = A W_1'.
 template <class T>
-static void trace_loop(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t row, int64_t i,
+static void trace_rows(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t row, int64_t i,
                        int64_t n) {
   const int64_t width0 = padded<T>(x.D), ld0 = x.layers[0].ld;
   scale_columns<T>(n, width0, T(1), x.gates(row, 3), x.third + i * width0, width0, scratch.a, ld0);
   scale_rows<T>(n, width0, x.gates(row, 2) + i, scratch.a, ld0, scratch.a, ld0);
-  scratch.products.rows_times(n, x.layers[1].m, x.D, scratch.a, ld0, x.forward_weight(row, 1),
-                              scratch.loop, x.layers[1].ld, false);
 }
 
 // M of every evaluation in the window, each worker its rows, packed.
@@ -196,15 +193,19 @@ static void net_trace_two_hidden(const Solve<T>& x, const TraceScratch<T>& scrat
                                  int64_t workers, int64_t worker) {
   const LayerParameters<const T>& middle = x.p->net[1];
   const int64_t m1 = x.layers[1].m, m2 = x.layers[2].m, ld1 = x.layers[1].ld;
+  const int64_t width1 = padded<T>(m1);
   for_window(x, x.trace_rows, constant, [&](int64_t at, int64_t row) {
     T* forward = x.trace_forward + at * x.trace_size;
     T* backward = x.trace_backward ? x.trace_backward + at * x.trace_size : nullptr;
     for_each_trace_tile<T>(m2, workers, worker, [&](int64_t i, int64_t n) {
-      trace_loop<T>(x, scratch, row, i, n);
-      scale_columns<T>(n, padded<T>(m1), T(1), x.gates(row, 1), scratch.loop, ld1, scratch.m, ld1);
+      trace_rows<T>(x, scratch, row, i, n);
+      T* loop = x.loop ? x.loop + (at * m2 + i) * width1 : scratch.m;
+      const int64_t ld = x.loop ? width1 : ld1;
+      scratch.products.rows_times(n, m1, x.D, scratch.a, x.layers[0].ld, x.forward_weight(row, 1),
+                                  loop, ld, false);
+      scale_columns<T>(n, width1, T(1), x.gates(row, 1), loop, ld, scratch.m, ld1);
       for (int64_t r = 0; r < n; ++r)
-        multiply_row<T>(m1, padded<T>(m1), middle.weight + (i + r) * middle.ld,
-                        scratch.m + r * ld1);
+        multiply_row<T>(m1, width1, middle.weight + (i + r) * middle.ld, scratch.m + r * ld1);
       // As if M began i rows before the tile.
       const T* m = scratch.m - i * ld1;
       for (int64_t j = i; j < i + n; j += 2 * kLanes<T>)
@@ -231,9 +232,10 @@ static void net_trace_two_hidden_gradients(const Solve<T>& x, const TraceScratch
     T *g1_bar = own.gate_of(x, row, 1), *g2_bar = own.gate_of(x, row, 2),
       *g3_bar = own.gate_of(x, row, 3);
     for_each_trace_tile<T>(m2, workers, worker, [&](int64_t i, int64_t n) {
-      trace_loop<T>(x, scratch, row, i, n);
+      trace_rows<T>(x, scratch, row, i, n);
       for (int64_t r = 0; r < n; ++r) {
-        T *m_bar = scratch.m + r * ld1, *loop = scratch.loop + r * ld1;
+        T* m_bar = scratch.m + r * ld1;
+        const T* loop = x.loop + (at * m2 + i + r) * width1;
         add_workers<T>(width1, first.trace + at * x.trace_gradient_size + (i + r) * width1, workers,
                        stride, m_bar);
         T* middle_bar = own.weight_of(x, row, 2) + (i + r) * x.layers[2].gradient_ld;

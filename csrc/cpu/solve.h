@@ -44,6 +44,7 @@ struct Solve {
       *trace_backward;   // L <= 2: the padded rows; L = 3: M packed in both orientations
   T* second;             // symmetric: packed in one orientation
   T *third, *third_bar;  // W_3' (m_2, D) and its gradient, for M from the parameters
+  T* loop;               // M / W_2 / G_1 of the window, kept for its gradients
 
   bool evaluates(int64_t l) const { return l < L || evaluates_output; }
   bool large_trace() const { return L == 3; }
@@ -161,7 +162,10 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena&
       x.trace_gradient_size = m2 * padded<T>(m1);
       x.trace_backward = with_backward ? arena.take<T>(held * x.trace_size) : nullptr;
       if (p.net) x.third = arena.take<T>(m2 * padded<T>(x.D));
-      if (p.net && gradients) x.third_bar = arena.take<T>(m2 * padded<T>(x.D));
+      if (p.net && gradients) {
+        x.third_bar = arena.take<T>(m2 * padded<T>(x.D));
+        x.loop = arena.take<T>(held * m2 * padded<T>(m1));
+      }
     } else {
       x.trace_size = x.trace_gradient_size = padded<T>(p.L == 2 ? p.widths[1] : 1);
     }
