@@ -185,7 +185,8 @@ class FastCNF(SolverSettings):
         logpz = None if logpz is None else logpz.to(dtype)
         probes = None if probes is None else probes.to(dtype)
         half = torch.get_autocast_dtype(device) == torch.bfloat16 and dtype == torch.float32
-        bf16 = self.precision == "bf16" or (self.precision is None and half and self._fused())
+        fits = z.ndim == 2 and self._fused() and (logpz is None or self.log_det == "trace")
+        bf16 = self.precision == "bf16" or (self.precision is None and half and fits)
         with torch.autocast(device, enabled=False):
             return self._forward(
                 z.to(dtype), logpz, integration_times, reverse, probes, generator, bf16

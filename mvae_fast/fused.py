@@ -141,6 +141,8 @@ def _log_det(
             bf16=method.bf16,
             engine=engine,
         )
+    if method.bf16:
+        raise ValueError(f"precision: 'bf16' does not go with log_det={log_det!r} of this net")
     if engine not in ("auto", "reference"):
         raise ValueError(
             f"engine: {engine!r} has log_det='trace', and 'second_order' for one hidden layer; "

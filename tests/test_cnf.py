@@ -342,7 +342,15 @@ def test_autocast_rounds_the_operands_of_products_only(engine):
         torch.testing.assert_close(result[0], full[0], rtol=0.02, atol=0.02)
 
 
-@pytest.mark.parametrize("settings", [{"precision": "full"}, {"solver": "dopri5"}])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"precision": "full"},
+        {"solver": "dopri5"},
+        {"log_det": "exact", "trace": "exact"},
+        {"log_det": "second_order", "trace": "exact"},
+    ],
+)
 def test_autocast_is_off_inside_where_it_does_not_apply(settings):
     flow = make(**settings).float()
     z, logp = (x.float() for x in states())
@@ -352,12 +360,23 @@ def test_autocast_is_off_inside_where_it_does_not_apply(settings):
     assert all(torch.equal(a, b) for a, b in zip(got, expected, strict=True))
 
 
+def test_autocast_leaves_states_of_more_axes_alone():
+    flow = make().float()
+    z = torch.randn(2, 4, 3)
+    expected = flow(z)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(flow(z), expected)
+
+
 def test_bf16_needs_an_engine_and_float32():
     z, logp = (x.float() for x in states())
     with pytest.raises(ValueError, match="precision: 'bf16' is for an ODEnet with one of"):
         make(solver="dopri5", precision="bf16").float()(z, logp)
     with pytest.raises(ValueError, match="bf16: needs a float32 z, got torch.float64"):
         make(precision="bf16", engine="reference")(z.double(), logp.double())
+    flow = make(precision="bf16", trace="exact", log_det="exact").float()
+    with pytest.raises(ValueError, match="precision: 'bf16' does not go with log_det='exact'"):
+        flow(z, logp)
     with pytest.raises(ValueError, match="precision: got 'fp8', expected one of None, 'full'"):
         make(precision="fp8")
 
