@@ -6,28 +6,10 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ops
-from mvae_fast.integrate import integrate
-from mvae_fast.tables import Tables
 from tests.oracles import distance, gradients, random_net
-from tests.test_integrate import SHAPES, TRACES, problem
+from tests.test_integrate import SHAPES, TRACES, problem, run
 
 needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
-
-
-def run(engine, leaves, probes, statics, bf16):
-    dtype = torch.float32 if bf16 else torch.float64
-    leaves = [None if x is None else x.detach().to(dtype).requires_grad_() for x in leaves]
-    z, h, weight, gate, bias, table = leaves
-    results = integrate(
-        z,
-        h,
-        Tables(weight, gate, bias, *statics),
-        trace=table,
-        probes=None if probes is None else probes.to(dtype),
-        bf16=bf16,
-        engine=engine,
-    )[:2]
-    return [*results, *gradients(results, [x for x in leaves if x is not None])]
 
 
 def errors(layout, nonlinearity):
@@ -35,9 +17,9 @@ def errors(layout, nonlinearity):
     ours = eagers = 0.0
     for shape, trace in itertools.product([*SHAPES, (129, 33, (65,)), (64, 8, (129, 31))], TRACES):
         arguments = problem(shape, layout, nonlinearity, trace)
-        oracle = run("reference", *arguments, False)
+        oracle = run("reference", *arguments, torch.float64)
         for engine in ("cpp", "reference"):
-            values = run(engine, *arguments, True)
+            values = run(engine, *arguments, torch.float32, bf16=True)
             assert all(x.dtype == torch.float32 for x in values)
             error = sum(distance(x, y) for x, y in zip(values, oracle, strict=True))
             ours, eagers = (ours + error, eagers) if engine == "cpp" else (ours, eagers + error)
@@ -108,7 +90,7 @@ def test_emulation_equals_the_instruction():
             ops.set_capability(name)
             torch.manual_seed(0)
             arguments = problem((33, 17, (40, 33)), "squash", "tanh", "exact", steps=1)
-            results.append(run("cpp", *arguments, True)[:1])
+            results.append(run("cpp", *arguments, torch.float32, bf16=True)[:1])
     finally:
         ops.set_capability(best)
     for hardware, emulated in zip(*results, strict=True):
