@@ -25,8 +25,10 @@ def test_a_step_holds_its_states_and_outputs_and_little_more():
     size = sizes(workload)
     assert size.states == 16 * MIB
     peak = in_fresh_process(step_peak, OURS, workload, 1)
-    # A fifth for scratch memory, and what the first call of a library leaves resident.
-    assert size.states + size.outputs <= peak <= 1.2 * size.states + size.outputs + 3 * MIB
+    held = size.states + size.outputs
+    # Below: the small ones may come out of pages that were resident before. Above: a fifth for
+    # scratch memory, and what the first call of a library leaves resident.
+    assert 0.95 * held <= peak <= 1.2 * size.states + size.outputs + 3 * MIB
 
 
 @engine
