@@ -8,6 +8,7 @@ overhead here. The times are those of the two ops alone, without the tables.
 from __future__ import annotations
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from itertools import pairwise
@@ -17,7 +18,7 @@ import torch
 
 from benchmarks.candidates import Problem
 from benchmarks.environment import environment
-from benchmarks.interleave import interleave
+from benchmarks.interleave import Quartiles, interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
 from mvae_fast import ops
 from mvae_fast.problem import Method
@@ -86,7 +87,36 @@ def main() -> None:
         for threads in map(int, arguments.threads.split(",")):
             print(row(workload, threads, arguments.seconds), flush=True)
     print("\nForward, backward, both: share of the peak, medians of the rounds' own shares.")
+    most = max(map(int, arguments.threads.split(",")))
+    if most > 1:
+        print(f"\n| workload | one to {most} threads |\n|---|---|")
+        for workload in select(arguments.workloads.split(",")):
+            print(f"| {workload.name} | {speedup(workload, most)} |", flush=True)
+        print()
     print("\n".join(f"- {w.name}: {w.shape}" for w in WORKLOADS))
+
+
+def speedup(workload: Workload, threads: int, rounds: int = 9, calls_each: int = 6) -> str:
+    """How many times faster forward and backward are on ``threads`` threads than on one.
+
+    In blocks of calls: OpenMP starts its threads anew whenever their number changes.
+    """
+    work = [call for _, call in calls(workload).values()]
+    ratios = []
+    for _ in range(rounds):
+        seconds = []
+        for count in (1, threads):
+            torch.set_num_threads(count)
+            for call in work:
+                call()
+            began = time.perf_counter()
+            for _ in range(calls_each):
+                for call in work:
+                    call()
+            seconds.append(time.perf_counter() - began)
+        ratios.append(seconds[0] / seconds[1])
+    quartiles = Quartiles.of(ratios)
+    return f"{quartiles.median:.2f}x ({quartiles.lower:.2f}-{quartiles.upper:.2f})"
 
 
 def row(workload: Workload, threads: int, seconds: float) -> str:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.roofline import multiply_adds, row
+from benchmarks.roofline import multiply_adds, row, speedup
 from benchmarks.workloads import Workload
 from mvae_fast import ops
 
@@ -31,3 +31,11 @@ def test_row(threads):
     cells = row(small, threads=1, seconds=0.01).strip("| ").split(" | ")
     assert cells[:2] == ["small", "1"] and len(cells) == 6
     assert float(cells[2]) > 0 and all(cell.endswith(" %") for cell in cells[3:])
+
+
+def test_speedup(threads):
+    small = Workload("small", 3, (5,), "squash", "softplus", 4, 2, "")
+    threads(1)
+    median, spread = speedup(small, 2, rounds=3, calls_each=1).split("x ")
+    low, high = map(float, spread.strip("()").split("-"))
+    assert 0 < low <= float(median) <= high
