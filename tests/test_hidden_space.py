@@ -155,7 +155,7 @@ def check(shape, layout, nonlinearity, steps):
 @pytest.mark.parametrize(
     ("shape", "layout", "nonlinearity"), pairwise(SHAPES, LAYOUTS, NONLINEARITIES)
 )
-def test_values_and_gradients(shape, layout, nonlinearity):
+def test_values_and_gradients(capability, shape, layout, nonlinearity):
     check(shape, layout, nonlinearity, steps=(1, STEPS))
 
 

@@ -95,7 +95,7 @@ def run(engine, leaves, probes, statics, dtype, outputs=None, bf16=False):
     ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)
 )
 @pytest.mark.parametrize("compiled", [name for name in engines.available() if name != "reference"])
-def test_values_and_gradients(compiled, shape, layout, nonlinearity):
+def test_values_and_gradients(capability, compiled, shape, layout, nonlinearity):
     errors = {}
     for trace, residual in itertools.product(TRACES, (False, True)):
         arguments = problem(shape, layout, nonlinearity, trace, residual)

@@ -35,7 +35,7 @@ def test_exact_is_that_of_the_map(solver, hidden, residual):
 
 @pytest.mark.parametrize("layer_type", ["squash", "ignore", "blend"])
 @pytest.mark.parametrize("engine", ["auto", "reference"])
-def test_second_order_in_closed_form_equals_the_jacobian(layer_type, engine):
+def test_second_order_in_closed_form_equals_the_jacobian(capability, layer_type, engine):
     net = random_net((33,), DIM, layer_type)
     flow = make(net, log_det="second_order", engine=engine)
     z = torch.randn(50, DIM, dtype=torch.float64, requires_grad=True)

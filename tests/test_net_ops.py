@@ -72,7 +72,7 @@ def check(shape, layer_type, **settings):
 @needs_cpp
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layer_type", LAYERS)
-def test_values_and_gradients(shape, layer_type):
+def test_values_and_gradients(capability, shape, layer_type):
     for trace, residual in itertools.product(("exact", "hutchinson"), (False, True)):
         check(shape, layer_type, trace=trace, residual=residual)
 
@@ -81,7 +81,7 @@ def test_values_and_gradients(shape, layer_type):
 @pytest.mark.parametrize("method", TABLEAUS)
 @pytest.mark.parametrize("every", [1, 2, 5])
 @pytest.mark.parametrize("hidden", [(7,), (35, 5)])
-def test_methods_and_checkpoints(method, every, hidden):
+def test_methods_and_checkpoints(capability, method, every, hidden):
     check((13, 5, hidden), "concatsquash", solver=method, checkpoint_every=every, n_steps=4)
 
 

@@ -39,7 +39,7 @@ def run(engine, leaves, probes, statics, dtype, penalties=PENALTIES, method="eul
 @pytest.mark.parametrize("compiled", compiled_engines)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layout", ["ignore", "squash", "all"])
-def test_values_and_gradients(compiled, shape, layout):
+def test_values_and_gradients(capability, compiled, shape, layout):
     errors, eagers = [], []
     for trace, residual in itertools.product(("exact", "hutchinson"), (False, True)):
         if trace == "exact" and len(shape[2]) > 2:
@@ -61,7 +61,7 @@ def test_values_and_gradients(compiled, shape, layout):
 @pytest.mark.parametrize("compiled", compiled_engines)
 @pytest.mark.parametrize("penalty", PENALTIES)
 @pytest.mark.parametrize("method", ["euler", "heun3", "rk4"])
-def test_each_by_itself(compiled, penalty, method):
+def test_each_by_itself(capability, compiled, penalty, method):
     leaves, _, statics = problem((5, 3, (7, 4)), "concat", "softplus", "exact", steps=12)
     leaves[4] = leaves[4].expand(12, -1)
     leaves[1] = leaves[1].abs()

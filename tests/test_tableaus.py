@@ -31,7 +31,7 @@ def flow_of(net, engine, **settings):
 @pytest.mark.parametrize("name", TABLEAUS)
 @pytest.mark.parametrize("hidden", [(), (7,), (5, 4), (4, 5, 3)])
 @pytest.mark.parametrize("residual", [False, True])
-def test_engines_equal_torchdiffeq(engine, name, hidden, residual):
+def test_engines_equal_torchdiffeq(capability, engine, name, hidden, residual):
     for layer_type, trace in itertools.product(("concatsquash", "blend"), ("exact", "hutchinson")):
         net = random_net(hidden, DIM, layer_type)
         flow = flow_of(net, engine, solver=name, trace=trace)
@@ -60,7 +60,7 @@ def test_engines_equal_torchdiffeq(engine, name, hidden, residual):
 
 
 @pytest.mark.parametrize("name", TABLEAUS)
-def test_float32_is_as_near_as_eager(name):
+def test_float32_is_as_near_as_eager(capability, name):
     net = random_net((33,), 17)
     z = torch.randn(37, 17, dtype=torch.float64)
 
