@@ -80,9 +80,15 @@ def capabilities() -> tuple[str, ...]:
     return tuple(torch.ops.mvae_fast.cpu_capabilities.default().split())
 
 
+# Kept here as well: torch.compile cannot trace an op that returns a string.
+_capability: str | None = (
+    None if _LOAD_ERROR is not None else torch.ops.mvae_fast.cpu_capability.default()
+)
+
+
 def capability() -> str | None:
     """The instruction set whose kernels run: the best one, unless `set_capability` chose."""
-    return None if _LOAD_ERROR is not None else torch.ops.mvae_fast.cpu_capability.default()
+    return _capability
 
 
 def set_capability(name: str) -> None:
@@ -91,7 +97,9 @@ def set_capability(name: str) -> None:
     Raises:
         RuntimeError: If ``name`` is not one of `capabilities`.
     """
+    global _capability
     torch.ops.mvae_fast.set_cpu_capability.default(name)
+    _capability = name
 
 
 def peak(repeats: int) -> int:
