@@ -15,7 +15,7 @@ struct Common {
   const Doubles &a, &b;
   const Ints& outputs;
   int64_t checkpoint_every, penalties;
-  bool bf16;
+  int64_t operands;
 };
 
 // Everything of the problem but the net.
@@ -49,7 +49,9 @@ Problem<T> check_common(const Common& x) {
           ", expected a sum of 1, 2, 4 and 8");
   require(!(x.penalties & kFrobenius) || x.probes,
           "penalties includes that of J eps without probes");
-  require(!x.bf16 || dtype == ScalarType::Float, "bf16 operands need a float32 z");
+  require(x.operands >= 0 && x.operands <= static_cast<int64_t>(Operands::tf32), "operands is ",
+          x.operands, ", expected 0 to 3");
+  require(!x.operands || dtype == ScalarType::Float, "rounded operands need a float32 z");
   if (x.probes) {
     check("probes", *x.probes, dtype, {-1, p.B, D}, false);
     p.K = x.probes->size(0);
@@ -66,7 +68,7 @@ Problem<T> check_common(const Common& x) {
 
   p.widths = x.widths.data();
   p.nonlinearity = nonlinearity_of(x.nonlinearity);
-  p.operands = x.bf16 ? Operands::bf16 : Operands::same;
+  p.operands = static_cast<Operands>(x.operands);
   p.residual = x.residual;
   p.penalties = x.penalties;
   p.a = x.a.data();
@@ -96,7 +98,14 @@ inline int64_t penalty_count(int64_t penalties) {
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
+void require_cpu_operands(const Problem<T>& p) {
+  require(p.operands == Operands::same || p.operands == Operands::bf16,
+          "operands is neither 0 (full) nor 1 (bf16), which are all that the CPU engine has");
+}
+
+template <class T>
 Outputs run_forward(const Problem<T>& p, const Tensor& like, bool save) {
+  require_cpu_operands(p);
   const int64_t D = p.widths[0];
   Tensor z = torch::stable::new_empty(like, {p.n_outputs, p.B, D});
   Tensor logp = torch::stable::new_empty(like, {p.n_outputs, p.B});
@@ -116,6 +125,7 @@ struct GradOutputs {
 
 template <class T>
 void run_backward(const Problem<T>& p, const GradOutputs& x, const BackwardOutputs<T>& outputs) {
+  require_cpu_operands(p);
   const int64_t D = p.widths[0];
   const ScalarType dtype = x.z.scalar_type();
   check("grad_z_out", x.z, dtype, {p.n_outputs, p.B, D});

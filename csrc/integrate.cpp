@@ -50,9 +50,9 @@ Outputs integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
                   const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
                   const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity,
                   bool residual, const Doubles& a, const Doubles& b, const Ints& outputs,
-                  int64_t checkpoint_every, int64_t penalties, bool bf16, bool save) {
+                  int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
   const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    bf16};
+                      a, b, outputs, checkpoint_every, penalties,    operands};
   const Tables tables{weight, bias, gate, trace, second};
   if (z.scalar_type() == ScalarType::Double)
     return run_forward(check_arguments<double>(common, tables), z, save);
@@ -97,9 +97,9 @@ Gradients integrate_backward(
     const Tensor& bias, const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
     const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity, bool residual,
     const Doubles& a, const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-    int64_t penalties, bool bf16, bool table_grads) {
+    int64_t penalties, int64_t operands, bool table_grads) {
   const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    bf16};
+                      a, b, outputs, checkpoint_every, penalties,    operands};
   const Tables tables{weight, bias, gate, trace, second};
   const GradOutputs grads{grad_z, grad_logp, grad_penalty, states};
   if (z.scalar_type() == ScalarType::Double)
@@ -115,13 +115,14 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mvae_fast, m) {
   m.def(
       "integrate(Tensor z, Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
       "Tensor? second, Tensor? probes, int[] widths, int nonlinearity, bool residual, float[] a, "
-      "float[] b, int[] outputs, int checkpoint_every, int penalties, bool bf16, bool save) "
+      "float[] b, int[] outputs, int checkpoint_every, int penalties, int operands, bool save) "
       "-> (Tensor z_out, Tensor logp_out, Tensor penalty_out, Tensor states)");
   m.def(
       "integrate_backward(Tensor grad_z_out, Tensor grad_logp_out, Tensor grad_penalty_out, "
       "Tensor z, Tensor states, Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
       "Tensor? second, Tensor? probes, int[] widths, int nonlinearity, bool residual, float[] a, "
-      "float[] b, int[] outputs, int checkpoint_every, int penalties, bool bf16, bool table_grads) "
+      "float[] b, int[] outputs, int checkpoint_every, int penalties, int operands, bool "
+      "table_grads) "
       "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace, "
       "Tensor second)");
 }

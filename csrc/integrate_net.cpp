@@ -106,9 +106,9 @@ Outputs integrate_net(const Tensor& z, const Tensor& t, const Tensor& h, const T
                       const std::optional<Tensor>& probes, const Ints& widths, int64_t layer,
                       bool exact, int64_t nonlinearity, bool residual, const Doubles& a,
                       const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-                      int64_t penalties, bool bf16, bool save) {
+                      int64_t penalties, int64_t operands, bool save) {
   const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    bf16};
+                      a, b, outputs, checkpoint_every, penalties,    operands};
   const Net net{t, parameters, layer, exact};
   if (z.scalar_type() == ScalarType::Double)
     return run_forward(check_arguments<double>(common, net).p, z, save);
@@ -147,10 +147,10 @@ Gradients integrate_net_backward(const Tensor& grad_z, const Tensor& grad_logp,
                                  const std::optional<Tensor>& probes, const Ints& widths,
                                  int64_t layer, bool exact, int64_t nonlinearity, bool residual,
                                  const Doubles& a, const Doubles& b, const Ints& outputs,
-                                 int64_t checkpoint_every, int64_t penalties, bool bf16,
+                                 int64_t checkpoint_every, int64_t penalties, int64_t operands,
                                  bool parameter_grads) {
   const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    bf16};
+                      a, b, outputs, checkpoint_every, penalties,    operands};
   const Net net{t, parameters, layer, exact};
   const GradOutputs grads{grad_z, grad_logp, grad_penalty, states};
   if (z.scalar_type() == ScalarType::Double)
@@ -166,13 +166,13 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mvae_fast, m) {
   m.def(
       "integrate_net(Tensor z, Tensor t, Tensor h, Tensor[] parameters, Tensor? probes, "
       "int[] widths, int layer, bool exact, int nonlinearity, bool residual, float[] a, float[] b, "
-      "int[] outputs, int checkpoint_every, int penalties, bool bf16, bool save) "
+      "int[] outputs, int checkpoint_every, int penalties, int operands, bool save) "
       "-> (Tensor z_out, Tensor logp_out, Tensor penalty_out, Tensor states)");
   m.def(
       "integrate_net_backward(Tensor grad_z_out, Tensor grad_logp_out, Tensor grad_penalty_out, "
       "Tensor z, Tensor states, Tensor t, Tensor h, Tensor[] parameters, Tensor? probes, "
       "int[] widths, int layer, bool exact, int nonlinearity, bool residual, float[] a, float[] b, "
-      "int[] outputs, int checkpoint_every, int penalties, bool bf16, bool parameter_grads) "
+      "int[] outputs, int checkpoint_every, int penalties, int operands, bool parameter_grads) "
       "-> (Tensor z, Tensor t, Tensor h, Tensor[] parameters)");
 }
 

@@ -9,8 +9,9 @@ namespace mvae_fast {
 
 enum class Nonlinearity : int { softplus, tanh, relu, elu, swish, square, identity };
 
-// The type of the products' operands; sums, state and log-density are T always.
-enum class Operands : int { same, bf16 };
+// The type of the products' operands; sums, state and log-density are T always. The last two are
+// for GPUs.
+enum class Operands : int { same, bf16, fp16, tf32 };
 
 // Integrals along the path besides the log-density: of a value of f, or of the probes' J eps.
 constexpr int64_t kMeanMagnitude = 1;   // sum_i |f_i| / D

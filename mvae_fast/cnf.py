@@ -28,6 +28,7 @@ from mvae_fast.tables import has_tables
 
 __all__ = ["FastCNF"]
 
+_AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FUSED = (
     f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
     "regularization_fns other than "
@@ -70,9 +71,10 @@ class FastCNF(SolverSettings):
         log_det: ``"trace"`` (the integral of the trace, as FFJORD does); ``"second_order"``, which
             adds ``h^2 / 2 Tr J^2`` in each step of Euler's method; or ``"exact"``, the
             log-determinant of the steps by LU factorisation, for evaluation.
-        precision: Of the products' operands: ``"full"``, that of the flow; ``"bf16"``, with sums,
-            state and log-density in float32; None for ``"bf16"`` under a bfloat16
-            ``torch.autocast`` where an engine can, else ``"full"``.
+        precision: Of the products' operands: ``"full"``, that of the flow, or TF32 on a GPU where
+            ``torch.set_float32_matmul_precision`` allows it; ``"bf16"`` or ``"fp16"``, with sums,
+            state and log-density in float32; None to follow ``torch.autocast`` where the engine
+            can, else ``"full"``.
         checkpoint_every: k: an engine saves the state of every k-th step and recomputes the
             others in the backward: 1/k of the memory for one more forward pass.
 
@@ -177,19 +179,23 @@ class FastCNF(SolverSettings):
         """
         device = z.device.type
         if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
-            bf16 = self.precision == "bf16"
-            return self._forward(z, logpz, integration_times, reverse, probes, generator, bf16)
+            full = self.precision or "full"
+            return self._forward(z, logpz, integration_times, reverse, probes, generator, full)
         # Euler adds increments of relative size 1/S: half precision would lose them, so of all of
         # the flow only the operands of its products follow autocast.
         dtype = self.sqrt_end_time.dtype
         logpz = None if logpz is None else logpz.to(dtype)
         probes = None if probes is None else probes.to(dtype)
-        half = torch.get_autocast_dtype(device) == torch.bfloat16 and dtype == torch.float32
-        fits = z.ndim == 2 and self._fused() and (logpz is None or self.log_det == "trace")
-        bf16 = self.precision == "bf16" or (self.precision is None and half and fits)
+        precision = self.precision
+        if precision is None:
+            precision = _AUTOCAST.get(torch.get_autocast_dtype(device), "full")
+            fits = z.ndim == 2 and self._fused() and (logpz is None or self.log_det == "trace")
+            engine = engines.get(engines.resolve(self.engine, z.device, dtype))
+            if not (fits and dtype == torch.float32 and precision in engine.precisions):
+                precision = "full"
         with torch.autocast(device, enabled=False):
             return self._forward(
-                z.to(dtype), logpz, integration_times, reverse, probes, generator, bf16
+                z.to(dtype), logpz, integration_times, reverse, probes, generator, precision
             )
 
     def _forward(
@@ -200,7 +206,7 @@ class FastCNF(SolverSettings):
         reverse: bool,
         probes: Tensor | None,
         generator: torch.Generator | None,
-        bf16: bool,
+        precision: str,
     ) -> Tensor | tuple[Tensor, Tensor]:
         self.check_settings()
         self._check_input(z, logpz)
@@ -208,8 +214,8 @@ class FastCNF(SolverSettings):
             times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
         fused = z.ndim == 2 and self._fused()
-        if bf16 and not fused:
-            raise ValueError(f"precision: 'bf16' is for {_FUSED}")
+        if precision != "full" and not fused:
+            raise ValueError(f"precision: {precision!r} is for {_FUSED}")
         trace = self._trace(z, probes) if logpz is not None or self._penalised else None
         sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
         if probes is not None and not sampled:
@@ -225,7 +231,7 @@ class FastCNF(SolverSettings):
         if trace is not None and self.log_det != "trace" and not fused:
             raise ValueError(f"log_det: {self.log_det!r} is that of the steps of {_FUSED}")
         if fused:
-            z_path, change = self._fixed_steps(z, times, reverse, trace, probes, bf16)
+            z_path, change = self._fixed_steps(z, times, reverse, trace, probes, precision)
         else:
             z_path, change = self._torchdiffeq(z, times, reverse, trace, probes)
 
@@ -247,7 +253,7 @@ class FastCNF(SolverSettings):
         reverse: bool,
         trace: str | None,
         probes: Tensor | None,
-        bf16: bool,
+        precision: str,
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
@@ -270,7 +276,7 @@ class FastCNF(SolverSettings):
             z,
             steps,
             odefunc.diffeq,
-            Method(outputs, tableau, self.checkpoint_every, self._penalties, bf16),
+            Method(outputs, tableau, self.checkpoint_every, self._penalties, precision),
             residual=odefunc.residual,
             trace=trace,
             probes=probes,

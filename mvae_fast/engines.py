@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-from mvae_fast import ops, reference
-from mvae_fast.problem import Problem, Solution
+from mvae_fast import ops, reference, triton_ops
+from mvae_fast.problem import PRECISIONS, Problem, Solution
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
 
@@ -25,23 +25,42 @@ class Engine:
         why_missing: None when usable on this machine, else the reason and the remedy.
         devices: Device types it runs on, or None for every one.
         dtypes: Dtypes it runs in, or None for every floating one.
+        precisions: Those of `mvae_fast.problem.PRECISIONS` that it has.
+        by_name_only: Device types where it only runs when named, being no use but to test it.
     """
 
     integrate: Callable[[Problem], Solution]
     why_missing: Callable[[], str | None]
     devices: tuple[str, ...] | None = None
     dtypes: tuple[torch.dtype, ...] | None = None
+    precisions: tuple[str, ...] = PRECISIONS
+    by_name_only: tuple[str, ...] = ()
 
-    def supports(self, device: torch.device, dtype: torch.dtype) -> bool:
-        """Whether it can run on tensors of this device and dtype."""
-        return (self.devices is None or device.type in self.devices) and (
-            self.dtypes is None or dtype in self.dtypes
+    def supports(self, device: torch.device, dtype: torch.dtype, precision: str) -> bool:
+        """Whether it can run on tensors of this device and dtype, with products of this kind."""
+        return (
+            (self.devices is None or device.type in (*self.devices, *self.by_name_only))
+            and (self.dtypes is None or dtype in self.dtypes)
+            and precision in self.precisions
         )
 
 
 # In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
 _ENGINES: dict[str, Engine] = {
-    "cpp": Engine(ops.integrate, ops.why_missing, ("cpu",), (torch.float32, torch.float64)),
+    "cpp": Engine(
+        ops.integrate,
+        ops.why_missing,
+        ("cpu",),
+        (torch.float32, torch.float64),
+        ("full", "bf16"),
+    ),
+    "triton": Engine(
+        triton_ops.integrate,
+        triton_ops.why_missing,
+        ("cuda",),
+        (torch.float32, torch.float64),
+        by_name_only=("cpu",) if triton_ops.INTERPRETED else (),
+    ),
     "reference": Engine(reference.integrate, lambda: None),
 }
 
@@ -77,19 +96,20 @@ def get(name: str) -> Engine:
     return _ENGINES[name]
 
 
-def resolve(engine: str, device: torch.device, dtype: torch.dtype) -> str:
+def resolve(engine: str, device: torch.device, dtype: torch.dtype, precision: str = "full") -> str:
     """The engine to use for tensors of this device and dtype.
 
     Args:
         engine: A name, which is then used or refused, or ``"auto"``: the fastest that fits.
         device: Where the state lives.
         dtype: Its dtype.
+        precision: One of `mvae_fast.problem.PRECISIONS`.
 
     Returns:
         One of `ENGINES`.
 
     Raises:
-        ValueError: For an unknown name, or a device or dtype that the named engine lacks.
+        ValueError: For an unknown name, or what the named engine lacks: device, dtype, precision.
         RuntimeError: When the named engine is missing on this machine, with the remedy.
 
     Example:
@@ -98,14 +118,18 @@ def resolve(engine: str, device: torch.device, dtype: torch.dtype) -> str:
     """
     if engine == "auto":
         for name, candidate in _ENGINES.items():
-            if candidate.supports(device, dtype) and candidate.why_missing() is None:
+            fits = candidate.supports(device, dtype, precision)
+            if fits and device.type not in candidate.by_name_only and not candidate.why_missing():
                 return name
     check_name(engine)
     chosen = _ENGINES[engine]
     reason = chosen.why_missing()
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")
-    if not chosen.supports(device, dtype):
+    if precision not in chosen.precisions:
+        names = ", ".join(map(repr, chosen.precisions))
+        raise ValueError(f"precision: engine {engine!r} has {names}, got {precision!r}")
+    if not chosen.supports(device, dtype, precision):
         dtypes = ", ".join(str(d).removeprefix("torch.") for d in chosen.dtypes or ())
         raise ValueError(
             f"engine: {engine!r} got a {dtype} state on {device}, but supports "

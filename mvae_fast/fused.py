@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvae_fast import engines, hidden_space, net_ops, ops
+from mvae_fast import engines, hidden_space, net_ops, ops, table_ops
 from mvae_fast.grid import Grid, evaluation_times
-from mvae_fast.integrate import integrate
+from mvae_fast.integrate import check_precision, integrate
 from mvae_fast.logdet import integrate_log_det
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import Method, Solution
@@ -66,9 +66,9 @@ def integrate_net(
         probes = exact_probes(z)
     elif trace is None:
         probes = None
-    if method.bf16 and z.dtype != torch.float32:
-        raise ValueError(f"bf16: needs a float32 z, got {z.dtype}")
-    by_cpp = engines.resolve(engine, z.device, z.dtype) == "cpp" and not ops.transformed()
+    check_precision(method.precision, z)
+    chosen = engines.resolve(engine, z.device, z.dtype, method.precision)
+    by_cpp = chosen == "cpp" and not table_ops.transformed()
     hidden = by_cpp and _hidden_space(z, steps, net, method, residual)
     if by_cpp and not hidden and net_ops.applies(net):
         solution = net_ops.integrate(
@@ -89,7 +89,7 @@ def integrate_net(
             outputs=method.outputs,
             checkpoint_every=method.checkpoint_every,
             penalties=method.penalties,
-            bf16=method.bf16,
+            precision=method.precision,
             engine=engine,
         )
     if not residual or trace is None:
@@ -140,11 +140,13 @@ def _log_det(
             second=second_order_table(tables),
             outputs=method.outputs,
             checkpoint_every=method.checkpoint_every,
-            bf16=method.bf16,
+            precision=method.precision,
             engine=engine,
         )
-    if method.bf16:
-        raise ValueError(f"precision: 'bf16' does not go with log_det={log_det!r} of this net")
+    if method.precision != "full":
+        raise ValueError(
+            f"precision: {method.precision!r} does not go with log_det={log_det!r} of this net"
+        )
     if engine not in ("auto", "reference"):
         raise ValueError(
             f"engine: {engine!r} has log_det='trace', and 'second_order' for one hidden layer; "

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvae_fast import ops  # loads the extension
+from mvae_fast import ops, table_ops
 
 __all__ = ["integrate_hidden"]
 
@@ -86,7 +86,9 @@ def _register() -> None:
     library.register_autograd(
         "mvae_fast::integrate_hidden", _backward, setup_context=_setup_context
     )
-    library.register_autograd("mvae_fast::integrate_hidden_backward", ops.refuse_double_backward)
+    library.register_autograd(
+        "mvae_fast::integrate_hidden_backward", table_ops.refuse_double_backward
+    )
 
 
 if ops.why_missing() is None:
@@ -133,5 +135,5 @@ def integrate_hidden(
     tensors = tuple(None if x is None else x.contiguous() for x in given)
     save = torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors)
     op = torch.ops.mvae_fast.integrate_hidden.default
-    total, logp, _ = op(*tensors, ops.nonlinearity_number(nonlinearity), save)
+    total, logp, _ = op(*tensors, table_ops.nonlinearity_number(nonlinearity), save)
     return total, logp

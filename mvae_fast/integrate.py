@@ -7,12 +7,12 @@ from torch import Tensor
 
 from mvae_fast import engines
 from mvae_fast.nonlinearities import NONLINEARITIES
-from mvae_fast.problem import PENALTIES, Method, Problem, Solution
+from mvae_fast.problem import PENALTIES, PRECISIONS, Method, Problem, Solution
 from mvae_fast.tableaus import EULER, Tableau
 from mvae_fast.tables import Tables
 from mvae_fast.trace import MAX_CLOSED_FORM_LAYERS
 
-__all__ = ["integrate"]
+__all__ = ["check_precision", "integrate"]
 
 
 def integrate(
@@ -27,7 +27,7 @@ def integrate(
     outputs: tuple[int, ...] | None = None,
     checkpoint_every: int = 1,
     penalties: tuple[str, ...] = (),
-    bf16: bool = False,
+    precision: str = "full",
     engine: str = "auto",
 ) -> Solution:
     r"""Integrate state and log-density change over S steps of an explicit Runge-Kutta method.
@@ -55,9 +55,10 @@ def integrate(
         checkpoint_every: k: save the state of every k-th step only, and recompute the others in
             the backward.
         penalties: Some of `mvae_fast.problem.PENALTIES`, in their order.
-        bf16: Round the operands of all products to bfloat16, for a float32 ``z``; sums, state and
+        precision: What to round the operands of all products to: one of
+            `mvae_fast.problem.PRECISIONS`. All but ``"full"`` need a float32 ``z``; sums, state and
             log-density stay in float32.
-        engine: ``"auto"``, ``"reference"`` or ``"cpp"``.
+        engine: ``"auto"`` or one of `mvae_fast.engines.ENGINES`.
 
     Returns:
         States (len(outputs), B, D), log-density changes (len(outputs), B) and penalties
@@ -84,11 +85,20 @@ def integrate(
     """
     if outputs is None:
         outputs = (h.shape[0],)
-    method = Method(outputs, tableau, checkpoint_every, tuple(penalties), bf16)
+    method = Method(outputs, tableau, checkpoint_every, tuple(penalties), precision)
     problem = Problem(z, h, tables, method, trace, probes, second)
     _check(problem)
-    name = engines.resolve(engine, z.device, z.dtype)
+    name = engines.resolve(engine, z.device, z.dtype, precision)
     return engines.get(name).integrate(problem)
+
+
+def check_precision(precision: str, z: Tensor) -> None:
+    """Raise ValueError unless ``precision`` is one, and one for the dtype of ``z``."""
+    if precision not in PRECISIONS:
+        names = ", ".join(map(repr, PRECISIONS))
+        raise ValueError(f"precision: got {precision!r}, expected one of {names}")
+    if precision != "full" and z.dtype != torch.float32:
+        raise ValueError(f"precision: {precision!r} needs a float32 z, got {z.dtype}")
 
 
 def _check(problem: Problem) -> None:
@@ -122,8 +132,7 @@ def _check(problem: Problem) -> None:
         raise ValueError(f"checkpoint_every: got {checkpoint_every}, expected >= 1")
     if penalties != tuple(name for name in PENALTIES if name in penalties):
         raise ValueError(f"penalties: got {penalties}, expected some of {PENALTIES} in this order")
-    if problem.method.bf16 and z.dtype != torch.float32:
-        raise ValueError(f"bf16: needs a float32 z, got {z.dtype}")
+    check_precision(problem.method.precision, z)
     if "frobenius" in penalties and probes is None:
         raise ValueError("penalties: 'frobenius' needs probes")
     if trace is not None and probes is not None and "frobenius" not in penalties:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvae_fast import layers, ops
+from mvae_fast import layers, ops, table_ops
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import Method, Solution
 
@@ -39,7 +39,7 @@ def applies(net: ODEnet) -> bool:
     known = type(net.layers[0]) in _LAYERS and not (
         net.nonlinearity == "swish" and len(net.layers) > 1
     )
-    return known and ops.why_missing() is None and not ops.transformed()
+    return known and ops.why_missing() is None and not table_ops.transformed()
 
 
 def integrate(
@@ -75,13 +75,13 @@ def integrate(
         net.widths,
         number,
         exact,
-        ops.nonlinearity_number(net.nonlinearity),
+        table_ops.nonlinearity_number(net.nonlinearity),
         residual,
-        *ops.method_arguments(method),
+        *table_ops.method_arguments(method, z),
     )
     tensors = [x.contiguous() for x in (z, t, h)]
     parameters = [parameter.contiguous() for parameter in parameters]
-    probes = ops.dense_probes(probes)
+    probes = table_ops.dense_probes(probes)
     if torch.is_grad_enabled() and any(x.requires_grad for x in (*tensors, *parameters)):
         return Solution(*_IntegrateNet.apply(*tensors, probes, statics, *parameters))
     *results, _ = _integrate_net(*tensors, parameters, probes, *statics, False)
@@ -121,7 +121,7 @@ class _IntegrateNet(torch.autograd.Function):
         z, states, t, h, probes, *parameters = ctx.saved_tensors
         needed = ctx.needs_input_grad
         parameter_grads = needed[1] or any(needed[5:])
-        grad_outputs = ops.dense_gradients(z, ctx.statics, grads)
+        grad_outputs = table_ops.dense_gradients(z, ctx.statics, grads)
         args = (*grad_outputs, z, states, t, h, parameters, probes, *ctx.statics, parameter_grads)
         # Grad mode is on in a backward only under create_graph.
         run = _IntegrateNetBackward.apply if torch.is_grad_enabled() else _flat_backward
@@ -144,7 +144,7 @@ class _IntegrateNetBackward(torch.autograd.Function):
         ctx.set_materialize_grads(False)
         return _flat_backward(*args)
 
-    backward = staticmethod(ops.refuse_double_backward)
+    backward = staticmethod(table_ops.refuse_double_backward)
 
 
 def _fake_integrate_net(
@@ -163,10 +163,10 @@ def _fake_integrate_net(
     outputs: list[int],
     checkpoint_every: int,
     penalties: int,
-    bf16: bool,
+    operands: int,
     save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    return ops.fake_outputs(z, h, outputs, checkpoint_every, penalties, save)
+    return table_ops.fake_outputs(z, h, outputs, checkpoint_every, penalties, save)
 
 
 def _fake_integrate_net_backward(
@@ -189,7 +189,7 @@ def _fake_integrate_net_backward(
     outputs: list[int],
     checkpoint_every: int,
     penalties: int,
-    bf16: bool,
+    operands: int,
     parameter_grads: bool,
 ) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
     wanted = list(parameters) if parameter_grads else []

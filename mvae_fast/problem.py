@@ -10,7 +10,11 @@ from torch import Tensor
 from mvae_fast.tableaus import EULER, Tableau
 from mvae_fast.tables import Tables
 
-__all__ = ["PENALTIES", "Method", "Problem", "Solution"]
+__all__ = ["PENALTIES", "PRECISIONS", "Method", "Problem", "Solution"]
+
+#: Of the operands of products; sums, state and log-density keep the dtype of the state. In this
+#: order they are the first values of the compiled engines' argument.
+PRECISIONS: tuple[str, ...] = ("full", "bf16", "fp16")
 
 #: Integrals along the path that engines take in the same sweep, with ``J`` the Jacobian of the
 #: velocity ``f``; in this order they are the bits of the C++ engine's flag.
@@ -31,14 +35,14 @@ class Method:
         outputs: Ascending step counts in 1..S, ending in S, after which to report.
         checkpoint_every: k: the state of every k-th step is saved for the backward.
         penalties: Some of `PENALTIES`, in their order.
-        bf16: Round the operands of the products to bfloat16.
+        precision: One of `PRECISIONS`: what the operands of the products are rounded to.
     """
 
     outputs: tuple[int, ...]
     tableau: Tableau = EULER
     checkpoint_every: int = 1
     penalties: tuple[str, ...] = ()
-    bf16: bool = False
+    precision: str = "full"
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,9 @@ from mvae_fast.trace import exact_probes
 __all__ = ["combine", "dynamics", "integrate", "jacobian"]
 
 
+_OPERANDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
 def _row(table: Tensor, s: int) -> Tensor:
     return table[0 if table.shape[0] == 1 else s]
 
@@ -33,7 +36,7 @@ def dynamics(
     s: int,
     trace: Tensor | None = None,
     probes: Tensor | None = None,
-    bf16: bool = False,
+    precision: str = "full",
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Velocity, trace and Jacobian products at one step.
 
@@ -43,17 +46,19 @@ def dynamics(
         s: Which row of the tables to use.
         trace: (1 or S, Q), see `mvae_fast.trace.trace_table`, or None.
         probes: (K, B, D), or None; they make the trace where ``trace`` is None.
-        bf16: Round the operands of the products to bfloat16, as autocast does.
+        precision: What to round the operands of the products to, as autocast does.
 
     Returns:
         The velocity (B, D), the trace (B,), or None when neither trace nor probes is given, and
         ``J eps`` (K, B, D) of the probes. With ``tables.residual`` the trace lacks its ``-D``,
         which the caller of the engines adds.
     """
-    output, tangent, slopes = _sweep(z, tables, s, probes, with_slopes=trace is not None, bf16=bf16)
+    output, tangent, slopes = _sweep(
+        z, tables, s, probes, with_slopes=trace is not None, precision=precision
+    )
     tau = None
     if trace is not None:
-        tau = _closed_form(_row(trace, s), slopes, z, bf16)
+        tau = _closed_form(_row(trace, s), slopes, z, precision)
     elif tangent is not None:
         tau = torch.linalg.vecdot(probes, tangent).sum(0)
     if not tables.residual:
@@ -61,10 +66,11 @@ def dynamics(
     return output - z, tau, tangent if tangent is None or probes is None else tangent - probes
 
 
-def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None, bf16: bool) -> Tensor:
-    if not bf16:
+def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None, precision: str) -> Tensor:
+    rounded = _OPERANDS.get(precision)
+    if rounded is None:
         return F.linear(x, matrix, bias)
-    product = F.linear(x.bfloat16(), matrix.bfloat16()).to(x.dtype)
+    product = F.linear(x.to(rounded), matrix.to(rounded)).to(x.dtype)
     return product if bias is None else product + bias
 
 
@@ -84,7 +90,7 @@ def _sweep(
     s: int,
     tangent: Tensor | None,
     with_slopes: bool = False,
-    bf16: bool = False,
+    precision: str = "full",
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
     widths = tables.widths
@@ -98,11 +104,11 @@ def _sweep(
     for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
         matrix = weight.view(widths[layer + 1], widths[layer])
         if gates is None:
-            y = _linear(y, matrix, bias, bf16)
+            y = _linear(y, matrix, bias, precision)
         else:
-            y = torch.addcmul(bias, _linear(y, matrix, None, bf16), gates[layer])
+            y = torch.addcmul(bias, _linear(y, matrix, None, precision), gates[layer])
         if tangent is not None:
-            tangent = _linear(tangent, matrix, None, bf16)
+            tangent = _linear(tangent, matrix, None, precision)
             if gates is not None:
                 tangent = tangent * gates[layer]
         if layer < last:
@@ -114,13 +120,13 @@ def _sweep(
     return y, tangent, slopes
 
 
-def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, bf16: bool) -> Tensor:
+def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, precision: str) -> Tensor:
     if not slopes:
         return row.expand(z.shape[0])
     if len(slopes) == 1:
         return slopes[0] @ row
     table = row.view(slopes[1].shape[1], slopes[0].shape[1])
-    return torch.linalg.vecdot(_linear(slopes[0], table, None, bf16), slopes[1])
+    return torch.linalg.vecdot(_linear(slopes[0], table, None, precision), slopes[1])
 
 
 def integrate(problem: Problem) -> Solution:
@@ -140,13 +146,13 @@ def integrate(problem: Problem) -> Solution:
             weights = tableau.a[r * stages : r * stages + r]
             stage = combine(z, h[s], weights, velocities)
             velocity, tau, tangent = dynamics(
-                stage, tables, row, problem.trace, problem.probes, method.bf16
+                stage, tables, row, problem.trace, problem.probes, method.precision
             )
             velocities.append(velocity)
             if tau is not None and tableau.b[r]:
                 logp = logp - h[s] * tableau.b[r] * tau
             if problem.second is not None:
-                second = _second_order(stage, tables, row, problem.second, method.bf16)
+                second = _second_order(stage, tables, row, problem.second, method.precision)
                 logp = logp + h[s].square() / 2 * second
             if method.penalties and tableau.b[r]:
                 values = [_PENALTIES[name](velocity, tangent) for name in method.penalties]
@@ -183,13 +189,13 @@ def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[T
     return z
 
 
-def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor, bf16: bool) -> Tensor:
+def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor, precision: str) -> Tensor:
     """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` of a net with one hidden layer."""
     dim, hidden = tables.widths[:2]
     matrix = _row(tables.weight, s)[: hidden * dim].view(hidden, dim)
-    product = _linear(z, matrix, None, bf16)
+    product = _linear(z, matrix, None, precision)
     if tables.gate is not None:
         product = product * _row(tables.gate, s)[:hidden]
     slope = nonlinearities.derivative(tables.nonlinearity, product + _row(tables.bias, s)[:hidden])
     square = _row(second, s).view(hidden, hidden)  # symmetric
-    return torch.linalg.vecdot(_linear(slope, square, None, bf16), slope)
+    return torch.linalg.vecdot(_linear(slope, square, None, precision), slope)

@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import nn
 
-from mvae_fast import engines
+from mvae_fast import engines, problem
 from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import SolverConfig, check_solver
@@ -14,7 +14,7 @@ from mvae_fast.solvers import SolverConfig, check_solver
 __all__ = ["PRECISIONS", "SolverSettings"]
 
 #: Of the operands of a flow's products; None follows autocast.
-PRECISIONS: tuple[str | None, ...] = (None, "full", "bf16")
+PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
 
 
 class SolverSettings(nn.Module):

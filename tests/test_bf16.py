@@ -19,7 +19,7 @@ def errors(layout, nonlinearity):
         arguments = problem(shape, layout, nonlinearity, trace)
         oracle = run("reference", *arguments, torch.float64)
         for engine in ("cpp", "reference"):
-            values = run(engine, *arguments, torch.float32, bf16=True)
+            values = run(engine, *arguments, torch.float32, precision="bf16")
             assert all(x.dtype == torch.float32 for x in values)
             error = sum(distance(x, y) for x, y in zip(values, oracle, strict=True))
             ours, eagers = (ours + error, eagers) if engine == "cpp" else (ours, eagers + error)
@@ -90,7 +90,7 @@ def test_emulation_equals_the_instruction():
             ops.set_capability(name)
             torch.manual_seed(0)
             arguments = problem((33, 17, (40, 33)), "squash", "tanh", "exact", steps=1)
-            results.append(run("cpp", *arguments, torch.float32, bf16=True)[:1])
+            results.append(run("cpp", *arguments, torch.float32, precision="bf16")[:1])
     finally:
         ops.set_capability(best)
     for hardware, emulated in zip(*results, strict=True):

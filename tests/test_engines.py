@@ -50,8 +50,8 @@ def test_what_the_named_engine_lacks_is_named():
 
 def test_unknown_names():
     for call in (engines.why_missing, lambda name: engines.resolve(name, CPU, torch.float32)):
-        with pytest.raises(ValueError, match="engine: got 'triton', expected one of 'auto', 'cpp'"):
-            call("triton")
+        with pytest.raises(ValueError, match="engine: got 'tvm', expected one of 'auto', 'cpp'"):
+            call("tvm")
 
 
 def without_extension(monkeypatch, folder):

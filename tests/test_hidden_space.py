@@ -62,7 +62,7 @@ def test_does_not_apply_to_these_nets(tables):
         {"outputs": (1, STEPS)},
         {"checkpoint_every": 2},
         {"penalties": ("kinetic_energy",)},
-        {"bf16": True},
+        {"precision": "bf16"},
         *({"tableau": tableau} for name, tableau in TABLEAUS.items() if name != "euler"),
     ],
 )
@@ -299,7 +299,7 @@ def test_refuses_double_backward():
     z.requires_grad_()
     z_out, *_ = hidden_space.integrate(z, h, Tables(weight, gate, bias, *statics), table)
     (first,) = torch.autograd.grad(z_out.square().sum(), z, create_graph=True)
-    with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
+    with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
         first.sum().backward()
 
 

@@ -74,7 +74,7 @@ def problem(shape, layout, nonlinearity, trace, residual=False, steps=STEPS):
     return [z, h, weight, gate, bias, table], probes, (widths, nonlinearity, residual)
 
 
-def run(engine, leaves, probes, statics, dtype, outputs=None, bf16=False):
+def run(engine, leaves, probes, statics, dtype, outputs=None, precision="full"):
     """Values and gradients for every leaf, all in ``dtype``."""
     leaves = [None if x is None else x.detach().to(dtype).requires_grad_() for x in leaves]
     z, h, weight, gate, bias, table = leaves
@@ -85,7 +85,7 @@ def run(engine, leaves, probes, statics, dtype, outputs=None, bf16=False):
         trace=table,
         probes=None if probes is None else probes.to(dtype),
         outputs=outputs,
-        bf16=bf16,
+        precision=precision,
         engine=engine,
     )[:2]
     return [*results, *gradients(results, [x for x in leaves if x is not None])]

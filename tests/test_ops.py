@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ops
+from mvae_fast import FastCNF, ODEfunc, ops, table_ops
 from mvae_fast.tableaus import TABLEAUS
 from mvae_fast.tables import build_tables
 from mvae_fast.trace import second_order_table, trace_table
@@ -24,7 +24,7 @@ def op_arguments(
     second=False,
     checkpoint_every=1,
     penalties=0,
-    bf16=False,
+    operands=0,
 ):
     batch, dim, hidden = shape
     net = random_net(hidden, dim, layer_type, "tanh", torch.float32)
@@ -43,8 +43,8 @@ def op_arguments(
         second_order_table(tables) if second else None,
     ]
     tensors = [None if x is None else x.requires_grad_(requires_grad) for x in tensors]
-    net_as_op = list(tables.widths), ops.nonlinearity_number(tables.nonlinearity), False
-    method = list(tableau.a), list(tableau.b), [1, steps], checkpoint_every, penalties, bf16
+    net_as_op = list(tables.widths), table_ops.nonlinearity_number(tables.nonlinearity), False
+    method = list(tableau.a), list(tableau.b), [1, steps], checkpoint_every, penalties, operands
     return (*tensors, probes, *net_as_op, *method)
 
 
@@ -67,7 +67,7 @@ def test_opcheck(shape, trace, requires_grad):
         {"steps": 7, "checkpoint_every": 2},
         {"penalties": 7},
         {"trace": "hutchinson", "penalties": 10},
-        {"bf16": True},
+        {"operands": 1},
     ],
 )
 def test_opcheck_of_options(options, requires_grad):
@@ -98,14 +98,14 @@ def test_op_refuses_double_backward():
     arguments = op_arguments((5, 3, (7,)), "exact", requires_grad=True)
     z_out, *_ = torch.ops.mvae_fast.integrate.default(*arguments, True)
     (first,) = torch.autograd.grad(z_out.sum(), arguments[0], create_graph=True)
-    with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
+    with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
         first.sum().backward()
     results = torch.ops.mvae_fast.integrate.default(*arguments, True)
     *results, states = (x.detach() for x in results)
     gradients = torch.ops.mvae_fast.integrate_backward.default(
         *results, arguments[0], states, *arguments[1:], True
     )
-    with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
+    with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
         gradients[0].sum().backward()
 
 
@@ -197,7 +197,7 @@ def test_hessian(engine):
     if engine == "reference":
         assert nested(z).shape == (5, 3, 5, 3)
     else:
-        with pytest.raises(RuntimeError, match=r"engine 'cpp' has first derivatives only"):
+        with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
             nested(z)
 
 

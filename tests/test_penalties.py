@@ -167,7 +167,7 @@ def test_times_and_order_of_the_integrals(engine):
         ({"penalties": ("frobenius",)}, "penalties: 'frobenius' needs probes"),
         ({"penalties": ("kinetic_energy", "mean_magnitude")}, "penalties: got .* in this order"),
         ({"penalties": ("speed",)}, "penalties: got"),
-        ({"bf16": True}, "bf16: needs a float32 z"),
+        ({"precision": "bf16"}, "precision: 'bf16' needs a float32 z"),
     ],
 )
 def test_bad_settings_are_named(engine, settings, message):

@@ -1,0 +1,127 @@
+"""The Triton engine: the ops of `mvae_fast.kernels`, on a GPU or in Triton's interpreter."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import torch
+from torch import Tensor
+
+from mvae_fast.problem import Problem, Solution
+from mvae_fast.table_ops import TableOps
+
+__all__ = ["INTERPRETED", "integrate", "why_missing"]
+
+# Triton reads the variable when a kernel is defined, so it counts as it is at import.
+#: Whether Triton runs its kernels on the CPU, operation by operation: to test them.
+INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "True", "on")
+
+_HAS_TRITON = importlib.util.find_spec("triton") is not None
+_TABLE_OPS = TableOps("triton_integrate")
+
+_NET = (
+    "Tensor z, {states}Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
+    "Tensor? second, Tensor? probes, int[] widths, int nonlinearity, bool residual, float[] a, "
+    "float[] b, int[] outputs, int checkpoint_every, int penalties, int operands, "
+)
+_LIBRARY = torch.library.Library("mvae_fast", "FRAGMENT")
+
+
+def why_missing() -> str | None:
+    """None when the kernels can run on this machine, else the reason and the remedy."""
+    if not _HAS_TRITON:
+        return "triton is not installed; remedy: `pip install triton` (Linux)"
+    if not INTERPRETED and not torch.cuda.is_available():
+        return (
+            "torch sees no GPU; remedy: a GPU with a CUDA build of torch, or, to test on the CPU, "
+            "TRITON_INTERPRET=1 in the environment before Python starts"
+        )
+    return None
+
+
+def integrate(problem: Problem) -> Solution:
+    """Take all steps in Triton kernels."""
+    return _TABLE_OPS.integrate(problem)
+
+
+def _forward(
+    z: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    bias: Tensor,
+    trace: Tensor | None,
+    second: Tensor | None,
+    probes: Tensor | None,
+    widths: list[int],
+    nonlinearity: int,
+    residual: bool,
+    a: list[float],
+    b: list[float],
+    outputs: list[int],
+    checkpoint_every: int,
+    penalties: int,
+    operands: int,
+    save: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    # Triton is imported by the first solve: it takes a while, and CPU users need not have it.
+    from mvae_fast.kernels.solve import Net, Plan, forward
+
+    net = Net(weight, gate, bias, trace, second, probes, tuple(widths), nonlinearity, residual)
+    plan = Plan(tuple(a), tuple(b), tuple(outputs), checkpoint_every, penalties, operands)
+    return forward(z, h, net, plan, save)
+
+
+def _backward(
+    grad_z_out: Tensor,
+    grad_logp_out: Tensor,
+    grad_penalty_out: Tensor,
+    z: Tensor,
+    states: Tensor,
+    h: Tensor,
+    weight: Tensor,
+    gate: Tensor | None,
+    bias: Tensor,
+    trace: Tensor | None,
+    second: Tensor | None,
+    probes: Tensor | None,
+    widths: list[int],
+    nonlinearity: int,
+    residual: bool,
+    a: list[float],
+    b: list[float],
+    outputs: list[int],
+    checkpoint_every: int,
+    penalties: int,
+    operands: int,
+    table_grads: bool,
+) -> tuple[Tensor, ...]:
+    from mvae_fast.kernels.solve import Net, Plan, backward
+
+    net = Net(weight, gate, bias, trace, second, probes, tuple(widths), nonlinearity, residual)
+    plan = Plan(tuple(a), tuple(b), tuple(outputs), checkpoint_every, penalties, operands)
+    return backward(
+        (grad_z_out, grad_logp_out, grad_penalty_out), z, states, h, net, plan, table_grads
+    )
+
+
+def _register() -> None:
+    name = "triton_integrate"
+    grads = "Tensor grad_z_out, Tensor grad_logp_out, Tensor grad_penalty_out, "
+    _LIBRARY.define(
+        f"{name}({_NET.format(states='')}bool save) "
+        "-> (Tensor z_out, Tensor logp_out, Tensor penalty_out, Tensor states)"
+    )
+    _LIBRARY.define(
+        f"{name}_backward({grads}{_NET.format(states='Tensor states, ')}bool table_grads) "
+        "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace, "
+        "Tensor second)"
+    )
+    for key in ("CPU", "CUDA") if INTERPRETED else ("CUDA",):
+        _LIBRARY.impl(name, _forward, key)
+        _LIBRARY.impl(f"{name}_backward", _backward, key)
+    _TABLE_OPS.register()
+
+
+_register()
