@@ -1,0 +1,142 @@
+"""The arithmetic of launches: tiles, programs, scratch, windows. Plain numbers, no Triton."""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "Config",
+    "Device",
+    "blocks_per_split",
+    "choose",
+    "gradient_tiles",
+    "programs",
+    "table",
+    "window_steps",
+]
+
+
+@dataclass(frozen=True)
+class Config:
+    """Constants a kernel is compiled for.
+
+    Args:
+        rows: BM, rows of a tile.
+        columns: BN, columns that a product makes at a time.
+        depth: BK, columns that a product takes up at a time.
+        warps: Of a program.
+        stages: Of the software pipeline over the depth.
+    """
+
+    rows: int
+    columns: int
+    depth: int
+    warps: int
+    stages: int
+
+
+@dataclass(frozen=True)
+class Device:
+    """What launches depend on.
+
+    Args:
+        processors: Streaming multiprocessors.
+    """
+
+    processors: int
+
+
+# Programs of a persistent grid for each multiprocessor: with the register budgets of
+# tests/kernels/test_compile.py four of 128 threads fit.
+_RESIDENT = 4
+# Scratch for the operands of the weight gradients. They are written and read once by the tensor
+# cores' next launch, so that a window should be deep enough to fill them and small enough to leave
+# the memory to the user: at most this, or a fifth of what the solve saves anyway.
+_TAPE_BYTES = 64 << 20
+
+
+def choose(batch: int, itemsize: int, device: Device) -> Config:
+    """The configuration for a batch: the tallest tile that still gives every processor a program.
+
+    A taller tile reads the weights less often: they are streamed from L2 once a step and tile.
+
+    Args:
+        batch: B, the rows.
+        itemsize: Bytes of a product's operand.
+        device: Where.
+
+    Example:
+        >>> choose(256, 4, Device(132)).rows, choose(16384, 4, Device(132)).rows
+        (16, 64)
+    """
+    rows = 64
+    while rows > 16 and -(-batch // rows) < device.processors:
+        rows //= 2
+    if itemsize == 8:  # half as many columns: an accumulator takes two registers
+        return Config(min(rows, 32), 32, 16, 4, 2)
+    # 64 bytes of a row at a time would be the least that L2 gives; 128 keep the tensor cores fed.
+    return Config(rows, 64, 128 // itemsize, 4, 3 if itemsize == 2 else 2)
+
+
+def programs(batch: int, config: Config, device: Device) -> int:
+    """The size of the persistent grid: no more programs than tiles, nor than can be resident."""
+    return max(1, min(-(-batch // config.rows), _RESIDENT * device.processors))
+
+
+def window_steps(steps: int, bytes_per_step: int, saved_bytes: int) -> int:
+    """How many steps' operands to keep on the tape at a time.
+
+    Args:
+        steps: S, all of them.
+        bytes_per_step: Of tape.
+        saved_bytes: Of the states that the forward saved.
+
+    Example:
+        >>> window_steps(20, 16 << 20, 0)
+        4
+    """
+    budget = max(_TAPE_BYTES, saved_bytes // 5)
+    return max(1, min(steps, budget // max(bytes_per_step, 1)))
+
+
+def blocks_per_split(blocks: int, tiles: int, device: Device) -> int:
+    """How many blocks of rows one share of a weight gradient takes.
+
+    As few shares as give every processor two programs: each is a copy of the gradient.
+
+    Args:
+        blocks: Of rows, in a group.
+        tiles: Of results, in all groups.
+        device: Where.
+    """
+    splits = max(1, min(blocks, 2 * device.processors // max(tiles, 1)))
+    return max(1, -(-blocks // splits))
+
+
+def gradient_tiles(
+    pieces: list[tuple[int, int, int, int, int]], rows: int, columns: int
+) -> list[tuple[int, ...]]:
+    """The rows of ``tiles`` of `mvae_fast.kernels.table_gradient`.
+
+    Args:
+        pieces: (left column, right column, n_i, n_j, where it begins) of each table.
+        rows: BI.
+        columns: BJ.
+    """
+    return [
+        (left, right, i, j, n_i, n_j, base)
+        for left, right, n_i, n_j, base in pieces
+        for i in range(0, n_i, rows)
+        for j in range(0, n_j, columns)
+    ]
+
+
+@functools.lru_cache(maxsize=512)
+def table(values: tuple[float, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Constants on the device, copied there once: a copy in each solve would stall the host, and
+    could not be captured in a CUDA graph."""
+    return torch.tensor(values, dtype=dtype).to(device)
