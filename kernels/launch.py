@@ -26,7 +26,8 @@ class Config:
 
     Args:
         rows: BM, rows of a tile.
-        columns: BN, columns that a product makes at a time.
+        columns: BN, columns that a product makes at a time, in the forward.
+        adjoint_columns: The same in the adjoint, which keeps more of them in registers.
         depth: BK, columns that a product takes up at a time.
         warps: Of a program.
         stages: Of the software pipeline over the depth.
@@ -34,6 +35,7 @@ class Config:
 
     rows: int
     columns: int
+    adjoint_columns: int
     depth: int
     warps: int
     stages: int
@@ -59,7 +61,7 @@ _RESIDENT = 4
 _TAPE_BYTES = 64 << 20
 
 
-def choose(batch: int, itemsize: int, device: Device) -> Config:
+def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Config:
     """The configuration for a batch: the tallest tile that still gives every processor a program.
 
     A taller tile reads the weights less often: they are streamed from L2 once a step and tile.
@@ -68,6 +70,7 @@ def choose(batch: int, itemsize: int, device: Device) -> Config:
         batch: B, the rows.
         itemsize: Bytes of a product's operand.
         device: Where.
+        full: Float32 products by three of TF32, which hold two halves of every operand.
 
     Example:
         >>> choose(256, 4, Device(132)).rows, choose(16384, 4, Device(132)).rows
@@ -76,10 +79,13 @@ def choose(batch: int, itemsize: int, device: Device) -> Config:
     rows = 64
     while rows > 16 and -(-batch // rows) < device.processors:
         rows //= 2
+    warps = 8 if rows == 64 else 4
     if itemsize == 8:  # half as many columns: an accumulator takes two registers
-        return Config(min(rows, 32), 32, 16, 4, 2)
+        return Config(min(rows, 32), 16, 16, 16, 4, 2)
+    if full:
+        return Config(rows, 32, 32 if rows == 64 else 16, 16, warps, 2)
     # 64 bytes of a row at a time would be the least that L2 gives; 128 keep the tensor cores fed.
-    return Config(rows, 64, 128 // itemsize, 4, 3 if itemsize == 2 else 2)
+    return Config(rows, rows, 32, 128 // itemsize, warps, 2)
 
 
 def programs(batch: int, config: Config, device: Device) -> int:

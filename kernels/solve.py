@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 import triton
-from mvae_fast.kernels import launch
+from mvae_fast.kernels import launch, tuning
 from mvae_fast.kernels.adjoint import adjoint_kernel
 from mvae_fast.kernels.forward import forward_kernel
 from mvae_fast.kernels.layout import (
@@ -71,7 +71,8 @@ class _Solve:
         self.steps, self.stages = h.shape[0], len(plan.b)
         self.operand = _HALVES.get(plan.operands, z.dtype)
         self.device = _device(z.device)
-        self.config = launch.choose(self.batch, self.operand.itemsize, self.device)
+        full = plan.operands == _FULL and z.dtype == torch.float32
+        self.config = launch.choose(self.batch, self.operand.itemsize, self.device, full)
 
         padded = layout.padded
         self.features = sum(padded[1:])
@@ -117,6 +118,14 @@ class _Solve:
         if self.trace == VECTOR.value:
             return pad_vectors(table, self.net.widths[1:2], self.layout.padded[1:2])
         return table
+
+    @property
+    def signature(self) -> tuple[Any, ...]:
+        """What the best configuration depends on; batches of about the same size share it."""
+        batch = (self.batch - 1).bit_length()
+        net, plan = self.net, self.plan
+        kind = (net.widths, self.trace, self.probes, plan.b, plan.operands, plan.penalties)
+        return (batch, *kind, self.z.dtype, str(self.z.device))
 
     def constants(self, **more: Any) -> dict[str, Any]:
         """The compile-time arguments that all sweeps share."""
@@ -248,8 +257,18 @@ def forward(
     saved = (solve.steps - 1) // plan.checkpoint if save else 0
     states = solve.empty(saved, solve.batch, solve.dim)
     if solve.batch:
-        with _on(z.device):
+
+        def run() -> None:
             solve.run_forward(z, 0, solve.steps, solve.reports(), outputs, states, plan.checkpoint)
+
+        def seconds(config: launch.Config) -> float:
+            solve.config = config
+            return tuning.device_seconds(run)
+
+        with _on(z.device):
+            measure = seconds if tuning.measurable(z.device) else None
+            solve.config = tuning.best(solve.signature, solve.config, measure)
+            run()
     return *outputs, states
 
 
@@ -264,6 +283,7 @@ def backward(
 ) -> tuple[Tensor, ...]:
     """``mvae_fast::integrate_backward``: gradients of z, h and the tables."""
     solve = _Solve(z, h, net, plan)
+    solve.config = tuning.best(solve.signature, solve.config)
     gradients = _Gradients(solve, table_grads)
     if solve.batch:
         with _on(z.device):
@@ -371,7 +391,7 @@ def _run_window(
         delta_ld=solve.delta_ld,
         f_ld=solve.features,
         sums_ld=gradients.sums_ld,
-        **solve.constants(TABLES=tables),
+        **solve.constants(TABLES=tables, BN=solve.config.adjoint_columns),
     )
     gradients.h[first : first + steps] = h_sums.sum(0)
     if tables:

@@ -1,5 +1,13 @@
 """Shared by all tests: fixed seeds, and runs for each engine or instruction set of this machine."""
 
+import importlib.util
+import os
+
+# Before Triton is imported: its kernels then run on the CPU, operation by operation
+# (tests/kernels/test_triton.py). tests/kernels/test_compile.py compiles them, in another process.
+if importlib.util.find_spec("triton") is not None:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 import pytest
 import torch
 
