@@ -41,7 +41,7 @@ class Case:
     precision: str
     hutchinson: bool = False
     compile_peers: bool = False
-    budget: float = 0.5
+    budget: float = 0.3
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def measure(case: Case, machine: Machine) -> Row:
             {first: calls[first], **graphs, **{name: calls[name] for name in others}},
             threads=torch.get_num_threads(),
             budget=case.budget,
+            min_rounds=7,  # the slowest peers take 0.1 s a call
             timer=machine.timer,
         )
         memory = _memory(modules, known, problem, machine) if case.mode == "train" else {}

@@ -9,20 +9,10 @@ from benchmarks.gpu_candidates import GPU_ENGINES, candidates, usable
 from benchmarks.gpu_row import Case, Machine, measure
 from benchmarks.workloads import Workload
 from mvae_fast import engines
+from tests.gpu.places import rerun
 
 SMALL = Workload("W2 B=5", 7, (11,), "squash", "softplus", 5, 4, "")
 OURS = tuple(name for name in ("cpp", "reference") if name in engines.available())
-
-
-def rerun(call):
-    """What a CUDA graph does, without one: write the same tensors again."""
-    outputs = call()
-
-    def replay():
-        for old, new in zip(outputs, call(), strict=True):
-            old.copy_(new)
-
-    return replay, outputs
 
 
 def machine(**changes):
