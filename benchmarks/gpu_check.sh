@@ -117,7 +117,7 @@ sanitize() { # TOOL
 export -f environment build_extensions sanitize
 
 stage environment 10 bash -c environment
-stage modules 5 "$python" -m benchmarks.gpu_modules
+stage modules 10 "$python" -m benchmarks.gpu_modules
 if ((status)); then
     cat "$folder/modules.log"
     finish 1
@@ -125,6 +125,7 @@ fi
 if [[ $build ]]; then
     stage build 100 bash -c build_extensions
 else
+    planned=$((planned + 100)) # the later stages get its share
     report "not run" build 0 "--skip-build"
 fi
 stage engines 20 "$python" -m mvae_fast.cli info
@@ -163,6 +164,6 @@ stage times 110 "$python" -m pytest -q benchmarks/test_gpu.py "${times[@]}" --ou
 stage roofline 35 "$python" -m benchmarks.gpu_roofline "${roofline[@]}"
 cp "$folder/roofline.log" "$saved-roofline.md"
 # The aims of W2; compiling takes minutes: last, with all that is left.
-[[ $quick ]] || stage compiled 15 "$python" -m pytest -q benchmarks/test_gpu.py --compiled \
+[[ $quick ]] || stage compiled 10 "$python" -m pytest -q benchmarks/test_gpu.py --compiled \
     --workloads W2 --batches 1024 --precisions tf32 --out "$saved-compiled.json"
 finish "$failed"
