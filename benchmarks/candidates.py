@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD, Net
+from benchmarks.precision import products
 from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc, ODEnet, grid
 from mvae_fast.tables import Tables, build_tables
@@ -20,6 +21,7 @@ __all__ = [
     "OURS",
     "MODES",
     "Candidate",
+    "Ours",
     "Problem",
     "check_agreement",
     "inference",
@@ -37,19 +39,23 @@ class Problem:
     Args:
         workload: The shapes.
         dtype: Of everything.
-        seed: Of everything.
+        seed: Of everything; the numbers are the same on every device.
+        device: Where everything lives.
     """
 
-    def __init__(self, workload: Workload, dtype: torch.dtype, seed: int = 0) -> None:
+    def __init__(
+        self, workload: Workload, dtype: torch.dtype, seed: int = 0, device: str = "cpu"
+    ) -> None:
         self.workload = workload
         self.dtype = dtype
+        self.device = device
         with torch.random.fork_rng():
             torch.manual_seed(seed)
             self.weights = self._odenet().state_dict()
             shape = workload.batch, workload.dim
-            self.z = torch.randn(shape, dtype=dtype, requires_grad=True)
-            self.probes = torch.randn(shape, dtype=dtype)
-        self.logp = torch.zeros(workload.batch, 1, dtype=dtype)
+            self.z = torch.randn(shape, dtype=dtype).to(device).requires_grad_()
+            self.probes = torch.randn(shape, dtype=dtype).to(device)
+        self.logp = torch.zeros(workload.batch, 1, dtype=dtype, device=device)
 
     def _odenet(self) -> ODEnet:
         w = self.workload
@@ -59,14 +65,16 @@ class Problem:
         """FastCNF with these weights."""
         net = self._odenet()
         net.load_state_dict(self.weights)
-        return FastCNF(ODEfunc(net), n_steps=self.workload.steps, trace=trace).to(self.dtype)
+        flow = FastCNF(ODEfunc(net), n_steps=self.workload.steps, trace=trace)
+        return flow.to(self.device, self.dtype)
 
     def tables(self) -> tuple[Tables, Tensor | None, Tensor]:
         """What an engine is given: tables, that of the exact trace where it has one, step sizes."""
         net = self.flow("exact").odefunc.diffeq
         assert isinstance(net, ODEnet)
         with torch.no_grad():
-            steps = grid.from_zero(torch.ones((), dtype=self.dtype), self.workload.steps, False)
+            end = torch.ones((), dtype=self.dtype, device=self.device)
+            steps = grid.from_zero(end, self.workload.steps, False)
             tables = build_tables(net, steps.t)
             return tables, trace_table(tables), steps.h.contiguous()
 
@@ -74,16 +82,26 @@ class Problem:
         """The peers' velocity with these weights."""
         net = Net(self.workload)
         net.load_state_dict(self.weights)
-        return net.to(self.dtype)
+        return net.to(self.device, self.dtype)
 
 
-class _Ours(nn.Module):
-    """FastCNF called like a peer."""
+class Ours(nn.Module):
+    """FastCNF called like a peer.
 
-    def __init__(self, problem: Problem, trace: str, precision: str = "full") -> None:
+    Args:
+        problem: Its weights are taken.
+        trace: As of FastCNF.
+        precision: As of FastCNF.
+        engine: As of FastCNF.
+    """
+
+    def __init__(
+        self, problem: Problem, trace: str, precision: str = "full", engine: str = "auto"
+    ) -> None:
         super().__init__()
         self.flow = problem.flow(trace)
         self.flow.precision = precision
+        self.flow.engine = engine
 
     def forward(self, z: Tensor, logp: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         given = probes if self.flow.trace == "hutchinson" else None
@@ -99,19 +117,20 @@ class Candidate:
         build: Makes the module ``(z, logp, probes) -> (z_T, logp_T)``.
         trace: ``"exact"`` or ``"hutchinson"``, hence which others it must agree with.
         discrete_gradient: Whether its gradient is that of the discrete steps.
-        bf16: Whether the operands of its products are bfloat16; needs a float32 problem.
+        precision: One of `benchmarks.precision.PRECISIONS`, that of its products; all but
+            ``"full"`` need a float32 problem.
     """
 
     build: Callable[[Problem], nn.Module]
     trace: str
     discrete_gradient: bool = True
-    bf16: bool = False
+    precision: str = "full"
 
 
 CANDIDATES: dict[str, Candidate] = {
-    OURS: Candidate(lambda p: _Ours(p, "exact"), "exact"),
-    f"{OURS} hutchinson": Candidate(lambda p: _Ours(p, "hutchinson"), "hutchinson"),
-    f"{OURS} bf16": Candidate(lambda p: _Ours(p, "exact", "bf16"), "exact", bf16=True),
+    OURS: Candidate(lambda p: Ours(p, "exact"), "exact"),
+    f"{OURS} hutchinson": Candidate(lambda p: Ours(p, "hutchinson"), "hutchinson"),
+    f"{OURS} bf16": Candidate(lambda p: Ours(p, "exact", "bf16"), "exact", precision="bf16"),
     "odeint": Candidate(lambda p: FFJORD(p.net(), p.workload.steps, adjoint=False), "hutchinson"),
     "odeint_adjoint": Candidate(
         lambda p: FFJORD(p.net(), p.workload.steps, adjoint=True),
@@ -157,12 +176,18 @@ MODES: dict[str, Callable[[nn.Module, Problem], tuple[Tensor, ...]]] = {
 }
 
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
-_BF16_TOLERANCE = (
-    0.05  # eager PyTorch under autocast is as far off; tests/test_bf16.py compares them
-)
+_BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/test_bf16.py compares them
+# Three more bits than bfloat16, less the one that goes where hardware truncates to TF32.
+_ROUNDED = {"bf16": _BF16, "tf32": _BF16 / 4, "fp16": _BF16 / 4}
 
 
-def check_agreement(modules: Mapping[str, nn.Module], problem: Problem, mode: str) -> None:
+def check_agreement(
+    modules: Mapping[str, nn.Module],
+    problem: Problem,
+    mode: str,
+    candidates: Mapping[str, Candidate] = CANDIDATES,
+    engine: str = "auto",
+) -> None:
     """Raise AssertionError unless the candidates compute the same thing.
 
     Each is compared with FastCNF under the same kind of trace, in the norm relative to the whole
@@ -170,20 +195,24 @@ def check_agreement(modules: Mapping[str, nn.Module], problem: Problem, mode: st
     the gradients of ``z`` and of every parameter.
 
     Args:
-        modules: Some of `CANDIDATES`, built from ``problem``.
+        modules: Some of ``candidates``, built from ``problem``.
         problem: What they run on.
         mode: One of `MODES`.
+        candidates: What is known of the modules, by the same names.
+        engine: That of the FastCNF which they are compared with, in full precision.
     """
     run = MODES[mode]
     expected: dict[str, tuple[Tensor, ...]] = {}
     for name, module in modules.items():
-        candidate = CANDIDATES[name]
+        candidate = candidates[name]
         if candidate.trace not in expected:
-            expected[candidate.trace] = run(_Ours(problem, candidate.trace), problem)
+            with products("full"):
+                oracle = Ours(problem, candidate.trace, engine=engine)
+                expected[candidate.trace] = run(oracle, problem)
         results, wanted = run(module, problem), expected[candidate.trace]
         assert len(results) == len(wanted)
         compared = len(wanted) if candidate.discrete_gradient else 2
-        tolerance = _BF16_TOLERANCE if candidate.bf16 else _TOLERANCE[problem.dtype]
+        tolerance = _ROUNDED.get(candidate.precision, _TOLERANCE[problem.dtype])
         for index, (got, ours) in enumerate(zip(results[:compared], wanted, strict=False)):
             error, size = (got - ours).norm().item(), ours.norm().item()
             assert error <= tolerance * size, (

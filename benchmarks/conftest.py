@@ -11,24 +11,42 @@ import pytest
 
 from benchmarks import report
 from benchmarks.environment import environment
+from benchmarks.precision import PRECISIONS
 from benchmarks.workloads import select
 
 _ROWS = pytest.StashKey[list[report.Row]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str]]()
 
 
+_DEFAULTS = {
+    "workloads": None,
+    "threads": "2",
+    "dtype": "float32",
+    "clock": "wall",
+    "batches": "256,1024,16384",
+    "precisions": "tf32,bf16",
+}
+_CHOICES = {"dtype": ["float32", "float64"], "clock": ["wall", "cpu"]}
+_HELP = {
+    "workloads": "only these, such as W2,W4",
+    "threads": "on a CPU: thread counts, such as 1,2 (default 2)",
+    "dtype": "on a CPU",
+    "clock": "on a CPU; cpu: time on the core, for --threads 1 on a busy machine",
+    "batches": "on a GPU: rows of each workload",
+    "precisions": f"on a GPU: some of {','.join(PRECISIONS)}",
+}
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("mvae_fast")
     group.addoption("--full", action="store_true", help="all workloads against all peers (long)")
-    group.addoption("--workloads", help="only these, such as W2,W4")
-    group.addoption("--threads", default="2", help="thread counts, such as 1,2 (default 2)")
-    group.addoption("--dtype", default="float32", choices=["float32", "float64"])
     group.addoption(
-        "--clock",
-        default="wall",
-        choices=["wall", "cpu"],
-        help="cpu: time on the core, for --threads 1 on a busy machine",
+        "--compiled",
+        action="store_true",
+        help="on a GPU: also against torch.compile(mode='max-autotune') (minutes of compiling)",
     )
+    for name, default in _DEFAULTS.items():
+        group.addoption(f"--{name}", default=default, choices=_CHOICES.get(name), help=_HELP[name])
     group.addoption("--out", type=Path, help="save the run as JSON, for benchmarks.report")
 
 
@@ -36,10 +54,17 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         select((config.getoption("workloads") or "").split(",") if _restricted(config) else ())
         thread_counts = [int(count) for count in config.getoption("threads").split(",")]
+        batches = [int(rows) for rows in config.getoption("batches").split(",")]
     except ValueError as error:
         raise pytest.UsageError(str(error)) from None
-    if min(thread_counts) < 1:
-        raise pytest.UsageError(f"--threads: got {thread_counts}, expected counts >= 1")
+    for name, counts in (("threads", thread_counts), ("batches", batches)):
+        if min(counts) < 1:
+            raise pytest.UsageError(f"--{name}: got {counts}, expected counts >= 1")
+    if not {*config.getoption("precisions").split(",")} <= {*PRECISIONS}:
+        raise pytest.UsageError(
+            f"--precisions: got {config.getoption('precisions')}, "
+            f"expected some of {','.join(PRECISIONS)}"
+        )
     if config.getoption("clock") == "cpu" and thread_counts != [1]:
         # With more threads it would count them waiting for each other.
         raise pytest.UsageError("--clock cpu: expected --threads 1")
@@ -56,23 +81,36 @@ def _restricted(config: pytest.Config) -> bool:
 @pytest.fixture
 def record(request: pytest.FixtureRequest) -> Callable[[report.Row], None]:
     """Add a row to the table of this run."""
-    return request.config.stash[_ROWS].append
+    config = request.config
+
+    def add(row: report.Row) -> None:
+        config.stash[_ROWS].append(row)
+        # Row by row: a run that is stopped keeps what it has measured.
+        out = config.getoption("out")
+        if out is not None:
+            out.parent.mkdir(parents=True, exist_ok=True)
+            out.write_text(json.dumps(_run(config)) + "\n")
+
+    return add
 
 
 def _run(config: pytest.Config) -> dict[str, Any]:
     # From the options rather than from the command line, which may hold paths of this machine.
+    rows = config.stash[_ROWS]
     command = "pytest benchmarks/"
-    if config.getoption("full"):
-        command += " --full"
-    defaults = {"workloads": None, "threads": "2", "dtype": "float32", "clock": "wall"}
-    for name, default in defaults.items():
+    if not any("threads" in row for row in rows):
+        command += "test_gpu.py"
+    for name in ("full", "compiled"):
+        if config.getoption(name):
+            command += f" --{name}"
+    for name, default in _DEFAULTS.items():
         if config.getoption(name) != default:
             command += f" --{name} {config.getoption(name)}"
     return {
         "command": command,
         "clock": config.getoption("clock"),
         "environment": config.stash[_ENVIRONMENT],
-        "rows": config.stash[_ROWS],
+        "rows": rows,
     }
 
 
@@ -82,7 +120,3 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
         return
     terminalreporter.section("benchmarks")
     terminalreporter.write_line(report.markdown(run))
-    out = config.getoption("out")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(run) + "\n")

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 import mvae_fast
+from benchmarks.gpu_environment import gpu_environment
 from mvae_fast import ops
 
 __all__ = ["environment"]
@@ -27,6 +28,7 @@ def environment() -> dict[str, str]:
         "torchdiffeq": importlib.metadata.version("torchdiffeq"),
         "mvae_fast": mvae_fast.__version__,
         "kernels": ops.capability() or "none, the reference runs",
+        **gpu_environment(),
     }
     if hasattr(os, "getloadavg"):
         facts["load average before the run"] = f"{os.getloadavg()[0]:.1f}"

@@ -71,6 +71,7 @@ def interleave(
     max_rounds: int = 200,
     warmup: int = 3,
     clock: Callable[[], float] = time.perf_counter,
+    timer: Callable[[Callable[[], object]], float] | None = None,
 ) -> Timings:
     """Time A B C A B C ... until the budget is spent.
 
@@ -84,10 +85,18 @@ def interleave(
         max_rounds: At most so many.
         warmup: Rounds before the first sample, not counted.
         clock: Seconds.
+        timer: Makes one call and says how many seconds it took; default: those of ``clock``.
 
     Returns:
         The samples.
     """
+
+    def by_clock(call: Callable[[], object]) -> float:
+        began = clock()
+        call()
+        return clock() - began
+
+    timed = by_clock if timer is None else timer
     threads_before = torch.get_num_threads()
     collecting = gc.isenabled()
     seconds: dict[str, list[float]] = {name: [] for name in callables}
@@ -105,9 +114,7 @@ def interleave(
             if done >= min_rounds and clock() - start >= budget:
                 break
             for name, call in callables.items():
-                began = clock()
-                call()
-                seconds[name].append(clock() - began)
+                seconds[name].append(timed(call))
             gc.collect()
     finally:
         if collecting:

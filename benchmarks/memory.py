@@ -60,24 +60,27 @@ def step_peak(name: str, workload: Workload, threads: int) -> int:
     # The libraries load on a problem too small for the engine to keep its scratch memory.
     small = replace(workload, dim=8, hidden=(8,) * len(workload.hidden), batch=4, steps=2)
     warm = Problem(small, torch.float32)
-    _forward_backward(CANDIDATES[name].build(warm), warm, *_output_gradients(small))
+    forward_backward(CANDIDATES[name].build(warm), warm, *output_gradients(small))
     problem = Problem(workload, torch.float32)
     module = CANDIDATES[name].build(problem)
-    gradients = _output_gradients(workload)
+    gradients = output_gradients(workload)
     gc.collect()
     reset_peak()
     before = resident()
-    _forward_backward(module, problem, *gradients)
+    forward_backward(module, problem, *gradients)
     return peak() - before
 
 
-def _output_gradients(workload: Workload) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.randn(workload.batch, workload.dim), torch.ones(workload.batch, 1)
+def output_gradients(workload: Workload, device: str = "cpu") -> tuple[torch.Tensor, torch.Tensor]:
+    """Those of a loss in the end states and log-densities."""
+    rows = workload.batch
+    return torch.randn(rows, workload.dim, device=device), torch.ones(rows, 1, device=device)
 
 
-def _forward_backward(
+def forward_backward(
     module: nn.Module, problem: Problem, grad_z: torch.Tensor, grad_logp: torch.Tensor
 ) -> None:
+    """A training step but for its loss, whose gradients are given."""
     outputs = module(problem.z, problem.logp, problem.probes)
     torch.autograd.grad(outputs, (problem.z, *module.parameters()), (grad_z, grad_logp))
 

@@ -1,8 +1,8 @@
 """Tables of saved measurements: ``python -m benchmarks.report FILE`` prints Markdown.
 
 A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
-``workload``, ``shape``, ``mode``, ``threads``, ``dtype`` and ``seconds`` (every sample of every
-candidate).
+``workload``, ``shape``, ``mode``, ``dtype`` and ``seconds`` (every sample of every candidate). Rows
+of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu_report` shows.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks import gpu_report
 from benchmarks.interleave import Quartiles, Timings
 
 __all__ = ["main", "markdown", "to_csv"]
@@ -22,6 +23,7 @@ __all__ = ["main", "markdown", "to_csv"]
 Row = dict[str, Any]
 
 _CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
+_DEVICE_TIME = "device time between events, the L2 cache flushed before each call"
 
 
 def _base(row: Row) -> str:
@@ -35,6 +37,11 @@ def _candidates(rows: Sequence[Row]) -> list[str]:
     return list(names)
 
 
+def _keys(rows: Sequence[Row]) -> list[str]:
+    """What tells the rows apart."""
+    return ["workload", "mode", *(key for key in ("threads", "precision") if key in rows[0])]
+
+
 def _ratio(ratio: Quartiles) -> str:
     return f"{ratio.median:.2f}x ({ratio.lower:.2f}-{ratio.upper:.2f})"
 
@@ -46,12 +53,13 @@ def _milliseconds(time: Quartiles) -> str:
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table of the rows: our time, then each peer's ratio to it and its time."""
     peers = _candidates(rows)
-    head = ["workload", "mode", "threads", _base(rows[0]), *peers, "rounds"]
+    keys = _keys(rows)
+    head = [*keys, _base(rows[0]), *peers, "rounds"]
     lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
     for row in rows:
         timings = Timings(row["seconds"])
         base = _base(row)
-        cells = [row["workload"], row["mode"], row["threads"], _milliseconds(timings.time(base))]
+        cells = [*(row[key] for key in keys), _milliseconds(timings.time(base))]
         for peer in peers:
             if peer not in row["seconds"]:
                 cells.append("")
@@ -64,22 +72,36 @@ def table(rows: Sequence[Row]) -> str:
 
 
 def markdown(run: dict[str, Any]) -> str:
-    """Where and how the run was measured, its table and what the workloads are."""
+    """Where and how the run was measured, its tables and what the workloads are."""
     rows = run["rows"]
     shapes = {row["workload"]: row["shape"] for row in rows}
     dtypes = ", ".join(sorted({row["dtype"] for row in rows}))
+    on_cpu = [row for row in rows if "threads" in row]
+    on_gpu = [row for row in rows if "threads" not in row]
+    clock = ", ".join([_CLOCKS[run["clock"]]] * bool(on_cpu) + [_DEVICE_TIME] * bool(on_gpu))
     facts = [f"- {name}: {value}" for name, value in run["environment"].items()]
+    tables = []
+    # Where one engine lacks a precision the first candidate is another, and so is the table.
+    groups: dict[tuple[bool, str], list[Row]] = {}
+    for row in [*on_cpu, *on_gpu]:
+        groups.setdefault(("threads" in row, _base(row)), []).append(row)
+    for (_, base), group in groups.items():
+        tables += [
+            table(group),
+            "",
+            f"Each peer: how many times longer than {base} (median of the rounds' "
+            "ratios, quartiles in brackets), then the median time of a call.",
+            "",
+        ]
+    if on_gpu:
+        tables += [gpu_report.markdown(on_gpu), ""]
     return "\n".join(
         [
-            f"Command: `{run['command']}`, {dtypes}, {_CLOCKS[run['clock']]}",
+            f"Command: `{run['command']}`, {dtypes}, {clock}",
             "",
             *facts,
             "",
-            table(rows),
-            "",
-            f"Each peer: how many times longer than {_base(rows[0])} (median of the rounds' "
-            "ratios, quartiles in brackets), then the median time of a call.",
-            "",
+            *tables,
             *(f"- {name}: {shape}" for name, shape in shapes.items()),
         ]
     )
@@ -89,7 +111,7 @@ def to_csv(run: dict[str, Any]) -> str:
     """One line for each candidate of each row, times in milliseconds."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
-    keys = ["workload", "mode", "threads", "dtype"]
+    keys = [*_keys(run["rows"]), "dtype"]
     quartiles = ["lower", "median", "upper"]
     writer.writerow(
         [*keys, "candidate", *(f"ms_{q}" for q in quartiles), *(f"ratio_{q}" for q in quartiles)]
@@ -100,7 +122,7 @@ def to_csv(run: dict[str, Any]) -> str:
         for name in row["seconds"]:
             time, ratio = timings.time(name), timings.ratio(name, _base(row))
             writer.writerow(
-                [*(row[key] for key in keys), name]
+                [*(row.get(key, "") for key in keys), name]
                 + [f"{getattr(time, q) * 1e3:.4f}" for q in quartiles]
                 + [f"{getattr(ratio, q):.3f}" for q in quartiles]
                 + [timings.rounds]

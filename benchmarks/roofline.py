@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Any
@@ -20,12 +20,14 @@ from benchmarks.candidates import Problem
 from benchmarks.environment import environment
 from benchmarks.interleave import Quartiles, interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
-from mvae_fast import ops
+from mvae_fast import engines, ops
 from mvae_fast.problem import Method
 from mvae_fast.problem import Problem as EngineProblem
 from mvae_fast.trace import exact_probes
 
 PEAK_REPEATS = 2000
+
+Calls = dict[str, tuple[int, Callable[[], Any]]]
 
 
 def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
@@ -50,17 +52,16 @@ def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
     return forward, backward
 
 
-def calls(workload: Workload) -> dict[str, tuple[int, Callable[[], Any]]]:
-    """The engine's forward and backward on a workload: multiply-adds and a call."""
-    problem = Problem(workload, torch.float32)
+def calls(problem: Problem, engine: str, precision: str = "full") -> Calls:
+    """An engine's forward and backward on a problem: multiply-adds and a call of each."""
+    workload = problem.workload
     tables, table, h = problem.tables()
     z = problem.z.detach()
     probes = exact_probes(z) if table is None else None
     leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
     wanted = [x.requires_grad_() for x in leaves if x is not None]
-    run = partial(
-        ops.integrate, EngineProblem(z, h, tables, Method((workload.steps,)), table, probes)
-    )
+    method = Method((workload.steps,), precision=precision)
+    run = partial(engines.get(engine).integrate, EngineProblem(z, h, tables, method, table, probes))
     z_out, logp_out, _ = run()
     grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
     backward = partial(
@@ -101,7 +102,7 @@ def speedup(workload: Workload, threads: int, rounds: int = 9, calls_each: int =
 
     In blocks of calls: OpenMP starts its threads anew whenever their number changes.
     """
-    work = [call for _, call in calls(workload).values()]
+    work = [call for _, call in calls(Problem(workload, torch.float32), "cpp").values()]
     ratios = []
     for _ in range(rounds):
         seconds = []
@@ -121,7 +122,7 @@ def speedup(workload: Workload, threads: int, rounds: int = 9, calls_each: int =
 
 def row(workload: Workload, threads: int, seconds: float) -> str:
     """One line of the table."""
-    work = calls(workload)
+    work = calls(Problem(workload, torch.float32), "cpp")
     callables = {name: call for name, (_, call) in work.items()}
     callables["peak"] = partial(ops.peak, PEAK_REPEATS)
     torch.set_num_threads(threads)
@@ -129,15 +130,28 @@ def row(workload: Workload, threads: int, seconds: float) -> str:
     timings = interleave(callables, threads=threads, budget=seconds, min_rounds=15)
     samples = timings.seconds
     peaks = [2e-9 * peak_work / t for t in samples["peak"]]
-    cells = [f"{median(peaks):.0f}"]
+    shares = (f"{100 * share:.0f} %" for share in shares_of(work, samples, peaks))
+    return f"| {workload.name} | {threads} | {median(peaks):.0f} | {' | '.join(shares)} |"
+
+
+def shares_of(
+    work: Calls, seconds: Mapping[str, Sequence[float]], peaks: Sequence[float]
+) -> list[float]:
+    """What forward, backward and both reached of the peak: medians of the rounds' own shares.
+
+    Args:
+        work: As `calls` gives it.
+        seconds: Samples of its calls.
+        peaks: GFLOP/s, one for each round.
+    """
+    shares = []
     for names in (("forward",), ("backward",), ("forward", "backward")):
         flops = sum(work[name][0] for name in names)
-        shares = [
-            2e-9 * flops / sum(samples[name][i] for name in names) / peak
-            for i, peak in enumerate(peaks)
-        ]
-        cells.append(f"{100 * median(shares):.0f} %")
-    return f"| {workload.name} | {threads} | {' | '.join(cells)} |"
+        rounds = (sum(seconds[name][i] for name in names) for i in range(len(peaks)))
+        shares.append(
+            median([2e-9 * flops / t / peak for t, peak in zip(rounds, peaks, strict=True)])
+        )
+    return shares
 
 
 def median(values: list[float]) -> float:

@@ -79,7 +79,8 @@ def test_cpu(
     # Each case compiles anew; without this the limit on recompilations ends a long run.
     torch.compiler.reset()
     torch.set_num_threads(threads)
-    names = [name for name in case.names if dtype == torch.float32 or not CANDIDATES[name].bf16]
+    single = dtype == torch.float32
+    names = [name for name in case.names if single or CANDIDATES[name].precision == "full"]
     try:
         modules = {name: CANDIDATES[name].build(problem) for name in names}
         check_agreement(modules, problem, case.mode)

@@ -95,7 +95,9 @@ def integrate_net(
     if not residual or trace is None:
         return solution
     # The trace of the engines is that of f, not of f - z.
-    elapsed = steps.h.cumsum(0)[[s - 1 for s in method.outputs]]
+    passed = steps.h.cumsum(0)
+    # Not by a list of indices, which would be copied to a GPU.
+    elapsed = torch.cat([passed[s - 1 : s] for s in method.outputs])
     return solution._replace(logp=solution.logp + z.shape[1] * elapsed.unsqueeze(1))
 
 

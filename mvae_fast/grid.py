@@ -51,8 +51,8 @@ def evaluation_times(grid: Grid, c: tuple[float, ...]) -> Tensor:
     """The times (S * R,) at which a method with stages at ``c`` evaluates the velocity."""
     if len(c) == 1:
         return grid.t
-    shares = torch.tensor(c, dtype=grid.t.dtype, device=grid.t.device)
-    return torch.addcmul(grid.t.unsqueeze(1), grid.h.unsqueeze(1), shares).flatten()
+    # Not by a tensor of c: its copy to a GPU would wait for it, and no CUDA graph could hold it.
+    return torch.stack([torch.add(grid.t, grid.h, alpha=share) for share in c], 1).flatten()
 
 
 def from_zero(end: Tensor, n_steps: int, reverse: bool) -> Grid:

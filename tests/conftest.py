@@ -1,17 +1,17 @@
 """Shared by all tests: fixed seeds, and runs for each engine or instruction set of this machine."""
 
-import importlib.util
 import os
-
-# Before Triton is imported: its kernels then run on the CPU, operation by operation
-# (tests/kernels/test_triton.py). tests/kernels/test_compile.py compiles them, in another process.
-if importlib.util.find_spec("triton") is not None:
-    os.environ.setdefault("TRITON_INTERPRET", "1")
 
 import pytest
 import torch
 
-from mvae_fast import engines, ops
+# Before Triton is imported: without a GPU its kernels run on the CPU, operation by operation, in
+# tests/kernels/test_triton.py; with one, as they are, in tests/gpu.
+if not torch.cuda.is_available():
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+from mvae_fast import ops
+from tests.oracles import engines_on
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +28,7 @@ def threads():
     torch.set_num_threads(before)
 
 
-@pytest.fixture(params=engines.available())
+@pytest.fixture(params=engines_on("cpu"))
 def engine(request):
     return request.param
 

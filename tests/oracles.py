@@ -6,7 +6,7 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from mvae_fast import ODEnet
+from mvae_fast import ODEnet, engines
 
 A, B, C = TypeVar("A"), TypeVar("B"), TypeVar("C")
 
@@ -21,6 +21,20 @@ LAYER_TYPES = (
     "concatcoord",
 )
 NONLINEARITIES = ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+
+
+def engines_on(device: str, dtype: torch.dtype = torch.float64) -> list[str]:
+    """The engines that can run here on such tensors: on a GPU machine not all of them on a CPU.
+
+    Without Triton's interpreter, a thousand times as slow as any: tests/kernels is for it.
+    """
+    place = torch.device(device)
+    return [
+        name
+        for name in engines.available()
+        if (engine := engines.get(name)).supports(place, dtype, "full")
+        and device not in engine.by_name_only
+    ]
 
 
 def pairwise(first: Sequence[A], second: Sequence[B], third: Sequence[C]) -> list[tuple[A, B, C]]:
@@ -109,7 +123,10 @@ def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> list[Tensor]
     """Gradients of one fixed generic functional of the outputs, 0 where there is no dependence."""
     total = sum(
         (
-            output * torch.linspace(0.5, 1.5, output.numel(), dtype=output.dtype).view_as(output)
+            output
+            * torch.linspace(
+                0.5, 1.5, output.numel(), dtype=output.dtype, device=output.device
+            ).view_as(output)
         ).sum()
         for output in outputs
     )
@@ -118,6 +135,6 @@ def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> list[Tensor]
 
 def distance(actual: Tensor, oracle: Tensor) -> float:
     """Euclidean distance to a float64 oracle, in units of its norm (at least 1)."""
-    oracle = oracle.double()
-    difference = torch.linalg.vector_norm(actual.detach().double() - oracle.detach())
-    return (difference / torch.linalg.vector_norm(oracle.detach()).clamp(min=1)).item()
+    oracle = oracle.detach().double()
+    difference = torch.linalg.vector_norm(actual.detach().to(oracle) - oracle)
+    return (difference / torch.linalg.vector_norm(oracle).clamp(min=1)).item()

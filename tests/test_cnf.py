@@ -408,7 +408,10 @@ def test_repr_says_what_runs(engine):
         ({"n_steps": 1.5}, "n_steps: got 1.5"),
         ({"n_probes": 0}, "n_probes: got 0, expected an integer >= 1"),
         ({"trace": "brute_force"}, "trace: got 'brute_force', expected None, 'exact' or"),
-        ({"engine": "tvm"}, "engine: got 'tvm', expected one of 'auto', 'cpp', 'triton'"),
+        (
+            {"engine": "tvm"},
+            "engine: got 'tvm', expected one of 'auto', 'cpp', 'triton', 'reference'",
+        ),
         ({"solver": "euler2"}, "solver: got 'euler2', expected one of 'euler', 'midpoint'"),
         ({"regularization_fns": ("l3int",)}, "regularization_fns: got 'l3int', expected a call"),
     ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet, engines, ops
+from tests.oracles import engines_on
 
 CPU = torch.device("cpu")
 
@@ -18,7 +19,7 @@ def test_cpp_is_there_where_a_compiler_is():
     # The tests run on the engines that are available: one that failed to build must not vanish
     # from them without a word.
     assert engines.why_missing("cpp") is None
-    assert engines.available() == ("cpp", "reference")
+    assert {"cpp", "reference"} <= {*engines_on("cpu")}
 
 
 def test_auto_takes_the_fastest_that_fits():
@@ -29,7 +30,7 @@ def test_auto_takes_the_fastest_that_fits():
     assert engines.resolve("auto", torch.device("meta"), torch.float32) == "reference"
 
 
-@pytest.mark.parametrize("name", engines.available())
+@pytest.mark.parametrize("name", engines_on("cpu"))
 def test_by_name_it_is_that_one(name):
     assert engines.resolve(name, CPU, torch.float32) == name
 
@@ -61,7 +62,7 @@ def without_extension(monkeypatch, folder):
 
 def test_missing_engine_names_reason_and_remedy(monkeypatch, tmp_path):
     without_extension(monkeypatch, tmp_path)
-    assert engines.available() == ("reference",)
+    assert "cpp" not in engines.available()
     assert engines.resolve("auto", CPU, torch.float32) == "reference"
     with pytest.raises(RuntimeError, match=r"'cpp' is not available: .* not built; remedy: have a"):
         engines.resolve("cpp", CPU, torch.float32)

@@ -5,18 +5,18 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, engines
+from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.integrate import integrate
 from mvae_fast.problem import PENALTIES
 from mvae_fast.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
 from mvae_fast.solvers import SolverConfig, solve
 from mvae_fast.tableaus import TABLEAUS
 from mvae_fast.tables import Tables
-from tests.oracles import distance, gradients, random_net
+from tests.oracles import distance, engines_on, gradients, random_net
 from tests.test_integrate import SHAPES, problem
 
 NAMES = tuple(name for name, fn in REGULARIZATION_FNS.items() if fn in FUSED_PENALTIES)
-compiled_engines = [name for name in engines.available() if name != "reference"]
+compiled_engines = [name for name in engines_on("cpu") if name != "reference"]
 
 
 def run(engine, leaves, probes, statics, dtype, penalties=PENALTIES, method="euler"):

@@ -35,7 +35,7 @@ class PlainEuler(nn.Module):
 
     def forward(self, z: Tensor, logp: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         """Move ``z`` (B, D) and ``logp`` (B, 1) along the flow with the noise ``probes`` (B, D)."""
-        t = torch.arange(self.steps, dtype=z.dtype).unsqueeze(1) / self.steps
+        t = torch.arange(self.steps, dtype=z.dtype, device=z.device).unsqueeze(1) / self.steps
         layers = [_tables(self.net.layer_type, layer, t) for layer in self.net.layers]
         table = None
         if self.hutchinson:
@@ -44,7 +44,8 @@ class PlainEuler(nn.Module):
             table = _trace_table(layers)
         else:
             dim = z.shape[1]
-            probes = torch.eye(dim, dtype=z.dtype).unsqueeze(1).expand(dim, *z.shape)
+            eye = torch.eye(dim, dtype=z.dtype, device=z.device)
+            probes = eye.unsqueeze(1).expand(dim, *z.shape)
 
         change = torch.zeros_like(logp[:, 0])
         for s in range(self.steps):
@@ -118,7 +119,8 @@ def _closed_form(row: Tensor, slopes: list[Tensor]) -> Tensor:
     return (slopes[1] @ row * slopes[0]).sum(1)
 
 
-def compiled(net: Net, steps: int, hutchinson: bool) -> nn.Module:
-    """`PlainEuler` as one compiled graph."""
-    flow: Any = torch.compile(PlainEuler(net, steps, hutchinson), fullgraph=True, dynamic=False)
+def compiled(net: Net, steps: int, hutchinson: bool, mode: str | None = None) -> nn.Module:
+    """`PlainEuler` as one compiled graph; ``mode`` as of ``torch.compile``."""
+    plain = PlainEuler(net, steps, hutchinson)
+    flow: Any = torch.compile(plain, fullgraph=True, dynamic=False, mode=mode)
     return flow

@@ -139,7 +139,7 @@ class FFJORD(nn.Module):
     def forward(self, z: Tensor, logp: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         """Move ``z`` (B, D) and ``logp`` (B, 1) along the flow with the noise ``probes`` (B, D)."""
         self.dynamics.noise = probes
-        times = torch.tensor([0.0, 1.0], dtype=z.dtype)
+        times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
         z_path, logp_path = self.integrator(
             self.dynamics,
             (z, logp),

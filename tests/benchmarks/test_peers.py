@@ -89,7 +89,7 @@ def test_bf16(workload, mode):
     name = f"{OURS} bf16"
     check_agreement({name: CANDIDATES[name].build(problem)}, problem, mode)
     with pytest.raises(AssertionError):  # it is not float32 under another name
-        CANDIDATES["as float32"] = replace(CANDIDATES[name], bf16=False)
+        CANDIDATES["as float32"] = replace(CANDIDATES[name], precision="full")
         try:
             check_agreement({"as float32": CANDIDATES[name].build(problem)}, problem, mode)
         finally:
