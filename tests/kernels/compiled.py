@@ -1,0 +1,116 @@
+"""Compile the Triton kernels for a GPU that need not be there, and print what they take.
+
+Run as a script, in a process of its own: where TRITON_INTERPRET is set nothing is compiled.
+Arguments: compute capabilities, as 80 or 90. Prints one JSON object a line.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import triton
+import triton.backends.nvidia
+import triton.language as tl
+from mvae_fast.kernels import launch
+from mvae_fast.kernels.adjoint import adjoint_kernel
+from mvae_fast.kernels.forward import forward_kernel
+from mvae_fast.kernels.table_gradient import table_gradient_kernel
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+TRACES = {"vector": 2, "matrix": 3, "probes": 4}
+OPERANDS = {"bf16": ("bf16", "tf32"), "tf32": ("fp32", "tf32"), "full": ("fp32", "tf32x3")}
+BATCHES = (256, 5000, 16384)  # tiles of 16, 32 and 64 rows on 132 processors
+# How the arguments of the kernels are passed; all others are pointers to float32.
+OPERAND_POINTERS = {"weight", "x_scratch", "x_tape", "delta_tape", "left", "right"}
+INTEGER_POINTERS = {"widths", "report", "following", "tiles"}
+INTEGERS = set("B D K L R first_step steps checkpoint n_penalties slabs slab_rows".split())
+INTEGERS |= {"blocks_per_split", "probe_stride", "probe_row_stride"}
+ALIGNED = set("x_ld delta_ld f_ld sums_ld left_ld right_ld tape_rows size slab_stride".split())
+ALIGNED |= {f"{name}_stride" for name in ("weight", "gate", "bias", "trace", "second")}
+
+
+def compiled(kernel, constants, operand, capability, config):
+    """Registers, bytes of stack (spills among them) and of shared memory, and tensor-core calls."""
+    signature, attributes = {}, {}
+    for position, name in enumerate(kernel.arg_names):
+        if name in constants:
+            signature[name] = "constexpr"
+            continue
+        table = name in ("trace", "second") and constants.get("TRACE") == TRACES["matrix"]
+        if name in INTEGERS or name in ALIGNED:
+            signature[name] = "i32"
+        elif name in INTEGER_POINTERS:
+            signature[name] = "*i32"
+        else:
+            signature[name] = "*" + (operand if name in OPERAND_POINTERS or table else "fp32")
+        if name not in INTEGERS:
+            attributes[(position,)] = [["tt.divisibility", 16]]
+    source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
+    options = {"num_warps": config.warps, "num_stages": config.stages}
+    binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    used = re.search(r"REG:(\d+) STACK:(\d+)", resources(binary.asm["cubin"]))
+    assert used is not None
+    ptx = binary.asm["ptx"]
+    return {
+        "registers": int(used[1]),
+        "stack": int(used[2]),
+        "shared": binary.metadata.shared,
+        "tensor_core_calls": ptx.count("wgmma.mma_async") + ptx.count("mma.sync"),
+    }
+
+
+def resources(cubin):
+    """What cuobjdump, which comes with Triton, says of a binary."""
+    tool = Path(triton.backends.nvidia.__file__).parent / "bin" / "cuobjdump"
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "kernel.cubin")
+        path.write_bytes(cubin)
+        command = [tool, "--dump-resource-usage", path]
+        return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def kernels(operand, batch, trace):
+    """Name, kernel, constants and configuration of what a solve launches."""
+    dtype, precision = OPERANDS[operand]
+    size = 2 if dtype == "bf16" else 4
+    config = launch.choose(batch, size, launch.Device(132), operand == "full")
+    common = {"DT": tl.float32, "PRECISION": precision}
+    sweep = common | {
+        "KIND": 0,
+        "GATED": True,
+        "RESIDUAL": False,
+        "TRACE": TRACES[trace],
+        "TANGENTS": trace == "probes",
+        "SECOND": False,
+        "SLOPES": trace == "matrix",
+        "PENALTIES": 0,
+        "BM": config.rows,
+        "BK": config.depth,
+        "R": 1,  # Euler's method: Triton takes a 1 for a constant
+    }
+    yield "forward", forward_kernel, sweep | {"SAVE": True, "BN": config.columns}, config
+    adjoint = sweep | {"TABLES": True, "BN": config.adjoint_columns}
+    yield "adjoint", adjoint_kernel, adjoint, config
+    if trace == "vector":
+        tiles = {"BI": 64, "BJ": 64, "BR": 64 if size == 2 else 32, "slabs": 1}
+        four = launch.Config(64, 64, 64, 32, 4, config.stages)
+        yield "table_gradient", table_gradient_kernel, common | tiles, four
+
+
+def main():
+    for capability in map(int, sys.argv[1:]):
+        for operand in OPERANDS:
+            for batch in BATCHES:
+                for trace in TRACES:
+                    for name, kernel, constants, config in kernels(operand, batch, trace):
+                        used = compiled(kernel, constants, OPERANDS[operand][0], capability, config)
+                        row = {"capability": capability, "operand": operand, "rows": config.rows}
+                        print(json.dumps({"kernel": name, "trace": trace, **row, **used}))
+
+
+if __name__ == "__main__":
+    main()
