@@ -13,7 +13,8 @@ from benchmarks.gpu_timing import why_no_gpu
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
 BEFORE = ["environment", "modules", "build", "engines", "collect", "device"]
-AFTER = ["oracle", "memcheck", "racecheck", "graphs", "sizes", "times", "roofline", "compiled"]
+AFTER = ["oracle", "memcheck", "racecheck", "graphs", "sizes", "prepare"]
+AFTER += ["times", "roofline", "compiled"]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bash") is None or shutil.which("timeout") is None,
