@@ -39,7 +39,7 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
 export TRITON_INTERPRET=0 # tests/conftest.py would have the kernels interpreted
 # The size that PyTorch takes on Hopper anyway. Set, cuBLAS gives the same bits on every stream.
 export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
-[[ -z ${CUDA_HOME:-} ]] || export PATH=$PATH:$CUDA_HOME/bin
+export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 
 readonly NOT_RUN=77 # the exit status of a stage that could not run, as in automake
 readonly NO_GPU=3   # that of benchmarks.gpu_device
