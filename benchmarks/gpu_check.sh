@@ -36,7 +36,7 @@ mkdir -p "$folder" || exit 1
 
 export folder python=${PYTHON:-python3}
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH} PYTHONUNBUFFERED=1
-export TRITON_INTERPRET=0 # tests/conftest.py would have the kernels interpreted
+export TRITON_INTERPRET=0 # set to 1 it would have Triton's kernels run on the CPU
 # The size that PyTorch takes on Hopper anyway. Set, cuBLAS gives the same bits on every stream.
 export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
 export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin

@@ -43,6 +43,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.gpu.odd_sizes", description=__doc__)
     parser.add_argument("--device", default="cuda", choices=["cuda", "cpu"])
     device = parser.parse_args(arguments).device
+    # Kernels are chosen by rule, as in the tests that have compiled them, not by their speed here.
+    torch.use_deterministic_algorithms(True, warn_only=True)
     worst = []
     for place in GPU if device == "cuda" else CPU:
         reason = place.why_not()

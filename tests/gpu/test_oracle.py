@@ -98,6 +98,15 @@ def test_larger_nets_in_full_precision(place, shape):
     assert ours <= 2 * eagers
 
 
+@pytest.mark.parametrize(("place", "shape"), every(NEAR, [(shape,) for shape in LARGER[:3]]))
+def test_kernels_chosen_by_their_speed(place, shape):
+    torch.use_deterministic_algorithms(False)
+    arguments = problem(shape, "squash", "softplus", "exact")
+    oracle = run("reference", *arguments, torch.float64)
+    ours, eagers = distances(place, arguments, "full", oracle)
+    assert sum(ours) <= 2 * sum(eagers)
+
+
 @pytest.mark.parametrize(("place", "trace"), every(cases=[(trace,) for trace in TRACES]))
 def test_no_rows(place, trace):
     there = moved(place.device, problem((0, 3, (7,)), "squash", "tanh", trace))
