@@ -13,7 +13,7 @@ from benchmarks.peers.ffjord import FFJORD
 from benchmarks.precision import Autocast, operands
 from mvae_fast import engines
 
-__all__ = ["GPU_ENGINES", "candidates", "usable"]
+__all__ = ["GPU_ENGINES", "candidates", "usable", "why_missing"]
 
 #: The engines that are made for GPUs, whether or not they can run here.
 GPU_ENGINES: tuple[str, ...] = tuple(
@@ -24,14 +24,21 @@ GPU_ENGINES: tuple[str, ...] = tuple(
 _TRACES = ("exact", "hutchinson")
 
 
+def why_missing(name: str) -> str | None:
+    """None where the engine can run on a GPU of this machine, else the reason and the remedy."""
+    reason = engines.why_missing(name)
+    if reason is None and name in GPU_ENGINES and engines.get(name).by_name_only:
+        return "its kernels are interpreted on the CPU; remedy: TRITON_INTERPRET=0"
+    return reason
+
+
 def usable(names: Sequence[str], device: str, precision: str) -> tuple[str, ...]:
     """Those of the engines that can run here on this device in this precision, on float32."""
     place, rounded = torch.device(device), operands(precision)
     return tuple(
         name
         for name in names
-        if engines.why_missing(name) is None
-        and engines.get(name).supports(place, torch.float32, rounded)
+        if why_missing(name) is None and engines.get(name).supports(place, torch.float32, rounded)
     )
 
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import torch
 
 from benchmarks.environment import environment
-from benchmarks.gpu_candidates import GPU_ENGINES
+from benchmarks.gpu_candidates import GPU_ENGINES, why_missing
 from benchmarks.gpu_timing import why_no_gpu
-from mvae_fast import engines
 
 __all__ = ["NO_GPU", "main"]
 
@@ -25,9 +24,9 @@ def main() -> int:
     assert total == 1000, total
     for name, value in environment().items():
         print(f"- {name}: {value}")
-    missing = [name for name in GPU_ENGINES if engines.why_missing(name) is not None]
+    missing = [name for name in GPU_ENGINES if why_missing(name) is not None]
     for name in missing:
-        print(f"engine {name!r} is missing: {engines.why_missing(name)}")
+        print(f"engine {name!r} is missing: {why_missing(name)}")
     present = [name for name in GPU_ENGINES if name not in missing]
     print(f"engines: {', '.join(present) or 'none'}")
     return 1 if missing else 0

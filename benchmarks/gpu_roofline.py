@@ -114,6 +114,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"\n{HEAD}\n{'|---' * 7}|")
     sheet = DATASHEET.get(torch.cuda.get_device_name(), {})
     chosen = select(options.workloads.split(","))
+    timer = DeviceTimer.on_gpu()
     for workload in chosen:
         for batch in map(int, options.batches.split(",")):
             sized = replace(workload, name=f"{workload.name} B={batch}", batch=batch)
@@ -123,7 +124,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
                     precision,
                     usable(GPU_ENGINES, "cuda", precision),
                     device="cuda",
-                    timer=DeviceTimer.on_gpu(),
+                    timer=timer,
                     datasheet=sheet.get(precision),
                     seconds=options.seconds,
                 ):

@@ -39,7 +39,8 @@ def _candidates(rows: Sequence[Row]) -> list[str]:
 
 def _keys(rows: Sequence[Row]) -> list[str]:
     """What tells the rows apart."""
-    return ["workload", "mode", *(key for key in ("threads", "precision") if key in rows[0])]
+    either = (key for key in ("threads", "precision") if any(key in row for row in rows))
+    return ["workload", "mode", *either]
 
 
 def _ratio(ratio: Quartiles) -> str:

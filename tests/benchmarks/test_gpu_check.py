@@ -13,7 +13,8 @@ from benchmarks.gpu_timing import why_no_gpu
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
 BEFORE = ["environment", "modules", "build", "engines", "collect", "device"]
-AFTER = ["oracle", "memcheck", "racecheck", "graphs", "sizes", "times", "roofline", "compiled"]
+AFTER = ["oracle", "memcheck", "racecheck", "graphs", "sizes", "prepare"]
+AFTER += ["times", "roofline", "compiled"]
 
 pytestmark = pytest.mark.skipif(
     shutil.which("bash") is None or shutil.which("timeout") is None,
@@ -58,7 +59,9 @@ def stand_in(tmp_path):
     path = tmp_path / "python"
     path.write_text(
         '#!/bin/sh\necho "$@" >>"$CALLS"\n'
-        'case "$*" in *"$FAIL"*) echo "told to fail"; exit 5 ;; esac\necho "all went well"\n'
+        'case "$*" in *"$FAIL"*) echo "told to fail"; exit 5 ;;\n'
+        '*"cuda- tests/gpu/test_sizes.py") echo "3 skipped in 1s"; exit 0 ;; esac\n'
+        'echo "all went well"\n'
     )
     path.chmod(0o755)
     calls = tmp_path / "calls"
@@ -75,7 +78,8 @@ def test_with_a_gpu_every_stage_runs(stand_in):
     status, results, calls = stand_in("--skip-build")
     assert status == 0
     assert list(results) == [*BEFORE, *AFTER]
-    for name in ("device", "oracle", "graphs", "sizes", "times", "roofline", "compiled"):
+    assert results.pop("sizes")[0] == "not run"  # all of it was skipped
+    for name in ("device", "oracle", "graphs", "prepare", "times", "roofline", "compiled"):
         assert results[name][0] == "ok" and results[name][1].endswith("all went well"), name
     assert "--compiled --workloads W2 --batches 1024" in calls
     assert "setup.py" not in calls

@@ -54,3 +54,40 @@ def test_command_line(tmp_path, capsys, extra):
     saved.write_text(json.dumps(RUN))
     report.main([str(saved), *extra])
     assert "W2" in capsys.readouterr().out
+
+
+GPU_ROW = {
+    "workload": "W2 B=256",
+    "shape": "D=128, B=256",
+    "mode": "train",
+    "precision": "tf32",
+    "dtype": "float32",
+    "batch": 256,
+    "steps": 20,
+    "ours": ["one"],
+    "seconds": {"one": [0.001, 0.001], "odeint": [0.070, 0.090]},
+    "memory": {"one": 3_000_000},
+    "sizes": {"states": 2_000_000, "packed": 0, "outputs": 1_000_000},
+}
+
+
+def test_rows_of_a_gpu_have_tables_of_their_own():
+    text = report.markdown(RUN | {"rows": [*RUN["rows"], GPU_ROW]})
+    assert text.startswith(
+        "Command: `pytest benchmarks/ --workloads W2`, float32, wall time, device time between"
+    )
+    lines = text.splitlines()
+    assert "| W2 | train | 2 | 10 ms | 5.00x (4.50-5.50), 50 ms | 3 |" in lines
+    assert "| workload | mode | precision | one | odeint | rounds |" in lines
+    assert "| W2 B=256 | train | tf32 | 1 ms | 80.00x (75.00-85.00), 80 ms | 2 |" in lines
+    assert any("how many times longer than one" in line for line in lines)
+    assert any(line.startswith("Latency of one step at B=256") for line in lines)
+    assert any(line.endswith("| 3.0 (1.00x) |") for line in lines)
+    assert any(line.startswith("Aims in training") for line in lines)
+
+
+def test_csv_of_both_kinds_of_rows():
+    lines = report.to_csv(RUN | {"rows": [*RUN["rows"], GPU_ROW]}).splitlines()
+    assert lines[0].startswith("workload,mode,threads,precision,dtype,candidate")
+    assert lines[1].startswith("W2,train,2,,float32,FastCNF")
+    assert lines[-1].startswith("W2 B=256,train,,tf32,float32,odeint")

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_candidates import GPU_ENGINES
+from benchmarks.gpu_candidates import GPU_ENGINES, why_missing
 from benchmarks.gpu_timing import captured, why_no_gpu
 from benchmarks.precision import operands
 from mvae_fast import engines
@@ -36,7 +36,7 @@ class Place:
         """None where the engine can run on this device of this machine, else the reason."""
         reason = why_no_gpu() if self.device == "cuda" else None
         if reason is None:
-            missing = engines.why_missing(self.engine)
+            missing = why_missing(self.engine)
             reason = missing and f"engine {self.engine!r} is not available: {missing}"
         return reason
 

@@ -34,16 +34,20 @@ def test_compile_in_one_graph(place, name):
         assert distance(got, eager) < tolerance
 
 
-@pytest.mark.parametrize("precision", ["full", "tf32"])
 @pytest.mark.parametrize("place", every())
-def test_compile_follows_the_switch_of_float32_products(place, precision):
-    torch._dynamo.reset()
-    with products(precision):
-        step = Step(place)
-        expected = step()
-        step.flow = torch.compile(step.flow, fullgraph=True, backend="aot_eager")
-        for got, eager in zip(step(), expected, strict=True):
-            assert distance(got, eager) < 1e-6
+def test_compile_follows_the_switch_of_float32_products(place):
+    eager = {}
+    for precision in ("full", "tf32"):
+        with products(precision):
+            eager[precision] = Step(place)()
+    for precision, other in (("full", "tf32"), ("tf32", "full")):
+        torch._dynamo.reset()
+        with products(precision):
+            step = Step(place)
+            step.flow = torch.compile(step.flow, fullgraph=True, backend="aot_eager")
+            got = step()
+        near, far = (max(map(distance, got, eager[name])) for name in (precision, other))
+        assert near < max(1e-6, far / 3)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=["bf16", "fp16"])

@@ -17,6 +17,13 @@ NETS = {
 }
 
 
+def check_replay(replay, outputs, call):
+    replay()
+    replayed = [x.clone() for x in outputs]
+    for got, expected in zip(replayed, call(), strict=True):
+        assert torch.equal(got, expected)
+
+
 @pytest.mark.parametrize("precision", ["full", "bf16"])
 @pytest.mark.parametrize(("place", "name"), every(cases=[(name,) for name in NETS]))
 def test_replay_of_forward_and_backward(place, name, precision):
@@ -27,10 +34,7 @@ def test_replay_of_forward_and_backward(place, name, precision):
         with torch.no_grad():
             for leaf in step.leaves():
                 leaf.add_(torch.randn_like(leaf), alpha=0.1)
-        replay()
-        replayed = [x.clone() for x in outputs]
-        for got, expected in zip(replayed, step(), strict=True):
-            assert torch.equal(got, expected)
+        check_replay(replay, outputs, step)
 
 
 @pytest.mark.parametrize("place", every())
@@ -44,10 +48,7 @@ def test_replay_of_inference(place):
     replay, outputs = place.capture(infer)
     with torch.no_grad():
         step.z.neg_()
-    replay()
-    replayed = [x.clone() for x in outputs]
-    for got, expected in zip(replayed, infer(), strict=True):
-        assert torch.equal(got, expected)
+    check_replay(replay, outputs, infer)
 
 
 @pytest.mark.parametrize("place", every())
