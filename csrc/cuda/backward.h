@@ -69,7 +69,8 @@ MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typenam
   T* dots = t.at(p.tile.dots);  // per row, the adjoint of h
   fill(t, dots, p.rows);
   if (p.R > 1) stages_of(t, step, z, p.R - 1);
-  const bool euler = p.R == 1, in_place = euler && !p.values;  // penalties add to k_bar, not to z_bar
+  const bool euler = p.R == 1,
+             in_place = euler && !p.values;  // penalties add to k_bar, not to z_bar
   for (int r = p.R - 1; r >= 0; --r) {
     T* const into = euler ? z_bar : t.stage(p.tile.input_bar, r);
     if (!in_place)  // k_bar_r = b_r z_bar + sum_q>r a_qr input_bar_q
@@ -112,8 +113,8 @@ MVAE_FAST_DEVICE void add_scalars(const Tile<M>& t, const BackwardPlan<typename 
   });
 }
 
-// Everything of one thread block: the tiles index, index + count, ... Between windows z_bar rests in
-// the output.
+// Everything of one thread block: the tiles index, index + count, ... Between windows z_bar rests
+// in the output.
 template <class M>
 MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta,
                                      const BackwardPlan<typename M::T>& p, typename M::T* arena,
@@ -122,9 +123,8 @@ MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta,
   T* path = p.path + cta.index * p.path_size;
   for (int64_t tile = cta.index; tile < p.tiles; tile += cta.count) {
     const int64_t begin = tile * p.rows, left = p.B - begin;
-    const Tile<M> t{cta,     p,    arena,
-                    weights, path, begin,
-                    left < p.rows ? static_cast<int>(left) : p.rows};
+    const Tile<M> t{
+        cta, p, arena, weights, path, begin, left < p.rows ? static_cast<int>(left) : p.rows};
     fill(t, arena, p.tile.size);
     T* z_bar = t.at(p.tile.z_bar);
     int64_t output = p.n_outputs - 1;

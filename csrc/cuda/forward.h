@@ -186,9 +186,8 @@ MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPla
                                     typename M::T* arena, const typename M::Packed* weights) {
   for (int64_t tile = cta.index; tile < p.tiles; tile += cta.count) {
     const int64_t begin = tile * p.rows, left = p.B - begin;
-    const Tile<M> t{cta,   p,       arena,
-                    weights, nullptr, begin,
-                    left < p.rows ? static_cast<int>(left) : p.rows};
+    const Tile<M> t{
+        cta, p, arena, weights, nullptr, begin, left < p.rows ? static_cast<int>(left) : p.rows};
     // The whole arena once: columns past a width are never written, and have to be finite.
     fill(t, arena, p.tile.size);
     load_rows(t, p.z, p.D, t.at(p.tile.z), false);

@@ -19,6 +19,7 @@ struct Settings {
   int rows;
   int64_t grid, shared_limit, resident_limit, window_bytes;
 };
+constexpr Settings kChosen = {0, 0, -1, -1, 0};
 
 struct Launch {
   int rows;
@@ -37,12 +38,10 @@ struct Work {
 };
 
 constexpr int kTileRows[] = {64, 32, 16};
-constexpr int kBlocksPerSm = 2;          // as the kernels' launch bounds promise the compiler
+constexpr int kBlocksPerSm = 2;            // as the kernels' launch bounds promise the compiler
 constexpr int64_t kSharedPerBlock = 1024;  // what CUDA takes of each block's shared memory
 
-// What a device can do in a clock and SM; they only have to rank the choices. Half precision with
-// mma.sync reaches 60 % of Hopper's rate, 3xTF32 is six mma where bfloat16 has one.
-constexpr double kHalfRate = 1200, kTf32Rate = 600, kFullRate = 200;
+// What a device can do in a clock and SM; they only have to rank the choices.
 constexpr double kElementCycles = 0.4;  // exp and reciprocal: 16 lanes a clock, the rest: 128
 constexpr double kSharedBytes = 128, kGlobalBytes = 32;
 constexpr double kPhaseCycles = 1500;  // barriers and latency of an evaluation's phases

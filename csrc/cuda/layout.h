@@ -202,8 +202,7 @@ Work work_of(const Plan<T>& p, Sweep sweep, int64_t bytes, double rate) {
   x.varying = tables_vary(p);
   Plan<T> one = p;
   one.rows = 16;
-  const TileLayout tile =
-      sweep == Sweep::backward ? backward_layout(one) : forward_layout(one);
+  const TileLayout tile = sweep == Sweep::backward ? backward_layout(one) : forward_layout(one);
   x.arena_row_bytes = tile.size / 16 * static_cast<int64_t>(sizeof(T));
   return x;
 }

@@ -20,8 +20,7 @@ struct Lanes {
   // The sum over the lanes, in a fixed order, to each of them.
   __device__ __forceinline__ float sum(float x) const {
     MVAE_FAST_UNROLL
-    for (int distance = 16; distance; distance /= 2)
-      x += __shfl_xor_sync(0xffffffffu, x, distance);
+    for (int distance = 16; distance; distance /= 2) x += __shfl_xor_sync(0xffffffffu, x, distance);
     return x;
   }
   __device__ __forceinline__ bool first() const { return lane == 0; }
@@ -258,19 +257,16 @@ struct DeviceAccumulators {
   __device__ __forceinline__ void for_each(const Warp& warp, Use use) const {
     const int row = warp.lane / 4, column = warp.lane % 4 * 2;
     MVAE_FAST_UNROLL
-    for (int i = 0; i < kM; ++i)
-      MVAE_FAST_UNROLL
-    for (int j = 0; j < kN; ++j)
-      MVAE_FAST_UNROLL
-    for (int e = 0; e < 4; ++e)
-      use(16 * i + row + e / 2 * 8, 8 * j + column + e % 2, c[i][j][e]);
+    for (int i = 0; i < kM; ++i) MVAE_FAST_UNROLL
+    for (int j = 0; j < kN; ++j) MVAE_FAST_UNROLL
+    for (int e = 0; e < 4; ++e) use(16 * i + row + e / 2 * 8, 8 * j + column + e % 2, c[i][j][e]);
   }
 
  private:
   static __device__ __forceinline__ typename F::X x_of(const float4 (&d)[4], int i) {
-    return F::x_of({element(d[0], i), element(d[1], i), element(d[2], i), element(d[3], i)},
-                   {element(d[0], i + 1), element(d[1], i + 1), element(d[2], i + 1),
-                    element(d[3], i + 1)});
+    return F::x_of(
+        {element(d[0], i), element(d[1], i), element(d[2], i), element(d[3], i)},
+        {element(d[0], i + 1), element(d[1], i + 1), element(d[2], i + 1), element(d[3], i + 1)});
   }
   static __device__ __forceinline__ HalfX x_of(const uint2 (&d)[4], int i) {
     return {{halves(d[0], d[1], i), halves(d[0], d[1], i + 1), halves(d[2], d[3], i),

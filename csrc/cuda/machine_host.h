@@ -80,8 +80,8 @@ struct HostAccumulators {
           c[row][n] += Operand::multiply(x[row * ldx + k], Operand::of(b));
         }
   }
-  // Adds delta' y of 16 rows, or of `count` if those are fewer; row r = (i, half, g) of the sum is column 4 g + 2 i + half
-  // of delta, column n = (j, g) is column 4 g + j of y.
+  // Adds delta' y of 16 rows, or of `count` if those are fewer; row r = (i, half, g) of the sum is
+  // column 4 g + 2 i + half of delta, column n = (j, g) is column 4 g + j of y.
   void multiply_add_rows(HostWarp, const Packed* delta, int64_t ld, const Packed* y, int64_t ldy,
                          int64_t count) {
     for (int row = 0; row < 16 * kM; ++row)

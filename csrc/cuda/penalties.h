@@ -59,8 +59,7 @@ MVAE_FAST_DEVICE void value_penalties_adjoint(const Tile<M>& t, const typename M
     lanes.each(D, [&](int c) { square += f[r * ld + c] * f[r * ld + c]; });
     square = lanes.sum(square);
     const T energy_bar = b * bar[kEnergyRow * rows + r], root = sqrt(square * D);
-    const T linear =
-        T(2) * energy_bar + (root > T(0) ? b * bar[kRootRow * rows + r] / root : T(0));
+    const T linear = T(2) * energy_bar + (root > T(0) ? b * bar[kRootRow * rows + r] / root : T(0));
     const T sign = b * bar[kMagnitudeRow * rows + r] / D;
     lanes.each(D, [&](int c) {
       const T v = f[r * ld + c];

@@ -58,17 +58,17 @@ MVAE_FAST_BOTH int64_t tape_width(int64_t m) {
 // Offsets of the tile's buffers, in elements from the start of its arena; each hidden layer's share
 // of `w` .. `tangent_v` is `slot` long, each stage's of `k` .. `input_bar` `slot0`.
 struct TileLayout {
-  int64_t slot, slot0;
-  int64_t z, input, k;                  // k: by stage
-  int64_t w, y, d1, d2, t;              // W y; phi, phi', phi''; coefficient of phi''
-  int64_t eps, tangent_w, tangent_v;    // a probe; W v and v of it, by layer
-  int64_t u, u_bar;                     // W_L v; the adjoint of J eps
-  int64_t product;                      // M phi' or Q phi'
-  int64_t z_bar, k_bar, top, y_bar[2];  // adjoints; top: G_L k_bar
-  int64_t inputs, input_bar;            // by stage
-  int64_t tau, tau_second, logp, dots;  // one value a row
-  int64_t tau_bar, factor, penalty;     // penalty: kPenalties values a row
-  int64_t size;
+  int slot, slot0;
+  int z, input, k;                  // k: by stage
+  int w, y, d1, d2, t;              // W y; phi, phi', phi''; coefficient of phi''
+  int eps, tangent_w, tangent_v;    // a probe; W v and v of it, by layer
+  int u, u_bar;                     // W_L v; the adjoint of J eps
+  int product;                      // M phi' or Q phi'
+  int z_bar, k_bar, top, y_bar[2];  // adjoints; top: G_L k_bar
+  int inputs, input_bar;            // by stage
+  int tau, tau_second, logp, dots;  // one value a row
+  int tau_bar, factor, penalty;     // penalty: kPenalties values a row
+  int size;
 };
 
 template <class T>
@@ -121,9 +121,9 @@ struct ColumnSums {
 template <class T>
 struct BackwardPlan : Plan<T> {
   const T *grad_z, *grad_logp, *grad_penalty, *states;
-  T* z_bar;                 // (B, D), also between windows
-  int64_t step_begin, step_end;  // of the window
-  void* tape;               // null: no gradients of tables
+  T* z_bar;                            // (B, D), also between windows
+  int64_t step_begin, step_end;        // of the window
+  void* tape;                          // null: no gradients of tables
   int64_t m_delta, m_y, q_delta, q_y;  // offsets on the tape
   ColumnSums<T> gate_bar, bias_bar, trace_bar, h_bar;
 };

@@ -1,4 +1,6 @@
-// The operands of the products: how they are rounded, and how a packed matrix holds them.
+// The operands of the products: how they are rounded, and how a packed matrix holds them. kRate:
+// multiply-adds of mma.sync a clock and SM, which only have to rank launches: half precision
+// reaches 60 % of Hopper's peak, and 3xTF32 is six mma where bfloat16 has one.
 #pragma once
 
 #include <cmath>
@@ -24,6 +26,7 @@ MVAE_FAST_BOTH float float_of(uint32_t bits) {
 
 // float32 as the sum of two tf32 numbers, of which all products but the smallest count: 3 mma.
 struct Full {
+  static constexpr double kRate = 200;
   template <class T>
   using Packed = T;
   template <class T>
@@ -34,6 +37,7 @@ struct Full {
 
 // 10 bits of mantissa, rounded to nearest, ties away from zero, as cvt.rna does.
 struct Tf32 {
+  static constexpr double kRate = 600;
   template <class T>
   using Packed = T;
   template <class T>
@@ -45,6 +49,7 @@ struct Tf32 {
 };
 
 struct Bf16 {
+  static constexpr double kRate = 1200;
   template <class T>
   using Packed = uint16_t;
   MVAE_FAST_BOTH static uint16_t pack(float x) {
@@ -56,6 +61,7 @@ struct Bf16 {
 };
 
 struct Fp16 {
+  static constexpr double kRate = 1200;
   template <class T>
   using Packed = uint16_t;
   // Round to nearest even, with denormals and infinities.

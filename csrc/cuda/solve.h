@@ -15,15 +15,16 @@ struct ForwardSolve {
   int64_t bytes = 0;  // of the workspace
 };
 
-// `Packed`: an element of a packed matrix; `rate`: multiply-adds a clock and SM.
-template <class Packed, class T>
-ForwardSolve<T> plan_forward(const Problem<T>& problem, const ForwardOutputs<T>& out, double rate,
+// `memory` null: only counts its bytes.
+template <class M, class T = typename M::T>
+ForwardSolve<T> plan_forward(const Problem<T>& problem, const ForwardOutputs<T>& out,
                              const Device& device, const Settings& settings, void* memory) {
+  using Packed = typename M::Packed;
   ForwardSolve<T> x;
   ForwardPlan<T>& p = x.plan;
   Workspace workspace(memory);
   describe(problem, Sweep::forward, p);
-  const Work work = work_of(p, Sweep::forward, sizeof(Packed), rate);
+  const Work work = work_of(p, Sweep::forward, sizeof(Packed), M::Operand::kRate);
   x.launch = choose_launch(work, p.B, device, settings);
   p.rows = x.launch.rows;
   p.tile = forward_layout(p);
@@ -61,8 +62,7 @@ struct BackwardSolve {
 };
 
 // Room on the tape, from `at` on, for `rows` rows of one pair of operands.
-inline void take_pair(int64_t& at, int64_t m, int64_t k, int64_t rows, int64_t& delta,
-                      int64_t& y) {
+inline void take_pair(int64_t& at, int64_t m, int64_t k, int64_t rows, int64_t& delta, int64_t& y) {
   delta = at;
   at += rows * tape_width(m);
   y = at;
@@ -119,8 +119,7 @@ void lay_out_window(const BackwardOutputs<T>& out, int64_t steps, void* memory,
   };
   p.bias_bar = sums(x.sums, p.bias_stride, features);
   if (p.gated) p.gate_bar = sums(x.sums + bias_size, p.gate_stride, features);
-  if (trace_width)
-    p.trace_bar = sums(x.sums + bias_size + gate_size, p.trace_stride, trace_width);
+  if (trace_width) p.trace_bar = sums(x.sums + bias_size + gate_size, p.trace_stride, trace_width);
 
   const int64_t tape = take_tape(p, evaluations);
   x.tape_bytes = tape * static_cast<int64_t>(sizeof(Packed));
@@ -135,14 +134,15 @@ void lay_out_window(const BackwardOutputs<T>& out, int64_t steps, void* memory,
   x.bytes = workspace.used();
 }
 
-template <class Packed, class T>
+template <class M, class T = typename M::T>
 BackwardSolve<T> plan_backward(const Problem<T>& problem, const BackwardInputs<T>& in,
-                               const BackwardOutputs<T>& out, double rate, const Device& device,
+                               const BackwardOutputs<T>& out, const Device& device,
                                const Settings& settings, void* memory) {
+  using Packed = typename M::Packed;
   BackwardSolve<T> x;
   BackwardPlan<T>& p = x.plan;
   describe(problem, Sweep::backward, p);
-  const Work work = work_of(p, Sweep::backward, sizeof(Packed), rate);
+  const Work work = work_of(p, Sweep::backward, sizeof(Packed), M::Operand::kRate);
   x.launch = choose_launch(work, p.B, device, settings);
   p.rows = x.launch.rows;
   p.tile = backward_layout(p);
@@ -157,8 +157,8 @@ BackwardSolve<T> plan_backward(const Problem<T>& problem, const BackwardInputs<T
   lay_out_window<Packed>(out, 2, nullptr, x);
   const int64_t step_bytes = x.bytes - one;
   const int64_t states = (p.S - 1) / p.checkpoint * p.B * p.D * static_cast<int64_t>(sizeof(T));
-  lay_out_window<Packed>(out, window_steps(step_bytes, 1, p.S, p.checkpoint, states, settings), memory,
-                         x);
+  lay_out_window<Packed>(out, window_steps(step_bytes, 1, p.S, p.checkpoint, states, settings),
+                         memory, x);
   return x;
 }
 
@@ -206,8 +206,7 @@ Jobs<SumJob<T>> sum_jobs(const BackwardSolve<T>& x, const Jobs<ProductJob<T>>& p
     jobs.add({job.parts, to + (varies ? p.first * stride : 0), job.groups, job.splits,
               job.m * job.k, stride, !varies && !start});
   };
-  const int64_t weights =
-      p.layers[p.L].weight + int64_t{p.layers[p.L].m} * p.layers[p.L - 1].m;
+  const int64_t weights = p.layers[p.L].weight + int64_t{p.layers[p.L].m} * p.layers[p.L - 1].m;
   for (int l = 1; l <= p.L; ++l) product(p.weights, out.weight + p.layers[l].weight, weights);
   if (p.m.size) product(p.m, out.trace, int64_t{p.layers[1].m} * p.layers[2].m);
   if (p.second) product(p.q, out.second, int64_t{p.layers[1].m} * p.layers[1].m);

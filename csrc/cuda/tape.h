@@ -25,9 +25,8 @@ MVAE_FAST_DEVICE void record(const Tile<M>& t, const typename M::T* x, int ld, i
   using T = typename M::T;
   t.cta.each_row(t.n, [&](int r, auto lanes) {
     const T scale = factor ? factor[r] : T(1);
-    lanes.each(m, [&](int c) {
-      to[r * tape_width(m) + c] = M::Operand::pack(scale * x[r * ld + c]);
-    });
+    lanes.each(m,
+               [&](int c) { to[r * tape_width(m) + c] = M::Operand::pack(scale * x[r * ld + c]); });
   });
 }
 

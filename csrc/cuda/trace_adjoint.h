@@ -119,9 +119,8 @@ MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::
     product(t, v, t.ld(l - 1), t.weight(row, l), w, t.ld(l), false);
     const int m = t.m(l), ld = t.ld(l);
     t.cta.each_row(p.rows, [&](int r, auto lanes) {
-      lanes.each(m, [&](int c) {
-        to[r * ld + c] = t.gate(row, l, c) * d1[r * ld + c] * w[r * ld + c];
-      });
+      lanes.each(
+          m, [&](int c) { to[r * ld + c] = t.gate(row, l, c) * d1[r * ld + c] * w[r * ld + c]; });
     });
     v = to;
   }
@@ -130,9 +129,8 @@ MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::
 
 // tau, dots and the adjoint of u_L = J eps: tau_bar eps for the trace, 2 h b bar u_L for |u_L|^2.
 template <class M>
-MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t,
-                                             const BackwardPlan<typename M::T>& p, int64_t row,
-                                             typename M::T h, typename M::T b) {
+MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
+                                             int64_t row, typename M::T h, typename M::T b) {
   using T = typename M::T;
   const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
   const T* bar = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;

@@ -36,8 +36,8 @@ struct HostLauncher {
     const Packed* packed = static_cast<const Packed*>(p.packed);
     const std::vector<Packed> weights(packed, packed + p.resident);
     for (int64_t index = 0; index < launch.grid; ++index) {
-      T* arena = p.arena_in_shared ? own.data()
-                                   : reinterpret_cast<T*>(p.arena + index * p.arena_bytes);
+      T* arena =
+          p.arena_in_shared ? own.data() : reinterpret_cast<T*>(p.arena + index * p.arena_bytes);
       for (int64_t i = 0; i < p.tile.size; ++i) arena[i] = static_cast<T>(NAN);
       block(HostCta{index, launch.grid}, arena, weights.data());
     }
@@ -64,7 +64,7 @@ struct HostLauncher {
   }
 };
 
-template <class M, class F>
+template <class F>
 void with_workspace(int64_t bytes, F f) {
   std::vector<char> memory(static_cast<size_t>(bytes) + 256, char(0xff));
   const uintptr_t address = reinterpret_cast<uintptr_t>(memory.data());
@@ -74,11 +74,9 @@ void with_workspace(int64_t bytes, F f) {
 template <class M>
 void forward_on(const Problem<typename M::T>& p, const ForwardOutputs<typename M::T>& out,
                 const Device& device, const Settings& settings) {
-  using Packed = typename M::Packed;
-  const int64_t bytes = plan_forward<Packed>(p, out, kHalfRate, device, settings, nullptr).bytes;
-  with_workspace<M>(bytes, [&](void* memory) {
-    run_forward(p, plan_forward<Packed>(p, out, kHalfRate, device, settings, memory),
-                HostLauncher<M>{});
+  const int64_t bytes = plan_forward<M>(p, out, device, settings, nullptr).bytes;
+  with_workspace(bytes, [&](void* memory) {
+    run_forward(p, plan_forward<M>(p, out, device, settings, memory), HostLauncher<M>{});
   });
 }
 
@@ -86,12 +84,9 @@ template <class M>
 void backward_on(const Problem<typename M::T>& p, const BackwardInputs<typename M::T>& in,
                  const BackwardOutputs<typename M::T>& out, const Device& device,
                  const Settings& settings) {
-  using Packed = typename M::Packed;
-  const int64_t bytes =
-      plan_backward<Packed>(p, in, out, kHalfRate, device, settings, nullptr).bytes;
-  with_workspace<M>(bytes, [&](void* memory) {
-    run_backward(p, out, plan_backward<Packed>(p, in, out, kHalfRate, device, settings, memory),
-                 HostLauncher<M>{});
+  const int64_t bytes = plan_backward<M>(p, in, out, device, settings, nullptr).bytes;
+  with_workspace(bytes, [&](void* memory) {
+    run_backward(p, out, plan_backward<M>(p, in, out, device, settings, memory), HostLauncher<M>{});
   });
 }
 
