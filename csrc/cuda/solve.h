@@ -190,15 +190,14 @@ Jobs<SumJob<T>> sum_jobs(const BackwardSolve<T>& x, const Jobs<ProductJob<T>>& p
   const int64_t evaluations = steps * p.R;
   jobs.add({p.h_bar.parts, out.h + p.step_begin, steps, p.tiles, 1, 1, false});
   if (!out.weight) return jobs;
-  const auto columns = [&](const ColumnSums<T>& sums, T* to) {
+  const auto columns = [&](const ColumnSums<T>& sums, bool varies, T* to) {
     if (!sums.parts) return;
-    const bool varies = sums.stride;
     jobs.add({sums.parts, to + (varies ? p.first * sums.tile : 0), varies ? evaluations : 1,
               p.tiles, sums.tile, sums.tile, !varies && !start});
   };
-  columns(p.bias_bar, out.bias);
-  columns(p.gate_bar, out.gate);
-  columns(p.trace_bar, out.trace);
+  columns(p.bias_bar, p.bias_stride, out.bias);
+  columns(p.gate_bar, p.gate_stride, out.gate);
+  columns(p.trace_bar, p.trace_stride, out.trace);
   int next = 0;
   const auto product = [&](const Block& block, T* to, int64_t stride) {
     const ProductJob<T>& job = products.job[next++];

@@ -12,11 +12,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvae_fast import ops
+from mvae_fast import table_ops
 from mvae_fast.problem import Problem, Solution
 
 ROOT = Path(__file__).parents[2]
-OPERANDS = {"full": 0, "bf16": 1, "fp16": 2, "tf32": 3}
+TF32 = 3  # its number among the operands of csrc/problem.h
 
 Int, Pointer = ctypes.c_int64, ctypes.c_void_p
 
@@ -67,6 +67,7 @@ class Launch:
     resident_limit: int = -1
     window_bytes: int = 0
     table_grads: bool = True
+    tf32: bool = False  # float32 operands as TF32
 
 
 def build(directory: Path) -> ctypes.CDLL:
@@ -97,13 +98,11 @@ class Emulator:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
         self.launch = Launch()
-        self.operands: str | None = None
         self.device = _DEVICE(132, 227 << 10, 228 << 10)  # of an H100
 
-    def using(self, operands: str | None = None, **changes: Any) -> None:
-        """Launch as ``changes`` of `Launch` say from now on, with these operands in float32."""
+    def using(self, **changes: Any) -> None:
+        """Launch as these changes of `Launch` say from now on."""
         self.launch = replace(Launch(), **changes)
-        self.operands = operands
 
     def integrate(self, problem: Problem) -> Solution:
         tables = problem.tables
@@ -133,10 +132,10 @@ class Emulator:
         z, h, weight, gate, bias, trace, second = tensors
         assert z is not None and h is not None and weight is not None and bias is not None
         tables, method = problem.tables, problem.method
-        probes = ops.dense_probes(problem.probes)
-        a, b, outputs, every, penalties, operands = ops.method_arguments(method)
-        if self.operands is not None and z.dtype == torch.float32:
-            operands = OPERANDS[self.operands]
+        probes = table_ops.dense_probes(problem.probes)
+        a, b, outputs, every, penalties, operands = table_ops.method_arguments(method, z)
+        if self.launch.tf32:
+            operands = TF32
 
         def array(kind: Any, values: Any) -> Any:
             return (kind * len(values))(*values)
@@ -153,7 +152,7 @@ class Emulator:
         count = 0 if probes is None else probes.shape[0]
         struct = _PROBLEM(
             *(z.shape[0], h.shape[0], len(tables.widths) - 1, count, widths),
-            *(ops.nonlinearity_number(tables.nonlinearity), int(operands), tables.residual),
+            *(table_ops.nonlinearity_number(tables.nonlinearity), operands, tables.residual),
             *(penalties, len(b), a_array, b_array, every),
             *map(_address, (z, h, probes)),
             *((0, 0) if probes is None else probes.stride()[:2]),
