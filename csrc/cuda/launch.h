@@ -34,11 +34,14 @@ struct Work {
   double products, elements;
   int64_t packed, packed_bytes, arena_row_bytes;
   double product_rate;  // multiply-adds a clock and SM
-  bool varying;         // the tables change with time: nothing stays in shared memory
+  int blocks_per_sm;
+  bool varying;  // the tables change with time: nothing stays in shared memory
 };
 
 constexpr int kTileRows[] = {64, 32, 16};
-constexpr int kBlocksPerSm = 2;            // as the kernels' launch bounds promise the compiler
+// Thread blocks of 8 warps on an SM, as the launch bounds promise the compiler: the backward sweep
+// would spill in 128 registers, and may have 255.
+constexpr int kBackwardBlocks = 1;
 constexpr int64_t kSharedPerBlock = 1024;  // what CUDA takes of each block's shared memory
 
 // What a device can do in a clock and SM; they only have to rank the choices.
@@ -64,7 +67,7 @@ inline Launch launch_of(const Work& work, int64_t B, int rows, const Device& dev
   }
   x.shared_bytes += x.resident * work.packed_bytes;
   const int64_t fitting = device.shared_per_sm / (x.shared_bytes + kSharedPerBlock);
-  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>(kBlocksPerSm, fitting));
+  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>(work.blocks_per_sm, fitting));
   x.grid = std::max<int64_t>(1, std::min(x.tiles, device.sms * blocks));
   if (settings.grid) x.grid = settings.grid;
   return x;

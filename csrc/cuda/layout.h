@@ -184,9 +184,9 @@ bool tables_vary(const Plan<T>& p) {
   return p.weights.stride || p.m.stride || p.q.stride;
 }
 
-// What an evaluation of the sweep costs, with operands of `bytes` and at `rate`.
-template <class T>
-Work work_of(const Plan<T>& p, Sweep sweep, int64_t bytes, double rate) {
+// What an evaluation of the sweep costs with operands Op.
+template <class Op, class T>
+Work work_of(const Plan<T>& p, Sweep sweep) {
   Work x{};
   double widths = 0;
   for (int l = 1; l <= p.L; ++l) {
@@ -197,8 +197,9 @@ Work work_of(const Plan<T>& p, Sweep sweep, int64_t bytes, double rate) {
   x.products = x.products * sets + static_cast<double>(p.m.size + p.q.size);
   x.elements = widths * sets;
   x.packed = p.weights.size + p.m.size + p.q.size;
-  x.packed_bytes = bytes;
-  x.product_rate = rate;
+  x.packed_bytes = sizeof(typename Op::template Packed<T>);
+  x.product_rate = Op::kRate;
+  x.blocks_per_sm = sweep == Sweep::backward ? kBackwardBlocks : Op::kBlocks;
   x.varying = tables_vary(p);
   Plan<T> one = p;
   one.rows = 16;

@@ -31,7 +31,7 @@ struct DeviceCta {
   int64_t index, count;
 
   template <class F>
-  __device__ __forceinline__ void each_warp(F f) const {
+  static __device__ __forceinline__ void each_warp(F f) {
     f(Warp{static_cast<int>(threadIdx.x) / kLanes, static_cast<int>(threadIdx.x) % kLanes});
     __syncthreads();
   }

@@ -51,7 +51,7 @@ struct HostCta {
   int64_t index, count;
 
   template <class F>
-  void each_warp(F f) const {
+  static void each_warp(F f) {
     for (int warp = 0; warp < kWarps; ++warp) f(HostWarp{warp, 0});
   }
   template <class F>

@@ -27,6 +27,7 @@ MVAE_FAST_BOTH float float_of(uint32_t bits) {
 // float32 as the sum of two tf32 numbers, of which all products but the smallest count: 3 mma.
 struct Full {
   static constexpr double kRate = 200;
+  static constexpr int kBlocks = 1;
   template <class T>
   using Packed = T;
   template <class T>
@@ -38,6 +39,7 @@ struct Full {
 // 10 bits of mantissa, rounded to nearest, ties away from zero, as cvt.rna does.
 struct Tf32 {
   static constexpr double kRate = 600;
+  static constexpr int kBlocks = 1;
   template <class T>
   using Packed = T;
   template <class T>
@@ -50,6 +52,7 @@ struct Tf32 {
 
 struct Bf16 {
   static constexpr double kRate = 1200;
+  static constexpr int kBlocks = 1;
   template <class T>
   using Packed = uint16_t;
   MVAE_FAST_BOTH static uint16_t pack(float x) {
@@ -62,6 +65,7 @@ struct Bf16 {
 
 struct Fp16 {
   static constexpr double kRate = 1200;
+  static constexpr int kBlocks = 1;
   template <class T>
   using Packed = uint16_t;
   // Round to nearest even, with denormals and infinities.

@@ -24,7 +24,7 @@ ForwardSolve<T> plan_forward(const Problem<T>& problem, const ForwardOutputs<T>&
   ForwardPlan<T>& p = x.plan;
   Workspace workspace(memory);
   describe(problem, Sweep::forward, p);
-  const Work work = work_of(p, Sweep::forward, sizeof(Packed), M::Operand::kRate);
+  const Work work = work_of<typename M::Operand>(p, Sweep::forward);
   x.launch = choose_launch(work, p.B, device, settings);
   p.rows = x.launch.rows;
   p.tile = forward_layout(p);
@@ -142,7 +142,7 @@ BackwardSolve<T> plan_backward(const Problem<T>& problem, const BackwardInputs<T
   BackwardSolve<T> x;
   BackwardPlan<T>& p = x.plan;
   describe(problem, Sweep::backward, p);
-  const Work work = work_of(p, Sweep::backward, sizeof(Packed), M::Operand::kRate);
+  const Work work = work_of<typename M::Operand>(p, Sweep::backward);
   x.launch = choose_launch(work, p.B, device, settings);
   p.rows = x.launch.rows;
   p.tile = backward_layout(p);

@@ -15,34 +15,37 @@ namespace cuda {
 extern __shared__ float4 shared_memory[];
 
 // A block's arena, and behind it (or, where that is in global memory, alone) its resident weights.
-template <class M, class P, class Sweep>
-__device__ __forceinline__ void run_block(const P& p, Sweep sweep) {
-  using Packed = typename M::Packed;
-  float* const shared = reinterpret_cast<float*>(shared_memory);
-  const DeviceCta cta{blockIdx.x, gridDim.x};
-  float* const arena =
-      p.arena_in_shared ? shared : reinterpret_cast<float*>(p.arena + blockIdx.x * p.arena_bytes);
-  float* const weights = p.arena_in_shared ? shared + p.tile.size : shared;
-  const int64_t quads = p.resident * static_cast<int64_t>(sizeof(Packed)) / 16;
-  const float4* const from = static_cast<const float4*>(p.packed);
-  cta.each(quads, [&](int64_t i) { reinterpret_cast<float4*>(weights)[i] = from[i]; });
-  sweep(cta, arena, reinterpret_cast<const Packed*>(weights));
-}
+template <class M>
+struct BlockMemory {
+  DeviceCta cta;
+  float* arena;
+  const typename M::Packed* weights;
+
+  __device__ __forceinline__ explicit BlockMemory(const Plan<float>& p)
+      : cta{blockIdx.x, gridDim.x} {
+    float* const shared = reinterpret_cast<float*>(shared_memory);
+    arena =
+        p.arena_in_shared ? shared : reinterpret_cast<float*>(p.arena + blockIdx.x * p.arena_bytes);
+    float* const behind = p.arena_in_shared ? shared + p.tile.size : shared;
+    weights = reinterpret_cast<const typename M::Packed*>(behind);
+    const int64_t quads = p.resident * static_cast<int64_t>(sizeof(typename M::Packed)) / 16;
+    const float4* const from = static_cast<const float4*>(p.packed);
+    cta.each(quads, [&](int64_t i) { reinterpret_cast<float4*>(behind)[i] = from[i]; });
+  }
+};
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, M::Operand::kBlocks)
     forward_kernel(const __grid_constant__ ForwardPlan<float> p) {
-  run_block<M>(p, [&](const DeviceCta& cta, float* arena, const typename M::Packed* weights) {
-    forward_block<M>(cta, p, arena, weights);
-  });
+  const BlockMemory<M> block(p);
+  forward_block<M>(block.cta, p, block.arena, block.weights);
 }
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, kBackwardBlocks)
     backward_kernel(const __grid_constant__ BackwardPlan<float> p) {
-  run_block<M>(p, [&](const DeviceCta& cta, float* arena, const typename M::Packed* weights) {
-    backward_block<M>(cta, p, arena, weights);
-  });
+  const BlockMemory<M> block(p);
+  backward_block<M>(block.cta, p, block.arena, block.weights);
 }
 
 template <class M>
@@ -56,7 +59,7 @@ __global__ void pack_kernel(const __grid_constant__ Jobs<PackJob<float>> jobs,
 }
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, kBlocksPerSm)
+__global__ void __launch_bounds__(kThreads, M::Operand::kBlocks)
     product_kernel(const __grid_constant__ Jobs<ProductJob<float>> jobs,
                    const typename M::Packed* tape) {
   const Warp warp{static_cast<int>(threadIdx.x) / kLanes, static_cast<int>(threadIdx.x) % kLanes};

@@ -26,13 +26,11 @@ struct Tile {
   int64_t begin;  // its first row of the batch
   int n;          // how many of its rows the batch has
 
-  MVAE_FAST_DEVICE T* at(int64_t offset) const { return arena + offset; }
-  MVAE_FAST_DEVICE T* hidden(int64_t offset, int l) const {
+  MVAE_FAST_DEVICE T* at(int offset) const { return arena + offset; }
+  MVAE_FAST_DEVICE T* hidden(int offset, int l) const {
     return arena + offset + (l - 1) * p.tile.slot;
   }
-  MVAE_FAST_DEVICE T* stage(int64_t offset, int r) const {
-    return arena + offset + r * p.tile.slot0;
-  }
+  MVAE_FAST_DEVICE T* stage(int offset, int r) const { return arena + offset + r * p.tile.slot0; }
   MVAE_FAST_DEVICE int ld(int l) const { return p.layers[l].ld; }
   MVAE_FAST_DEVICE int m(int l) const { return p.layers[l].m; }
 
@@ -72,12 +70,12 @@ struct Tile {
 
 // out (+)= x W', of kM x kN tiles of 16 x 8 at a time, which the warps share out among themselves.
 template <class M, int kM, int kN>
-MVAE_FAST_DEVICE void product_by(const Tile<M>& t, const typename M::T* x, int64_t ldx,
-                                 const Matrix<M>& w, typename M::T* out, int64_t ldo, bool add) {
+MVAE_FAST_DEVICE void product_by(int rows, const typename M::T* x, int ldx, const Matrix<M>& w,
+                                 typename M::T* out, int ldo, bool add) {
   using T = typename M::T;
-  const int tiles = static_cast<int>(round_up(w.n, 16)) / 8, steps = (w.k + 15) / 16;
-  const int across = (tiles + kN - 1) / kN, units = t.p.rows / (16 * kM) * across;
-  t.cta.each_warp([&](const typename M::Warp& warp) {
+  const int tiles = (w.n + 15) / 16 * 2, steps = (w.k + 15) / 16;
+  const int across = (tiles + kN - 1) / kN, units = rows / (16 * kM) * across;
+  M::Cta::each_warp([&](const typename M::Warp& warp) {
     for (int unit = warp.index; unit < units; unit += kWarps) {
       const int row = unit / across * 16 * kM, tile = unit % across * kN;
       const typename M::Packed* column[kN];
@@ -102,15 +100,23 @@ MVAE_FAST_DEVICE void product_by(const Tile<M>& t, const typename M::T* x, int64
   });
 }
 
-// out (rows, n) = x (rows, k) W', or, with `add`, its sum with that. Both are in the arena. Large
-// units reuse operands in registers more; small ones keep all warps busy.
+// A function of its own, with its arguments by value: it is a fifth of the code of a sweep, which
+// calls it up to fifteen times.
 template <class M>
-MVAE_FAST_DEVICE void product(const Tile<M>& t, const typename M::T* x, int64_t ldx,
-                              const Matrix<M>& w, typename M::T* out, int64_t ldo, bool add) {
-  if (t.p.rows % 32 == 0 && t.p.rows / 32 * ((w.n + 31) / 32) >= kWarps)
-    product_by<M, 2, 4>(t, x, ldx, w, out, ldo, add);
+MVAE_FAST_CALL void product_of(int rows, const typename M::T* x, int ldx, Matrix<M> w,
+                               typename M::T* out, int ldo, bool add) {
+  // Large units reuse operands in registers more; small ones keep all warps busy.
+  if (rows % 32 == 0 && rows / 32 * ((w.n + 31) / 32) >= kWarps)
+    product_by<M, 2, 4>(rows, x, ldx, w, out, ldo, add);
   else
-    product_by<M, 1, 2>(t, x, ldx, w, out, ldo, add);
+    product_by<M, 1, 2>(rows, x, ldx, w, out, ldo, add);
+}
+
+// out (rows, n) = x (rows, k) W', or, with `add`, its sum with that. Both are in the arena.
+template <class M>
+MVAE_FAST_DEVICE void product(const Tile<M>& t, const typename M::T* x, int ldx, const Matrix<M>& w,
+                              typename M::T* out, int ldo, bool add) {
+  product_of<M>(t.p.rows, x, ldx, w, out, ldo, add);
 }
 
 // to = a row of the batch for every row of the tile, zeros past the batch and the width.

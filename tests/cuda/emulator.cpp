@@ -137,4 +137,56 @@ void backward_double(const Problem<double>* p, const BackwardInputs<double>* in,
                      const cuda::Settings* settings) {
   cuda::backward_on<cuda::HostMachine<cuda::Full, double>>(*p, *in, *out, *device, *settings);
 }
+
+// What the launch arithmetic chooses; as Choice in test_launch.py.
+struct Choice {
+  int64_t rows, tiles, grid, shared_bytes, arena_in_shared, resident_bytes, packed_bytes;
+  int64_t arena_bytes, window, workspace;
+};
+
+void launch_for(const int64_t* widths, int64_t L, int64_t B, int64_t S, int64_t R, int64_t every,
+                int64_t gated, int64_t varying, int operands, int backward,
+                const cuda::Device* device, Choice* choice) {
+  // No pointer is followed: any that is not null stands for a table that there is.
+  const float* const some = reinterpret_cast<const float*>(256);
+  const std::vector<double> a(static_cast<size_t>(R * R), 0.0), b(static_cast<size_t>(R), 1.0);
+  Problem<float> p{};
+  p.B = B;
+  p.S = S;
+  p.L = L;
+  p.widths = widths;
+  p.R = R;
+  p.a = a.data();
+  p.b = b.data();
+  p.checkpoint = every;
+  p.outputs = &S;
+  p.n_outputs = 1;
+  p.weight = p.bias = some;
+  p.gate = gated ? some : nullptr;
+  p.weight_stride = varying;
+  cuda::by_operands<float>(static_cast<Operands>(operands), [&](auto machine) {
+    using M = decltype(machine);
+    const auto report = [&](const auto& solve, int64_t window) {
+      const int64_t element = sizeof(typename M::Packed);
+      *choice = {solve.launch.rows,
+                 solve.launch.tiles,
+                 solve.launch.grid,
+                 solve.launch.shared_bytes,
+                 solve.launch.arena_in_shared,
+                 solve.launch.resident * element,
+                 solve.plan.weights.size * element,
+                 solve.plan.tile.size * int64_t{sizeof(float)},
+                 window,
+                 solve.bytes};
+    };
+    if (backward) {
+      BackwardOutputs<float> out{};
+      out.weight = const_cast<float*>(some);
+      const auto solve = cuda::plan_backward<M>(p, {}, out, *device, cuda::kChosen, nullptr);
+      report(solve, solve.span);
+    } else {
+      report(cuda::plan_forward<M>(p, {}, *device, cuda::kChosen, nullptr), S);
+    }
+  });
+}
 }

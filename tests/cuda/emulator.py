@@ -207,5 +207,3 @@ class _Solve(torch.autograd.Function):
             _BACKWARD(*map(_address, results), None, None),
         )
         return None, None, *results
-
-
