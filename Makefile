@@ -10,7 +10,7 @@ export PIP_CONSTRAINT := constraints.txt
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
 PACKAGING := pyproject.toml setup.py $(wildcard build_backend/*.py)
-CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h)
+CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/*/*.cpp)
 
 .PHONY: demo test lint bench clean
 
@@ -34,7 +34,7 @@ bench: $(VENV)/.stamp-dev
 # Everything that make wrote, .venv apart: delete that by hand to start from nothing.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
-	rm -f mvae_fast/_C.abi3.so mvae_fast/_build_error.txt $(VENV)/.stamp-*
+	rm -f mvae_fast/_C*.abi3.so mvae_fast/_*build_error.txt $(VENV)/.stamp-*
 
 $(VENV)/.stamp-torch: constraints.txt
 	$(PYTHON) -m venv $(VENV)

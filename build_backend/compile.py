@@ -97,7 +97,7 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         raise BuildError("csrc/ops.cpp is missing from the source tree")
     objects.mkdir(parents=True, exist_ok=True)
     library.parent.mkdir(parents=True, exist_ok=True)
-    _run(plan(library, torch, objects, compiler), objects)
+    run_steps(plan(library, torch, objects, compiler), objects)
 
 
 def plan(
@@ -140,7 +140,7 @@ def find_ninja() -> str | None:
     return shutil.which("ninja", path=path)
 
 
-def _run(steps: list[Step], objects: Path) -> None:
+def run_steps(steps: list[Step], objects: Path) -> None:
     """Run the steps with ninja: in parallel, and only those whose inputs or flags changed."""
     ninja = find_ninja()
     if ninja is None:  # building without isolation needs no more than setuptools: do all, in order

@@ -1,7 +1,6 @@
-// What the ops that integrate a net have in common: arguments, their checks, threads, outputs.
+// What the ops that integrate a net have in common, on any device: arguments and their checks.
 #pragma once
 
-#include "cpu/capability.h"
 #include "torch_face.h"
 
 namespace mvae_fast {
@@ -21,15 +20,15 @@ struct Common {
 // Everything of the problem but the net.
 template <class T>
 Problem<T> check_common(const Common& x) {
-  const ScalarType dtype = x.z.scalar_type();
+  const Home home = Home::of(x.z);
   const int64_t L = static_cast<int64_t>(x.widths.size()) - 1;
   require(L >= 1, "widths has ", L + 1, " entries, expected at least 2");
   for (int64_t m : x.widths) require(m >= 1, "widths holds ", m, ", expected positive widths");
   const int64_t D = x.widths.front();
   require(x.widths.back() == D, "widths goes from ", D, " to ", x.widths.back(),
           ", expected the same");
-  check("z", x.z, dtype, {-1, D});
-  check("h", x.h, dtype, {-1});
+  check("z", x.z, home, {-1, D});
+  check("h", x.h, home, {-1});
 
   Problem<T> p{};
   p.B = x.z.size(0);
@@ -51,9 +50,9 @@ Problem<T> check_common(const Common& x) {
           "penalties includes that of J eps without probes");
   require(x.operands >= 0 && x.operands <= static_cast<int64_t>(Operands::tf32), "operands is ",
           x.operands, ", expected 0 to 3");
-  require(!x.operands || dtype == ScalarType::Float, "rounded operands need a float32 z");
+  require(!x.operands || home.dtype == ScalarType::Float, "rounded operands need a float32 z");
   if (x.probes) {
-    check("probes", *x.probes, dtype, {-1, p.B, D}, false);
+    check("probes", *x.probes, home, {-1, p.B, D}, false);
     p.K = x.probes->size(0);
     p.probe_stride = x.probes->stride(0);
     p.probe_row_stride = p.B > 1 ? x.probes->stride(1) : D;
@@ -82,13 +81,6 @@ Problem<T> check_common(const Common& x) {
   return p;
 }
 
-template <class T>
-Threads threads_for(const Problem<T>& p) {
-  double work = 0;
-  for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
-  return threads_for(p.B, work * static_cast<double>(p.B * p.S * p.R));
-}
-
 inline int64_t penalty_count(int64_t penalties) {
   int64_t count = 0;
   for (; penalties; penalties /= 2) count += penalties % 2;
@@ -98,25 +90,18 @@ inline int64_t penalty_count(int64_t penalties) {
 using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
-void require_cpu_operands(const Problem<T>& p) {
-  require(p.operands == Operands::same || p.operands == Operands::bf16,
-          "operands is neither 0 (full) nor 1 (bf16), which are all that the CPU engine has");
+Outputs new_outputs(const Problem<T>& p, const Tensor& like, bool save) {
+  const int64_t D = p.widths[0], saved = save ? (p.S - 1) / p.checkpoint : 0;
+  return {torch::stable::new_empty(like, {p.n_outputs, p.B, D}),
+          torch::stable::new_empty(like, {p.n_outputs, p.B}),
+          torch::stable::new_empty(like, {p.n_outputs, penalty_count(p.penalties), p.B}),
+          torch::stable::new_empty(like, {saved, p.B, D})};
 }
 
 template <class T>
-Outputs run_forward(const Problem<T>& p, const Tensor& like, bool save) {
-  require_cpu_operands(p);
-  const int64_t D = p.widths[0];
-  Tensor z = torch::stable::new_empty(like, {p.n_outputs, p.B, D});
-  Tensor logp = torch::stable::new_empty(like, {p.n_outputs, p.B});
-  Tensor penalty = torch::stable::new_empty(like, {p.n_outputs, penalty_count(p.penalties), p.B});
-  Tensor states = torch::stable::new_empty(like, {save ? (p.S - 1) / p.checkpoint : 0, p.B, D});
-  const Threads threads = threads_for(p);
-  const Kernels<T>& engine = kernels<T>();
-  const Workspace scratch(engine.forward_workspace(p, threads.n));
-  engine.forward(p, {out<T>(z), out<T>(logp), out<T>(penalty), save ? out<T>(states) : nullptr},
-                 threads, scratch.get());
-  return {z, logp, penalty, states};
+ForwardOutputs<T> addresses(const Outputs& x, bool save) {
+  return {out<T>(std::get<0>(x)), out<T>(std::get<1>(x)), out<T>(std::get<2>(x)),
+          save ? out<T>(std::get<3>(x)) : nullptr};
 }
 
 struct GradOutputs {
@@ -124,19 +109,14 @@ struct GradOutputs {
 };
 
 template <class T>
-void run_backward(const Problem<T>& p, const GradOutputs& x, const BackwardOutputs<T>& outputs) {
-  require_cpu_operands(p);
+BackwardInputs<T> check_gradients(const Problem<T>& p, const GradOutputs& x) {
   const int64_t D = p.widths[0];
-  const ScalarType dtype = x.z.scalar_type();
-  check("grad_z_out", x.z, dtype, {p.n_outputs, p.B, D});
-  check("grad_logp_out", x.logp, dtype, {p.n_outputs, p.B});
-  check("grad_penalty_out", x.penalty, dtype, {p.n_outputs, penalty_count(p.penalties), p.B});
-  check("states", x.states, dtype, {(p.S - 1) / p.checkpoint, p.B, D});
-  const Threads threads = threads_for(p);
-  const Kernels<T>& engine = kernels<T>();
-  const Workspace scratch(engine.backward_workspace(p, outputs, threads.n));
-  engine.backward(p, {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)},
-                  outputs, threads, scratch.get());
+  const Home home = Home::of(x.z);
+  check("grad_z_out", x.z, home, {p.n_outputs, p.B, D});
+  check("grad_logp_out", x.logp, home, {p.n_outputs, p.B});
+  check("grad_penalty_out", x.penalty, home, {p.n_outputs, penalty_count(p.penalties), p.B});
+  check("states", x.states, home, {(p.S - 1) / p.checkpoint, p.B, D});
+  return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)};
 }
 
 }  // namespace mvae_fast

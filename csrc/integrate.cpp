@@ -1,49 +1,11 @@
 // The ops that integrate a net given by its tables. Autograd and fake kernels live in
 // mvae_fast/ops.py.
 
-#include "arguments.h"
+#include "cpu_run.h"
+#include "table_arguments.h"
 
 namespace mvae_fast {
 namespace {
-
-struct Tables {
-  const Tensor &weight, &bias;
-  const std::optional<Tensor>&gate, &trace, &second;
-};
-
-template <class T>
-Problem<T> check_arguments(const Common& common, const Tables& x) {
-  Problem<T> p = check_common<T>(common);
-  const ScalarType dtype = common.z.scalar_type();
-  const Ints& widths = common.widths;
-  const int64_t rows = p.S * p.R;
-  int64_t features = 0, weights = 0;
-  for (int64_t l = 1; l <= p.L; ++l) {
-    features += widths[l];
-    weights += widths[l] * widths[l - 1];
-  }
-  p.weight_stride = check_table("weight", x.weight, dtype, rows, weights);
-  p.bias_stride = check_table("bias", x.bias, dtype, rows, features);
-  if (x.gate) p.gate_stride = check_table("gate", *x.gate, dtype, rows, features);
-  if (x.trace) {
-    require(p.L <= 3, "trace is given for ", p.L, " layers, but a closed form exists up to 3");
-    require(!p.K || (p.penalties & kFrobenius),
-            "both trace and probes are given, expected at most one");
-    const int64_t size = p.L == 1 ? 1 : p.L == 2 ? widths[1] : widths[1] * widths[2];
-    p.trace_stride = check_table("trace", *x.trace, dtype, rows, size);
-  }
-  if (x.second) {
-    require(x.trace && p.L == 2 && p.R == 1,
-            "second needs trace, one hidden layer and Euler's method");
-    p.second_stride = check_table("second", *x.second, dtype, rows, widths[1] * widths[1]);
-  }
-  p.weight = data<T>(x.weight);
-  p.gate = data<T>(x.gate);
-  p.bias = data<T>(x.bias);
-  p.trace = data<T>(x.trace);
-  p.second = data<T>(x.second);
-  return p;
-}
 
 Outputs integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
                   const std::optional<Tensor>& gate, const Tensor& bias,
@@ -55,40 +17,18 @@ Outputs integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
                       a, b, outputs, checkpoint_every, penalties,    operands};
   const Tables tables{weight, bias, gate, trace, second};
   if (z.scalar_type() == ScalarType::Double)
-    return run_forward(check_arguments<double>(common, tables), z, save);
+    return run_forward(check_tables<double>(common, tables), z, save);
   require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
-  return run_forward(check_arguments<float>(common, tables), z, save);
+  return run_forward(check_tables<float>(common, tables), z, save);
 }
-
-using Gradients = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
 Gradients backward_as(const GradOutputs& grads, const Common& common, const Tables& x,
                       bool table_grads) {
-  const Problem<T> p = check_arguments<T>(common, x);
-  const auto like = [&](bool wanted, const Tensor& t) {
-    return wanted ? torch::stable::new_empty(t, t.sizes())
-                  : torch::stable::new_empty(common.z, {0});
-  };
-  const auto like_optional = [&](const std::optional<Tensor>& t) {
-    return like(table_grads && t, t ? *t : common.z);
-  };
-  Tensor z = like(true, common.z), h = like(true, common.h);
-  Tensor weight = like(table_grads, x.weight), bias = like(table_grads, x.bias);
-  Tensor gate = like_optional(x.gate), trace = like_optional(x.trace),
-         second = like_optional(x.second);
-  BackwardOutputs<T> outputs{};
-  outputs.z = out<T>(z);
-  outputs.h = out<T>(h);
-  if (table_grads) {
-    outputs.weight = out<T>(weight);
-    outputs.bias = out<T>(bias);
-    if (x.gate) outputs.gate = out<T>(gate);
-    if (x.trace) outputs.trace = out<T>(trace);
-    if (x.second) outputs.second = out<T>(second);
-  }
-  run_backward(p, grads, outputs);
-  return {z, h, weight, gate, bias, trace, second};
+  const Problem<T> p = check_tables<T>(common, x);
+  const Gradients gradients = new_gradients(common, x, table_grads);
+  run_backward(p, grads, addresses<T>(gradients, x, table_grads));
+  return gradients;
 }
 
 Gradients integrate_backward(

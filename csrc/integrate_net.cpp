@@ -2,7 +2,7 @@
 // integrate.cpp, with the tables and their gradients made inside. Autograd and fake kernels live in
 // mvae_fast/net_ops.py.
 
-#include "arguments.h"
+#include "cpu_run.h"
 
 namespace mvae_fast {
 namespace {

@@ -42,11 +42,30 @@ inline std::string shape_of(const Tensor& x) {
   return out.str();
 }
 
+// The dtype and the device that all tensors of a call share: the CPU unless said otherwise.
+struct Home {
+  ScalarType dtype;
+  bool cuda = false;
+  int64_t device = 0;
+
+  Home(ScalarType type) : dtype(type) {}
+  static Home of(const Tensor& x) {
+    Home home(x.scalar_type());
+    home.cuda = x.is_cuda();
+    if (home.cuda) home.device = x.get_device_index();
+    return home;
+  }
+};
+
 // Checks one tensor argument; returns its shape's fit with `sizes`, where -1 fits anything.
-inline void check(const char* name, const Tensor& x, ScalarType dtype, const Ints& sizes,
+inline void check(const char* name, const Tensor& x, const Home& home, const Ints& sizes,
                   bool contiguous = true) {
-  require(x.is_cpu(), name, " must be a CPU tensor");
-  require(x.scalar_type() == dtype, name, " must have the dtype of z");
+  if (home.cuda)
+    require(x.is_cuda() && x.get_device_index() == home.device, name,
+            " must be on the device of z, cuda:", home.device);
+  else
+    require(x.is_cpu(), name, " must be a CPU tensor");
+  require(x.scalar_type() == home.dtype, name, " must have the dtype of z");
   bool fits = x.dim() == static_cast<int64_t>(sizes.size());
   for (size_t i = 0; fits && i < sizes.size(); ++i)
     fits = sizes[i] < 0 || x.size(static_cast<int64_t>(i)) == sizes[i];
@@ -58,9 +77,9 @@ inline void check(const char* name, const Tensor& x, ScalarType dtype, const Int
 }
 
 // A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
-inline int64_t check_table(const char* name, const Tensor& x, ScalarType dtype, int64_t rows,
+inline int64_t check_table(const char* name, const Tensor& x, const Home& home, int64_t rows,
                            int64_t row) {
-  check(name, x, dtype, {-1, row});
+  check(name, x, home, {-1, row});
   require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0), " rows, expected 1 or ",
           rows);
   return x.size(0) == 1 ? 0 : row;

@@ -25,7 +25,7 @@ _PACKAGE = Path(__file__).parent
 
 def _load() -> str | None:
     """Load the extension; the reason, with the remedy, when it cannot be."""
-    files = sorted(_PACKAGE.glob("_C*.so"))
+    files = sorted(_PACKAGE.glob("_C.*so"))
     if not files:
         log = _PACKAGE / "_build_error.txt"
         if log.exists():

@@ -1,0 +1,56 @@
+// Which device, and what it can do.
+#include <cuda_runtime.h>
+
+#include <mutex>
+
+#include "engine.h"
+
+namespace mvae_fast {
+namespace cuda {
+namespace {
+
+const char* message(cudaError_t error) {
+  return error == cudaSuccess ? nullptr : cudaGetErrorString(error);
+}
+
+constexpr int kDevices = 64;
+
+}  // namespace
+
+DeviceGuard::DeviceGuard(int device) {
+  int before;
+  error_ = message(cudaGetDevice(&before));
+  if (error_ || before == device) return;
+  error_ = message(cudaSetDevice(device));
+  if (!error_) before_ = before;
+}
+
+DeviceGuard::~DeviceGuard() {
+  if (before_ >= 0) cudaSetDevice(before_);
+}
+
+const char* device_limits(int device, Device& limits) {
+  static std::mutex mutex;
+  static Device known[kDevices] = {};
+  const std::lock_guard<std::mutex> lock(mutex);
+  Device fresh{};
+  Device& x = device < kDevices ? known[device] : fresh;
+  if (!x.sms) {
+    const auto ask = [&](cudaDeviceAttr attribute, int64_t& to) {
+      int value = 0;
+      const char* error = message(cudaDeviceGetAttribute(&value, attribute, device));
+      to = value;
+      return error;
+    };
+    if (const char* error = ask(cudaDevAttrMaxSharedMemoryPerBlockOptin, x.shared_per_block))
+      return error;
+    if (const char* error = ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, x.shared_per_sm))
+      return error;
+    if (const char* error = ask(cudaDevAttrMultiProcessorCount, x.sms)) return error;
+  }
+  limits = x;
+  return nullptr;
+}
+
+}  // namespace cuda
+}  // namespace mvae_fast

@@ -1,0 +1,206 @@
+// The forward sweep: a thread block carries its tiles of rows through all layers and all steps
+// (docs/math.md, sections 2 and 3).
+#pragma once
+
+#include "activation.h"
+#include "penalties.h"
+#include "tile.h"
+
+namespace mvae_fast {
+namespace cuda {
+
+// to (+)= sum_c x[r][c] y[r][c] for every row.
+template <class M>
+MVAE_FAST_DEVICE void row_dots(const Tile<M>& t, int width, int ld, const typename M::T* x,
+                               const typename M::T* y, typename M::T* to, bool add) {
+  using T = typename M::T;
+  t.cta.each_row(t.p.rows, [&](int r, auto lanes) {
+    T sum = 0;
+    lanes.each(width, [&](int c) { sum += x[r * ld + c] * y[r * ld + c]; });
+    sum = lanes.sum(sum);
+    if (lanes.first()) to[r] = add ? to[r] + sum : sum;
+  });
+}
+
+// Layer l of evaluation `row`: from W y to y, in place; where wanted also phi' and, for a net of
+// one hidden layer, the exact trace.
+template <class M>
+MVAE_FAST_DEVICE void activate(const Tile<M>& t, int64_t row, int l, typename M::T* w,
+                               typename M::T* d1, bool traced) {
+  using T = typename M::T;
+  const int m = t.m(l), ld = t.ld(l);
+  const T* table = traced ? t.p.trace + row * t.p.trace_stride : nullptr;
+  T* tau = t.at(t.p.tile.tau);
+  by_nonlinearity(t.p.nonlinearity, [&](auto act) {
+    t.cta.each_row(t.p.rows, [&](int r, auto lanes) {
+      T sum = 0;
+      lanes.each(m, [&](int c) {
+        const auto phi = act.at(t.gate(row, l, c) * w[r * ld + c] + t.bias(row, l, c));
+        w[r * ld + c] = phi.y;
+        if (d1) d1[r * ld + c] = phi.d1;
+        if (traced) sum += phi.d1 * table[c];
+      });
+      if (!traced) return;
+      sum = lanes.sum(sum);
+      if (lanes.first()) tau[r] = sum;
+    });
+  });
+}
+
+// The traces of all probes, and `scale` times their |J eps|^2, from phi' of all hidden layers.
+template <class M>
+MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int64_t row, typename M::T scale) {
+  using T = typename M::T;
+  const Plan<T>& p = t.p;
+  T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u);
+  T *tau = t.at(p.tile.tau), *penalty = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
+  for (int64_t k = 0; k < p.K; ++k) {
+    load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
+    const T* v = eps;
+    for (int l = 1; l < p.L; ++l) {
+      T* to = t.at(p.tile.tangent_v) + l % 2 * p.tile.slot;
+      const T* d1 = t.hidden(p.tile.d1, l);
+      product(t, v, t.ld(l - 1), t.weight(row, l), to, t.ld(l), false);
+      const int m = t.m(l), ld = t.ld(l);
+      t.cta.each_row(p.rows, [&](int r, auto lanes) {
+        lanes.each(m, [&](int c) { to[r * ld + c] *= t.gate(row, l, c) * d1[r * ld + c]; });
+      });
+      v = to;
+    }
+    product(t, v, t.ld(p.L - 1), t.weight(row, p.L), u, t.ld(0), false);
+    t.cta.each_row(p.rows, [&](int r, auto lanes) {
+      T dot = 0, square = 0;
+      lanes.each(p.D, [&](int c) {
+        const T e = eps[r * t.ld(0) + c], v = t.gate(row, p.L, c) * u[r * t.ld(0) + c];
+        const T total = p.residual ? v - e : v;
+        dot += e * v;
+        square += total * total;
+      });
+      dot = lanes.sum(dot);
+      square = lanes.sum(square);
+      if (!lanes.first()) return;
+      if (p.probe_trace) tau[r] += dot;
+      if (p.frobenius) penalty[r] += scale * square;
+    });
+  }
+}
+
+// Evaluation `row` of the net at `z`: the last layer's product (before gate and bias) to f, and,
+// where `traced`, tau.
+template <class M>
+MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int64_t row, typename M::T scale,
+                               const typename M::T* z, bool traced, typename M::T* f) {
+  using T = typename M::T;
+  const Plan<T>& p = t.p;
+  const bool slopes = traced && (p.K || p.second || (p.exact && p.L == 3));
+  const bool by_table = traced && p.exact && p.L == 2;
+  T* tau = t.at(p.tile.tau);
+  if (!by_table) {
+    const T start = traced && p.exact && p.L == 1 ? p.trace[row * p.trace_stride] : T(0);
+    t.cta.each(p.rows, [&](int64_t r) { tau[r] = start; });
+  }
+  const T* y = z;
+  for (int l = 1; l < p.L; ++l) {
+    T* to = t.at(p.tile.y) + l % 2 * p.tile.slot;
+    product(t, y, t.ld(l - 1), t.weight(row, l), to, t.ld(l), false);
+    activate(t, row, l, to, slopes ? t.hidden(p.tile.d1, l) : nullptr, by_table);
+    y = to;
+  }
+  T* const times = t.at(p.tile.product);
+  if (traced && p.exact && p.L == 3) {
+    product(t, t.hidden(p.tile.d1, 1), t.ld(1), t.trace_matrix(row), times, t.ld(2), false);
+    row_dots(t, t.m(2), t.ld(2), times, t.hidden(p.tile.d1, 2), tau, false);
+  }
+  if (p.second) {
+    const T* d1 = t.hidden(p.tile.d1, 1);
+    product(t, d1, t.ld(1), t.second_matrix(row), times, t.ld(1), false);
+    row_dots(t, t.m(1), t.ld(1), times, d1, t.at(p.tile.tau_second), false);
+  }
+  if (traced && p.K) add_probe_traces(t, row, scale);
+  product(t, y, t.ld(p.L - 1), t.weight(row, p.L), f, t.ld(0), false);
+}
+
+// f = G f + C [- input]: from the last layer's product to the velocity.
+template <class M>
+MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int64_t row, const typename M::T* input,
+                                      typename M::T* f) {
+  using T = typename M::T;
+  const Plan<T>& p = t.p;
+  const int ld = t.ld(0);
+  t.cta.each_row(p.rows, [&](int r, auto lanes) {
+    lanes.each(p.D, [&](int c) {
+      const T v = t.gate(row, p.L, c) * f[r * ld + c] + t.bias(row, p.L, c);
+      f[r * ld + c] = p.residual ? v - input[r * ld + c] : v;
+    });
+  });
+}
+
+// One step: z to the next state, logp to its log-density change.
+template <class M>
+MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int64_t step) {
+  using T = typename M::T;
+  const Plan<T>& p = t.p;
+  const T h = p.h[step];
+  T *z = t.at(p.tile.z), *k = t.at(p.tile.k);
+  T *logp = t.at(p.tile.logp), *tau = t.at(p.tile.tau), *second = t.at(p.tile.tau_second);
+  for (int r = 0; r < p.R; ++r) {
+    const int64_t row = step * p.R + r;
+    const T scale = h * p.b[r];
+    const bool traced = (p.exact || p.K) && p.b[r] != T(0);
+    const T* input = z;
+    if (r > 0) {
+      combine(t, z, h, p.a + r * p.R, r, k, t.at(p.tile.input));
+      input = t.at(p.tile.input);
+    }
+    T* velocity = k + r * p.tile.slot0;
+    evaluate(t, row, scale, input, traced, velocity);
+    if (traced)
+      t.cta.each(p.rows, [&](int64_t i) {
+        logp[i] -= scale * tau[i];
+        if (p.second) logp[i] += h * h / 2 * second[i];
+      });
+    finish_velocity(t, row, input, velocity);
+    if (p.values && p.b[r] != T(0)) add_value_penalties(t, velocity, scale);
+  }
+  combine(t, z, h, p.b, p.R, k, z);
+}
+
+template <class M>
+MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<typename M::T>& p,
+                                   int64_t output) {
+  using T = typename M::T;
+  const T *logp = t.at(p.tile.logp), *penalty = t.at(p.tile.penalty);
+  const int64_t at = output * p.B + t.begin, count = penalty_count(p.penalties);
+  store_rows(t, t.at(p.tile.z), p.z_out + output * p.B * p.D);
+  t.cta.each(t.n, [&](int64_t r) {
+    p.logp_out[at + r] = logp[r];
+    for_each_penalty(p.penalties, [&](int index, int kind) {
+      p.penalty_out[(output * count + index) * p.B + t.begin + r] = penalty[kind * p.rows + r];
+    });
+  });
+}
+
+// Everything of one thread block: the tiles index, index + count, ...
+template <class M>
+MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPlan<typename M::T>& p,
+                                    typename M::T* arena, const typename M::Packed* weights) {
+  for (int64_t tile = cta.index; tile < p.tiles; tile += cta.count) {
+    const int64_t begin = tile * p.rows, left = p.B - begin;
+    const Tile<M> t{
+        cta, p, arena, weights, nullptr, begin, left < p.rows ? static_cast<int>(left) : p.rows};
+    // The whole arena once: columns past a width are never written, and have to be finite.
+    fill(t, arena, p.tile.size);
+    load_rows(t, p.z, p.D, t.at(p.tile.z), false);
+    int64_t output = 0;
+    for (int64_t step = 0; step < p.S; ++step) {
+      forward_step(t, step);
+      const int64_t done = step + 1;
+      if (p.states && done < p.S && done % p.checkpoint == 0)
+        store_rows(t, t.at(p.tile.z), p.states + (done / p.checkpoint - 1) * p.B * p.D);
+      if (p.output(output) == done) write_output(t, p, output++);
+    }
+  }
+}
+
+}  // namespace cuda
+}  // namespace mvae_fast

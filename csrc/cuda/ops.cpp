@@ -1,0 +1,132 @@
+// The CUDA engine's face to torch: the ops of csrc/integrate.cpp for tensors on a GPU. Like the
+// other faces it sees torch's stable ABI only.
+
+#include <dlfcn.h>
+
+#include "../table_arguments.h"
+#include "engine.h"
+
+namespace mvae_fast {
+namespace {
+
+// torch's current stream. Looked up at run time in the torch that is loaded, and not linked, so
+// that this library also loads beside a torch without CUDA.
+void* current_stream(int32_t device) {
+  using Get = int32_t (*)(int32_t, void**);
+  static const Get get = [] {
+    void* const library = dlopen("libtorch_cuda.so", RTLD_NOLOAD | RTLD_LAZY);
+    return reinterpret_cast<Get>(library ? dlsym(library, "aoti_torch_get_current_cuda_stream")
+                                         : nullptr);
+  }();
+  require(get, "this torch has no CUDA");
+  void* stream = nullptr;
+  require(get(device, &stream) == 0, "torch has no current CUDA stream");
+  return stream;
+}
+
+void require_success(const char* error) {
+  require(!error, "CUDA says: ", error ? error : "");
+}
+
+const cuda::Solver& solver_for(Operands operands) {
+  switch (operands) {
+    case Operands::tf32:
+      return cuda::kTf32Solver;
+    case Operands::bf16:
+      return cuda::kBf16Solver;
+    case Operands::fp16:
+      return cuda::kFp16Solver;
+    case Operands::same:
+      break;
+  }
+  return cuda::kFullSolver;
+}
+
+// A checked problem on its device, which is current while this lives.
+class Call {
+ public:
+  Call(const Common& common, const Tables& tables)
+      : z_(common.z),
+        device_(static_cast<int32_t>(common.z.get_device_index())),
+        guard_(device_),
+        problem_(check(common, tables)) {
+    require_success(guard_.error());
+    require_success(cuda::device_limits(device_, limits_));
+    stream_ = current_stream(device_);
+  }
+  const Problem<float>& problem() const { return problem_; }
+
+  Outputs forward(bool save) const {
+    const Outputs outputs = new_outputs(problem_, z_, save);
+    const cuda::Solver& solver = solver_for(problem_.operands);
+    const Tensor workspace = new_workspace(solver.forward_workspace(problem_, limits_));
+    require_success(solver.forward(problem_, addresses<float>(outputs, save), limits_,
+                                   workspace.mutable_data_ptr(), stream_));
+    return outputs;
+  }
+  void backward(const BackwardInputs<float>& inputs, const BackwardOutputs<float>& outputs) const {
+    const cuda::Solver& solver = solver_for(problem_.operands);
+    const Tensor workspace = new_workspace(solver.backward_workspace(problem_, outputs, limits_));
+    require_success(
+        solver.backward(problem_, inputs, outputs, limits_, workspace.mutable_data_ptr(), stream_));
+  }
+
+ private:
+  static Problem<float> check(const Common& common, const Tables& tables) {
+    require(common.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
+    const Problem<float> p = check_tables<float>(common, tables);
+    require(p.L <= cuda::kMaxLayers, "widths has ", p.L, " layers, expected at most ",
+            cuda::kMaxLayers, " on a GPU");
+    require(p.R <= cuda::kMaxStages, "b has ", p.R, " stages, expected at most ", cuda::kMaxStages,
+            " on a GPU");
+    return p;
+  }
+  Tensor new_workspace(int64_t bytes) const {
+    return torch::stable::new_empty(z_, {bytes}, ScalarType::Byte);
+  }
+
+  const Tensor& z_;
+  int32_t device_;
+  cuda::DeviceGuard guard_;
+  Problem<float> problem_;
+  cuda::Device limits_{};
+  void* stream_;
+};
+
+Outputs integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
+                  const std::optional<Tensor>& gate, const Tensor& bias,
+                  const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
+                  const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity,
+                  bool residual, const Doubles& a, const Doubles& b, const Ints& outputs,
+                  int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
+  const Common common{z, h, probes,  widths,           nonlinearity, residual,
+                      a, b, outputs, checkpoint_every, penalties,    operands};
+  const Tables tables{weight, bias, gate, trace, second};
+  return Call(common, tables).forward(save);
+}
+
+Gradients integrate_backward(
+    const Tensor& grad_z, const Tensor& grad_logp, const Tensor& grad_penalty, const Tensor& z,
+    const Tensor& states, const Tensor& h, const Tensor& weight, const std::optional<Tensor>& gate,
+    const Tensor& bias, const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
+    const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity, bool residual,
+    const Doubles& a, const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
+    int64_t penalties, int64_t operands, bool table_grads) {
+  const Common common{z, h, probes,  widths,           nonlinearity, residual,
+                      a, b, outputs, checkpoint_every, penalties,    operands};
+  const Tables tables{weight, bias, gate, trace, second};
+  const Call call(common, tables);
+  const BackwardInputs<float> inputs =
+      check_gradients(call.problem(), {grad_z, grad_logp, grad_penalty, states});
+  const Gradients gradients = new_gradients(common, tables, table_grads);
+  call.backward(inputs, addresses<float>(gradients, tables, table_grads));
+  return gradients;
+}
+
+}  // namespace
+}  // namespace mvae_fast
+
+STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CUDA, m) {
+  m.impl("integrate", TORCH_BOX(&mvae_fast::integrate));
+  m.impl("integrate_backward", TORCH_BOX(&mvae_fast::integrate_backward));
+}

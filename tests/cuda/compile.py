@@ -1,0 +1,89 @@
+"""Compiles the CUDA engine's files for every architecture and reads what ptxas says of them."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from build_backend.cuda import DEFAULT_ARCHITECTURES, NVCC_FLAGS
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "csrc" / "cuda").glob("*.cu"))
+
+
+@dataclass(frozen=True)
+class Function:
+    """One function of the device code: registers are None for one that kernels call."""
+
+    source: str
+    architecture: str
+    name: str
+    registers: int | None
+    stack: int
+    spills: int
+
+
+def report(nvcc: Path, directory: Path, workers: int = 2) -> list[Function]:
+    """What ptxas reports of every file on every default architecture."""
+    jobs = [(source, name) for source in SOURCES for name in DEFAULT_ARCHITECTURES]
+
+    def compile_one(job: tuple[Path, str]) -> list[Function]:
+        source, name = job
+        digits = name.replace(".", "")
+        output = directory / f"{source.stem}-{digits}.o"
+        command = [nvcc, *NVCC_FLAGS, f"-gencode=arch=compute_{digits},code=sm_{digits}"]
+        command += ["-Xptxas", "-v", "-I", ROOT / "csrc", "-c", source, "-o", output]
+        process = subprocess.run(
+            [str(x) for x in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        )
+        if process.returncode != 0:
+            raise RuntimeError(f"{source.name} for {name}:\n{process.stdout}")
+        return parse(process.stdout, source.name, name)
+
+    with ThreadPoolExecutor(workers) as pool:
+        return [function for found in pool.map(compile_one, jobs) for function in found]
+
+
+_PROPERTIES = re.compile(
+    r"Function properties for (\S+)\n"
+    r"\s+(\d+) bytes stack frame, (\d+) bytes spill stores, (\d+) bytes spill loads"
+    r"(?:\n.*?Used (\d+) registers)?"
+)
+
+
+def parse(text: str, source: str, architecture: str) -> list[Function]:
+    """The functions of ptxas's -v report."""
+    return [
+        Function(
+            source,
+            architecture,
+            re.sub(r"^_ZN9mvae_fast4cuda\d+(\w+?)INS.*", r"\1", mangled),
+            None if registers is None else int(registers),
+            int(stack),
+            int(stores) + int(loads),
+        )
+        for mangled, stack, stores, loads, registers in _PROPERTIES.findall(text)
+        for registers in [registers or None]
+    ]
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    from build_backend.cuda import find_nvcc
+
+    found_nvcc = find_nvcc()
+    if found_nvcc is None:
+        raise SystemExit("nvcc is missing")
+    with tempfile.TemporaryDirectory() as scratch:
+        print(
+            f"{'file':18} {'arch':>5} {'function':16} {'registers':>9} {'stack':>6} {'spills':>7}"
+        )
+        for x in report(found_nvcc, Path(scratch)):
+            print(
+                f"{x.source:18} {x.architecture:>5} {x.name:16} "
+                f"{'-' if x.registers is None else x.registers:>9} {x.stack:>6} {x.spills:>7}"
+            )

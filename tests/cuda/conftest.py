@@ -1,0 +1,23 @@
+"""The emulated CUDA engine, under the name "emulated", for the tests of this directory."""
+
+import shutil
+
+import pytest
+
+from mvae_fast import engines
+from tests.cuda.emulator import Emulator, build
+
+
+@pytest.fixture(scope="session")
+def emulator_library(tmp_path_factory):
+    if shutil.which("g++") is None and shutil.which("c++") is None:
+        pytest.skip("needs a C++ compiler")
+    return build(tmp_path_factory.mktemp("emulator"))
+
+
+@pytest.fixture
+def emulated(emulator_library, monkeypatch):
+    emulator = Emulator(emulator_library)
+    entry = engines.Engine(emulator.integrate, lambda: None)
+    monkeypatch.setitem(engines._ENGINES, "emulated", entry)
+    return emulator

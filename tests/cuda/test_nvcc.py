@@ -1,0 +1,47 @@
+"""The kernels compile for every architecture, without spills and within their registers."""
+
+import pytest
+
+from build_backend.cuda import find_nvcc
+from tests.cuda.compile import DEFAULT_ARCHITECTURES, SOURCES, parse, report
+
+NVCC = find_nvcc()
+KERNELS = {
+    "forward_kernel",
+    "backward_kernel",
+    "product_kernel",
+    "pack_kernel",
+    "sum_kernel",
+    "copy_kernel",
+}
+# A thread block has 256 threads of an SM's 65536 registers. The sweeps and the products over rows
+# promise one block an SM, which leaves them 255; the others are small and run in many.
+BUDGET = dict.fromkeys(KERNELS, 40) | dict.fromkeys(("forward_kernel", "backward_kernel"), 255)
+BUDGET["product_kernel"] = 160
+
+
+def test_a_spill_would_be_seen():
+    text = """ptxas info    : Function properties for _ZN9mvae_fast4cuda14forward_kernelINS0_2
+    8 bytes stack frame, 12 bytes spill stores, 24 bytes spill loads
+ptxas info    : Used 128 registers, used 1 barriers, 8 bytes cumulative stack size
+"""
+    (function,) = parse(text, "a.cu", "9.0")
+    assert (function.name, function.registers) == ("forward_kernel", 128)
+    assert (function.stack, function.spills) == (8, 36)
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+def test_no_spills_on_any_architecture(tmp_path):
+    functions = report(NVCC, tmp_path)
+    solvers = [source.name for source in SOURCES if source.stem.startswith("solver_")]
+    assert len(solvers) == 4
+    for source in solvers:
+        for architecture in DEFAULT_ARCHITECTURES:
+            here = {
+                x.name: x for x in functions if (x.source, x.architecture) == (source, architecture)
+            }
+            assert here.keys() >= KERNELS, (source, architecture)
+            for name, function in here.items():
+                assert function.spills == 0 and function.stack == 0, function
+                if name in KERNELS:
+                    assert function.registers <= BUDGET[name], function
