@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mvae_fast import ops, reference, triton_ops
+from mvae_fast import cuda_ops, ops, reference, triton_ops
 from mvae_fast.problem import PRECISIONS, Problem, Solution
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
@@ -54,6 +54,7 @@ _ENGINES: dict[str, Engine] = {
         (torch.float32, torch.float64),
         ("full", "bf16"),
     ),
+    "cuda": Engine(cuda_ops.integrate, cuda_ops.why_missing, ("cuda",), (torch.float32,)),
     "triton": Engine(
         triton_ops.integrate,
         triton_ops.why_missing,

@@ -5,10 +5,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import torch
 
+from mvae_fast import extension
 from mvae_fast.table_ops import TableOps
 
 __all__ = [
@@ -20,30 +19,13 @@ __all__ = [
     "why_missing",
 ]
 
-_PACKAGE = Path(__file__).parent
+_PACKAGE = extension.PACKAGE
 
 
 def _load() -> str | None:
-    """Load the extension; the reason, with the remedy, when it cannot be."""
-    files = sorted(_PACKAGE.glob("_C.*so"))
-    if not files:
-        log = _PACKAGE / "_build_error.txt"
-        if log.exists():
-            # The build names what it lacked: a compiler, a torch, or what the compiler said.
-            reason = f"the C++ extension failed to build: {log.read_text().strip()}"
-            return f"{reason}; remedy: mend that and run `pip install .` again"
-        return (
-            "the C++ extension is not built; remedy: have a C++17 compiler (g++) and run "
-            "`pip install .` again"
-        )
-    try:
-        torch.ops.load_library(files[0])
-    except OSError as error:
-        return (
-            f"the C++ extension {files[0].name} does not load: {error}; remedy: have torch >= 2.10 "
-            "and run `pip install .` again"
-        )
-    return None
+    return extension.load(
+        "_C", "_build_error.txt", "the C++ extension", "a C++17 compiler (g++)", _PACKAGE
+    )
 
 
 _LOAD_ERROR = _load()

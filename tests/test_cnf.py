@@ -410,7 +410,7 @@ def test_repr_says_what_runs(engine):
         ({"trace": "brute_force"}, "trace: got 'brute_force', expected None, 'exact' or"),
         (
             {"engine": "tvm"},
-            "engine: got 'tvm', expected one of 'auto', 'cpp', 'triton', 'reference'",
+            "engine: got 'tvm', expected one of 'auto', 'cpp', 'cuda', 'triton', 'reference'",
         ),
         ({"solver": "euler2"}, "solver: got 'euler2', expected one of 'euler', 'midpoint'"),
         ({"regularization_fns": ("l3int",)}, "regularization_fns: got 'l3int', expected a call"),
