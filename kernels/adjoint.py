@@ -265,7 +265,9 @@ def adjoint_of_velocity(
             real = row_inside[:, None] & (c < D)
             for j in range(K):
                 eps = tl.load(
-                    probes + j * probe_stride + row_offset[:, None] + c, mask=real, other=0.0
+                    probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
+                    mask=real,
+                    other=0.0,
                 )
                 u = tl.load(t + (j * BM + i) * f_ld + f + c, mask=inside, other=0.0)
                 u_bar = tl.zeros((BM, BN), DT)

@@ -61,7 +61,11 @@ def load_probes(
         for n0 in range(0, d_ld, BN):
             c = n0 + tl.arange(0, BN)[None, :]
             real = row_inside[:, None] & (c < D)
-            eps = tl.load(probes + j * probe_stride + row_offset[:, None] + c, mask=real, other=0.0)
+            eps = tl.load(
+                probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
+                mask=real,
+                other=0.0,
+            )
             tl.store(x + (1 + j) * x_stream + i * x_ld + c, eps, mask=c < d_ld)
 
 

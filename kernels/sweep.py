@@ -120,7 +120,7 @@ def evaluate(
                         if GATED:
                             u *= g
                         eps = tl.load(
-                            probes + j * probe_stride + row_offset[:, None] + c,
+                            probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
                             mask=real,
                             other=0.0,
                         )
