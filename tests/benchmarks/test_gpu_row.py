@@ -1,5 +1,8 @@
 """A row of the GPU table, measured on the CPU: everything but the GPU itself."""
 
+import shutil
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -71,6 +74,16 @@ def test_candidates():
     names = list(candidates("tf32", ["one", "two"], compile_peers=True))
     assert names[:2] == ["one", "two"] and names[2:4] == ["odeint", "odeint_adjoint"]
     assert names[4:] == ["compile exact", "compile hutchinson"]
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs g++ on a CPU")
+def test_compiled_peer_agrees():
+    # One step of one peer: compiling in this mode takes long.
+    problem = Problem(replace(SMALL, steps=1), torch.float32)
+    known = candidates("bf16", [], compile_peers=True)
+    module = known["compile exact"].build(problem)
+    torch.compiler.reset()
+    check_agreement({"compile exact": module}, problem, "train", known, engine="reference")
 
 
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])

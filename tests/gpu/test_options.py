@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from benchmarks.precision import products
+from mvae_fast import engines
 from mvae_fast.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
 from mvae_fast.tableaus import TABLEAUS
 from tests.gpu.flows import Step
@@ -49,3 +50,9 @@ def test_option(place, option, precision):
             )
             ours, eager = (total + x for total, x in zip((ours, eager), for_each, strict=True))
     assert ours <= 2 * eager
+
+
+@pytest.mark.parametrize("place", every(NEAR))
+def test_auto_takes_what_is_made_for_the_device(place):
+    chosen = engines.resolve("auto", torch.device(place.device), torch.float32)
+    assert chosen in {near.engine for near in NEAR if near.device == place.device}
