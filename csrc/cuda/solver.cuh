@@ -21,16 +21,15 @@ struct BlockMemory {
   float* arena;
   const typename M::Packed* weights;
 
-  __device__ __forceinline__ explicit BlockMemory(const Plan<float>& p)
-      : cta{blockIdx.x, gridDim.x} {
+  __device__ __forceinline__ explicit BlockMemory(const Plan<float>& p) {
     float* const shared = reinterpret_cast<float*>(shared_memory);
     arena =
         p.arena_in_shared ? shared : reinterpret_cast<float*>(p.arena + blockIdx.x * p.arena_bytes);
     float* const behind = p.arena_in_shared ? shared + p.tile.size : shared;
     weights = reinterpret_cast<const typename M::Packed*>(behind);
-    const int64_t quads = p.resident * static_cast<int64_t>(sizeof(typename M::Packed)) / 16;
+    const int quads = static_cast<int>(p.resident * sizeof(typename M::Packed) / 16);
     const float4* const from = static_cast<const float4*>(p.packed);
-    cta.each(quads, [&](int64_t i) { reinterpret_cast<float4*>(behind)[i] = from[i]; });
+    cta.each(quads, [&](int i) { reinterpret_cast<float4*>(behind)[i] = from[i]; });
   }
 };
 
