@@ -141,7 +141,7 @@ MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<ty
     });
     if (!coefficient_is_table(p)) fill(t, t.at(p.tile.t), (p.L - 1) * p.tile.slot);
     if (p.exact) closed_form_adjoint(t, p, row, h);
-    if (p.K) probes_adjoint(t, p, row, h, b);
+    if (M::kProbes && p.K) probes_adjoint(t, p, row, h, b);
     t.cta.each(p.rows, [&](int r) {
       dots[r] -= b * logp_bar[r] * tau[r];
       if (p.second) dots[r] += h * logp_bar[r] * second[r];

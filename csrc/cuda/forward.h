@@ -117,7 +117,7 @@ MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int row, typename M::T scale,
     product(t, d1, t.ld(1), t.second_matrix(row), times, t.ld(1), false);
     row_dots(t, t.m(1), t.ld(1), times, d1, t.at(p.tile.tau_second), false);
   }
-  if (traced && p.K) add_probe_traces(t, row, scale);
+  if (M::kProbes && traced && p.K) add_probe_traces(t, row, scale);
   product(t, y, t.ld(p.L - 1), t.weight(row, p.L), f, t.ld(0), false);
 }
 

@@ -283,8 +283,11 @@ struct DeviceAccumulators {
   }
 };
 
-template <class Op>
+// kProbes: whether the sweeps have code for trace probes. Those without it are half as long, and
+// need fewer registers.
+template <class Op, bool probes>
 struct DeviceMachine {
+  static constexpr bool kProbes = probes;
   using Operand = Op;
   using T = float;
   using Packed = typename Op::template Packed<float>;

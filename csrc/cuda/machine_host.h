@@ -104,6 +104,7 @@ struct HostAccumulators {
 
 template <class Op, class Scalar>
 struct HostMachine {
+  static constexpr bool kProbes = true;
   using Operand = Op;
   using T = Scalar;
   using Packed = typename Op::template Packed<T>;

@@ -87,8 +87,11 @@ __global__ void copy_kernel(const __grid_constant__ Numbers numbers, int64_t* to
   if (threadIdx.x < n) to[threadIdx.x] = numbers.value[threadIdx.x];
 }
 
-template <class M>
+template <class Op>
 class DeviceLauncher {
+  using M = DeviceMachine<Op, false>;
+  using WithProbes = DeviceMachine<Op, true>;
+
  public:
   DeviceLauncher(const Device& device, void* stream)
       : device_(device), stream_(static_cast<cudaStream_t>(stream)) {}
@@ -115,10 +118,10 @@ class DeviceLauncher {
     note(cudaGetLastError());
   }
   void forward(const ForwardPlan<float>& p, const Launch& launch) const {
-    sweep(forward_kernel<M>, p, launch);
+    sweep(p.K ? forward_kernel<WithProbes> : forward_kernel<M>, p, launch);
   }
   void backward(const BackwardPlan<float>& p, const Launch& launch) const {
-    sweep(backward_kernel<M>, p, launch);
+    sweep(p.K ? backward_kernel<WithProbes> : backward_kernel<M>, p, launch);
   }
   void products(const Jobs<ProductJob<float>>& jobs, const void* tape) const {
     int64_t most = 0;
@@ -162,14 +165,14 @@ class DeviceLauncher {
 
 template <class Op>
 Solver make_solver() {
-  using M = DeviceMachine<Op>;
+  using M = DeviceMachine<Op, false>;
   Solver x{};
   x.forward_workspace = [](const Problem<float>& p, const Device& device) {
     return plan_forward<M>(p, {}, device, kChosen, nullptr).bytes;
   };
   x.forward = [](const Problem<float>& p, const ForwardOutputs<float>& out, const Device& device,
                  void* workspace, void* stream) {
-    const DeviceLauncher<M> launcher(device, stream);
+    const DeviceLauncher<Op> launcher(device, stream);
     run_forward(p, plan_forward<M>(p, out, device, kChosen, workspace), launcher);
     return launcher.error();
   };
@@ -180,7 +183,7 @@ Solver make_solver() {
   x.backward = [](const Problem<float>& p, const BackwardInputs<float>& in,
                   const BackwardOutputs<float>& out, const Device& device, void* workspace,
                   void* stream) {
-    const DeviceLauncher<M> launcher(device, stream);
+    const DeviceLauncher<Op> launcher(device, stream);
     run_backward(p, out, plan_backward<M>(p, in, out, device, kChosen, workspace), launcher);
     return launcher.error();
   };

@@ -132,11 +132,11 @@ template <class M>
 MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
                                              int row, typename M::T h, typename M::T b) {
   using T = typename M::T;
-  const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
-  const T* bar = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
-  T *u_bar = t.at(p.tile.u_bar), *tau = t.at(p.tile.tau), *dots = t.at(p.tile.dots);
   const int ld = t.ld(0);
   t.cta.each_row(p.rows, [&](int r, auto lanes) {
+    const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
+    const T* bar = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
+    T *u_bar = t.at(p.tile.u_bar), *tau = t.at(p.tile.tau), *dots = t.at(p.tile.dots);
     T dot = 0, square = 0;
     const T square_bar = p.frobenius ? b * bar[r] : T(0);
     const T trace_bar = p.probe_trace ? tau_bar[r] : T(0);
@@ -160,12 +160,12 @@ template <class M>
 MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
                                       int row, int l, int set, typename M::T* v_bar) {
   using T = typename M::T;
-  const T *d1 = t.hidden(p.tile.d1, l), *w = t.hidden(p.tile.tangent_w, l);
-  T* coefficient = t.hidden(p.tile.t, l);
   const int m = t.m(l), ld = t.ld(l);
   typename M::Packed* tape =
       p.tape ? tape_at(t, p, p.layers[l].delta, m, row, set, 1 + p.K) : nullptr;
   t.cta.each(m, [&](int c) {
+    const T *d1 = t.hidden(p.tile.d1, l), *w = t.hidden(p.tile.tangent_w, l);
+    T* coefficient = t.hidden(p.tile.t, l);
     const T gate = t.gate(row, l, c);
     T sum = 0;
     for (int r = 0; r < p.rows; ++r) {
@@ -191,12 +191,12 @@ MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typena
     const int row = here(evaluation);
     tangents(t, p, row, k);
     output_tangent_adjoint(t, p, row, h, b);
-    const T *u = t.at(p.tile.u), *u_bar = t.at(p.tile.u_bar);
-    T* top = t.at(p.tile.top);
+    T* const top = t.at(p.tile.top);
     const int ld = t.ld(0);
     typename M::Packed* tape =
         p.tape ? tape_at(t, p, p.layers[p.L].delta, p.D, row, 1 + k, 1 + p.K) : nullptr;
     t.cta.each(p.D, [&](int c) {
+      const T *u = t.at(p.tile.u), *u_bar = t.at(p.tile.u_bar);
       const T gate = t.gate(row, p.L, c);
       T sum = 0;
       for (int r = 0; r < p.rows; ++r) {
@@ -211,9 +211,10 @@ MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typena
     const T* bar = top;
     for (int l = p.L - 1; l >= 1; --l) {
       T* v_bar = t.at(p.tile.y_bar[l % 2]);
-      product(t, bar, t.ld(l + 1), t.transposed_weight(row, l + 1), v_bar, t.ld(l), false);
-      tangent_adjoint(t, p, row, l, 1 + k, v_bar);
-      record_input(t, p, row, l, 1 + k, input_of(l));
+      const int again = here(evaluation);
+      product(t, bar, t.ld(l + 1), t.transposed_weight(again, l + 1), v_bar, t.ld(l), false);
+      tangent_adjoint(t, p, again, l, 1 + k, v_bar);
+      record_input(t, p, again, l, 1 + k, input_of(l));
       bar = v_bar;
     }
   }
