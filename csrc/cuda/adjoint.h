@@ -8,7 +8,7 @@ namespace cuda {
 
 // Recomputes phi, phi' and phi'' of every hidden layer at the state z, and with gates keeps W y.
 template <class M>
-MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int64_t row, const typename M::T* z) {
+MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int row, const typename M::T* z) {
   using T = typename M::T;
   const Plan<T>& p = t.p;
   const T* input = z;
@@ -34,7 +34,7 @@ MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int64_t row, const typename M:
 
 // to = the velocity of evaluation `row` at z, from the last hidden layer's y.
 template <class M>
-MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int64_t row, const typename M::T* z,
+MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int row, const typename M::T* z,
                                     const typename M::T* y, typename M::T* to) {
   product(t, y, t.ld(t.p.L - 1), t.weight(row, t.p.L), to, t.ld(0), false);
   finish_velocity(t, row, z, to);
@@ -45,7 +45,7 @@ MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int64_t row, const typenam
 // which the output itself is not needed: it is k_bar . C and y_bar . y.
 template <class M>
 MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                     int64_t row, typename M::T h, const typename M::T* z,
+                                     int row, typename M::T h, const typename M::T* z,
                                      const typename M::T* y, const typename M::T* k_bar,
                                      typename M::T* into, typename M::T* y_bar) {
   using T = typename M::T;
@@ -64,16 +64,16 @@ MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<typena
   });
   typename M::Packed* tape =
       p.tape ? tape_at(t, p, p.layers[p.L].delta, p.D, row, 0, 1 + p.K) : nullptr;
-  t.cta.each(p.D, [&](int64_t c) {
-    const T gate = t.gate(row, p.L, static_cast<int>(c));
+  t.cta.each(p.D, [&](int c) {
+    const T gate = t.gate(row, p.L, c);
     T bias_sum = 0, gate_sum = 0;
     for (int r = 0; r < p.rows; ++r) {
-      const int64_t i = r * ld + c;
+      const int i = r * ld + c;
       const T bar = k_bar[i], scaled = h * bar;
       top[i] = gate * bar;
       bias_sum += scaled;
       if (p.gate_bar.parts) gate_sum += scaled * u[i];
-      if (tape && r < t.n) tape[r * tape_width(p.D) + c] = M::Operand::pack(gate * scaled);
+      if (tape && r < t.n()) tape[r * tape_width(p.D) + c] = M::Operand::pack(gate * scaled);
       if (p.residual) into[i] -= scaled;
     }
     if (p.bias_bar.parts) add_to(t, p, p.bias_bar, row, features + c, bias_sum);
@@ -86,8 +86,8 @@ MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<typena
 
 // From y_bar of layer l over `scale`, in place, to G a_bar, and the gradients of G and C.
 template <class M>
-MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                    int64_t row, int l, typename M::T scale, bool coupled,
+MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
+                                    int l, typename M::T scale, bool coupled,
                                     typename M::T* y_bar) {
   using T = typename M::T;
   const T *d1 = t.hidden(p.tile.d1, l), *d2 = t.hidden(p.tile.d2, l), *w = t.hidden(p.tile.w, l);
@@ -99,17 +99,17 @@ MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typenam
   const int64_t features = p.layers[l].features;
   typename M::Packed* tape =
       p.tape ? tape_at(t, p, p.layers[l].delta, m, row, 0, 1 + p.K) : nullptr;
-  t.cta.each(m, [&](int64_t c) {
-    const T gate = t.gate(row, l, static_cast<int>(c)), trace = table ? table[c] : T(0);
+  t.cta.each(m, [&](int c) {
+    const T gate = t.gate(row, l, c), trace = table ? table[c] : T(0);
     T bias_sum = 0, gate_sum = 0;
     for (int r = 0; r < p.rows; ++r) {
-      const int64_t i = r * ld + c;
+      const int i = r * ld + c;
       const T coefficient = coefficients ? coefficients[i] : table ? tau_bar[r] * trace : T(0);
       const T bar = scale * y_bar[i] * d1[i] + coefficient * d2[i];
       y_bar[i] = gate * bar;
       bias_sum += bar;
       if (p.gate_bar.parts) gate_sum += bar * w[i];
-      if (tape && r < t.n) tape[r * tape_width(m) + c] = M::Operand::pack(gate * bar);
+      if (tape && r < t.n()) tape[r * tape_width(m) + c] = M::Operand::pack(gate * bar);
     }
     if (p.bias_bar.parts) add_to(t, p, p.bias_bar, row, features + c, bias_sum);
     if (p.gate_bar.parts) add_to(t, p, p.gate_bar, row, features + c, gate_sum);
@@ -121,7 +121,7 @@ MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typenam
 // added to `into`, which may be k_bar itself: Euler's step keeps z_bar in place.
 template <class M>
 MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                         int64_t row, typename M::T h, typename M::T b,
+                                         int row, typename M::T h, typename M::T b,
                                          const typename M::T* z, typename M::T* k_bar,
                                          typename M::T* into) {
   using T = typename M::T;
@@ -135,14 +135,14 @@ MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<ty
   if (coupled) {
     T *tau = t.at(p.tile.tau), *tau_bar = t.at(p.tile.tau_bar), *dots = t.at(p.tile.dots);
     const T *logp_bar = t.at(p.tile.logp), *second = t.at(p.tile.tau_second);
-    t.cta.each(p.rows, [&](int64_t r) {
+    t.cta.each(p.rows, [&](int r) {
       tau[r] = 0;
       tau_bar[r] = -h * b * logp_bar[r];
     });
     if (!coefficient_is_table(p)) fill(t, t.at(p.tile.t), (p.L - 1) * p.tile.slot);
     if (p.exact) closed_form_adjoint(t, p, row, h);
-    if (p.K) probes_adjoint(t, p, row, h, b);
-    t.cta.each(p.rows, [&](int64_t r) {
+    if (M::kProbes && p.K) probes_adjoint(t, p, row, h, b);
+    t.cta.each(p.rows, [&](int r) {
       dots[r] -= b * logp_bar[r] * tau[r];
       if (p.second) dots[r] += h * logp_bar[r] * second[r];
     });
@@ -150,7 +150,7 @@ MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<ty
   T* y_bar = t.at(p.tile.y_bar[(p.L - 1) % 2]);
   output_adjoint(t, p, row, h, z, y, k_bar, into, y_bar);
   if (p.L == 1) {
-    t.cta.each(p.tile.slot0, [&](int64_t i) { into[i] += h * y_bar[i]; });
+    t.cta.each(p.tile.slot0, [&](int i) { into[i] += h * y_bar[i]; });
     return;
   }
   for (int l = p.L - 1; l >= 1; --l) {

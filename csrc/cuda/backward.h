@@ -8,7 +8,7 @@ namespace cuda {
 
 // to = the velocity of evaluation `row` at z.
 template <class M>
-MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int64_t row, const typename M::T* z,
+MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int row, const typename M::T* z,
                                typename M::T* to) {
   using T = typename M::T;
   const T* y = z;
@@ -23,8 +23,7 @@ MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int64_t row, const typename M::
 
 // The arguments of all stages of `step` from the state z, and the first `stages` velocities.
 template <class M>
-MVAE_FAST_DEVICE void stages_of(const Tile<M>& t, int64_t step, const typename M::T* z,
-                                int stages) {
+MVAE_FAST_DEVICE void stages_of(const Tile<M>& t, int step, const typename M::T* z, int stages) {
   const auto& p = t.p;
   for (int r = 0; r < p.R; ++r) {
     typename M::T* input = t.stage(p.tile.inputs, r);
@@ -33,38 +32,44 @@ MVAE_FAST_DEVICE void stages_of(const Tile<M>& t, int64_t step, const typename M
   }
 }
 
+// Where a block keeps the states between two checkpoints.
+template <class M>
+MVAE_FAST_DEVICE typename M::T* path_of(const Tile<M>& t) {
+  return t.p.path + t.cta.index() * t.p.path_size;
+}
+
 // z_s of step `step` to the tile's z: saved, or recomputed from the last checkpoint before it. The
 // states of a segment are recomputed once, at its last step of the window, and kept for its others.
 template <class M>
-MVAE_FAST_DEVICE void load_state(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                 int64_t step) {
+MVAE_FAST_DEVICE void load_state(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int step) {
   using T = typename M::T;
-  const int64_t within = step % p.checkpoint, segment = step / p.checkpoint;
-  const int64_t slot0 = p.tile.slot0;
+  const int every = static_cast<int>(p.checkpoint);
+  const int within = step % every, segment = step / every;
+  const int slot0 = p.tile.slot0;
   T* z = t.at(p.tile.z);
-  if (within == 0 || within == p.checkpoint - 1 || step == p.step_end - 1) {
+  if (within == 0 || within == every - 1 || step == p.step_end - 1) {
     const T* saved = segment ? p.states + (segment - 1) * p.B * p.D : p.z;
     load_rows(t, saved, p.D, z, false);
-    for (int64_t i = 0; i < within; ++i) {
-      const int64_t from = segment * p.checkpoint + i;
+    for (int i = 0; i < within; ++i) {
+      const int from = segment * every + i;
       stages_of(t, from, z, p.R);
       combine(t, z, p.h[from], p.b, p.R, t.at(p.tile.k), z);
-      T* kept = t.path + i * slot0;
-      t.cta.each(slot0, [&](int64_t j) { kept[j] = z[j]; });
+      T* kept = path_of(t) + i * slot0;
+      t.cta.each(slot0, [&](int j) { kept[j] = z[j]; });
     }
     return;
   }
-  const T* kept = t.path + (within - 1) * slot0;
-  t.cta.each(slot0, [&](int64_t j) { z[j] = kept[j]; });
+  const T* kept = path_of(t) + (within - 1) * slot0;
+  t.cta.each(slot0, [&](int j) { z[j] = kept[j]; });
 }
 
 // z_bar from the adjoint of the state after `step` to that of z before it.
 template <class M>
 MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                    int64_t step) {
+                                    int step) {
   using T = typename M::T;
   const T h = p.h[step];
-  const int64_t slot0 = p.tile.slot0;
+  const int slot0 = p.tile.slot0;
   T *z = t.at(p.tile.z), *z_bar = t.at(p.tile.z_bar), *k_bar = t.at(p.tile.k_bar);
   T* dots = t.at(p.tile.dots);  // per row, the adjoint of h
   fill(t, dots, p.rows);
@@ -74,7 +79,7 @@ MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typenam
   for (int r = p.R - 1; r >= 0; --r) {
     T* const into = euler ? z_bar : t.stage(p.tile.input_bar, r);
     if (!in_place)  // k_bar_r = b_r z_bar + sum_q>r a_qr input_bar_q
-      t.cta.each(slot0, [&](int64_t i) {
+      t.cta.each(slot0, [&](int i) {
         T sum = p.b[r] * z_bar[i];
         for (int q = r + 1; q < p.R; ++q)
           if (p.a[q * p.R + r] != T(0)) sum += p.a[q * p.R + r] * t.stage(p.tile.input_bar, q)[i];
@@ -85,30 +90,30 @@ MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typenam
                        in_place ? z_bar : k_bar, into);
   }
   if (p.R > 1)
-    t.cta.each(slot0, [&](int64_t i) {
+    t.cta.each(slot0, [&](int i) {
       T sum = z_bar[i];
       for (int r = 0; r < p.R; ++r) sum += t.stage(p.tile.input_bar, r)[i];
       z_bar[i] = sum;
     });
-  t.cta.each(1, [&](int64_t) {
+  t.cta.each(1, [&](int) {
     T sum = 0;
     for (int r = 0; r < p.rows; ++r) sum += dots[r];
-    p.h_bar.parts[(step - p.step_begin) * p.h_bar.stride + t.begin / p.rows] = sum;
+    p.h_bar.parts[(step - p.step_begin) * p.h_bar.stride + t.tile] = sum;
   });
 }
 
 // The gradients of the log-density and of the penalties after output `output` join the tile's.
 template <class M>
 MVAE_FAST_DEVICE void add_scalars(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                  int64_t output) {
+                                  int output) {
   using T = typename M::T;
   T *logp_bar = t.at(p.tile.logp), *penalty_bar = t.at(p.tile.penalty);
   const int64_t count = penalty_count(p.penalties);
-  t.cta.each(t.n, [&](int64_t r) {
-    logp_bar[r] += p.grad_logp[output * p.B + t.begin + r];
+  t.cta.each(t.n(), [&](int r) {
+    logp_bar[r] += p.grad_logp[output * p.B + t.begin() + r];
     for_each_penalty(p.penalties, [&](int index, int kind) {
       penalty_bar[kind * p.rows + r] +=
-          p.grad_penalty[(output * count + index) * p.B + t.begin + r];
+          p.grad_penalty[(output * count + index) * p.B + t.begin() + r];
     });
   });
 }
@@ -120,19 +125,16 @@ MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta,
                                      const BackwardPlan<typename M::T>& p, typename M::T* arena,
                                      const typename M::Packed* weights) {
   using T = typename M::T;
-  T* path = p.path + cta.index * p.path_size;
-  for (int64_t tile = cta.index; tile < p.tiles; tile += cta.count) {
-    const int64_t begin = tile * p.rows, left = p.B - begin;
-    const Tile<M> t{
-        cta, p, arena, weights, path, begin, left < p.rows ? static_cast<int>(left) : p.rows};
+  for (int tile = cta.index(); tile < p.tiles; tile += cta.count()) {
+    const Tile<M> t{cta, p, arena, weights, tile};
     fill(t, arena, p.tile.size);
     T* z_bar = t.at(p.tile.z_bar);
-    int64_t output = p.n_outputs - 1;
+    int output = static_cast<int>(p.n_outputs) - 1;
     if (p.step_end < p.S) {
       load_rows(t, p.z_bar, p.D, z_bar, false);
       for (; output >= 0 && p.output(output) > p.step_end; --output) add_scalars(t, p, output);
     }
-    for (int64_t step = p.step_end - 1; step >= p.step_begin; --step) {
+    for (int step = static_cast<int>(p.step_end) - 1; step >= p.step_begin; --step) {
       if (output >= 0 && p.output(output) == step + 1) {
         load_rows(t, p.grad_z + output * p.B * p.D, p.D, z_bar, true);
         add_scalars(t, p, output--);

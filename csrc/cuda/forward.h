@@ -25,7 +25,7 @@ MVAE_FAST_DEVICE void row_dots(const Tile<M>& t, int width, int ld, const typena
 // Layer l of evaluation `row`: from W y to y, in place; where wanted also phi' and, for a net of
 // one hidden layer, the exact trace.
 template <class M>
-MVAE_FAST_DEVICE void activate(const Tile<M>& t, int64_t row, int l, typename M::T* w,
+MVAE_FAST_DEVICE void activate(const Tile<M>& t, int row, int l, typename M::T* w,
                                typename M::T* d1, bool traced) {
   using T = typename M::T;
   const int m = t.m(l), ld = t.ld(l);
@@ -49,12 +49,12 @@ MVAE_FAST_DEVICE void activate(const Tile<M>& t, int64_t row, int l, typename M:
 
 // The traces of all probes, and `scale` times their |J eps|^2, from phi' of all hidden layers.
 template <class M>
-MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int64_t row, typename M::T scale) {
+MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, typename M::T scale) {
   using T = typename M::T;
   const Plan<T>& p = t.p;
-  T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u);
-  T *tau = t.at(p.tile.tau), *penalty = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
-  for (int64_t k = 0; k < p.K; ++k) {
+  for (int k = 0; k < p.K; ++k) {
+    const int row = here(evaluation);
+    T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u);
     load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
     const T* v = eps;
     for (int l = 1; l < p.L; ++l) {
@@ -68,6 +68,7 @@ MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int64_t row, typename M
       v = to;
     }
     product(t, v, t.ld(p.L - 1), t.weight(row, p.L), u, t.ld(0), false);
+    T *tau = t.at(p.tile.tau), *penalty = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
     t.cta.each_row(p.rows, [&](int r, auto lanes) {
       T dot = 0, square = 0;
       lanes.each(p.D, [&](int c) {
@@ -88,7 +89,7 @@ MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int64_t row, typename M
 // Evaluation `row` of the net at `z`: the last layer's product (before gate and bias) to f, and,
 // where `traced`, tau.
 template <class M>
-MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int64_t row, typename M::T scale,
+MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int row, typename M::T scale,
                                const typename M::T* z, bool traced, typename M::T* f) {
   using T = typename M::T;
   const Plan<T>& p = t.p;
@@ -97,7 +98,7 @@ MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int64_t row, typename M::T scal
   T* tau = t.at(p.tile.tau);
   if (!by_table) {
     const T start = traced && p.exact && p.L == 1 ? p.trace[row * p.trace_stride] : T(0);
-    t.cta.each(p.rows, [&](int64_t r) { tau[r] = start; });
+    t.cta.each(p.rows, [&](int r) { tau[r] = start; });
   }
   const T* y = z;
   for (int l = 1; l < p.L; ++l) {
@@ -116,13 +117,13 @@ MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int64_t row, typename M::T scal
     product(t, d1, t.ld(1), t.second_matrix(row), times, t.ld(1), false);
     row_dots(t, t.m(1), t.ld(1), times, d1, t.at(p.tile.tau_second), false);
   }
-  if (traced && p.K) add_probe_traces(t, row, scale);
+  if (M::kProbes && traced && p.K) add_probe_traces(t, row, scale);
   product(t, y, t.ld(p.L - 1), t.weight(row, p.L), f, t.ld(0), false);
 }
 
 // f = G f + C [- input]: from the last layer's product to the velocity.
 template <class M>
-MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int64_t row, const typename M::T* input,
+MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int row, const typename M::T* input,
                                       typename M::T* f) {
   using T = typename M::T;
   const Plan<T>& p = t.p;
@@ -137,14 +138,14 @@ MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int64_t row, const typen
 
 // One step: z to the next state, logp to its log-density change.
 template <class M>
-MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int64_t step) {
+MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int step) {
   using T = typename M::T;
   const Plan<T>& p = t.p;
   const T h = p.h[step];
   T *z = t.at(p.tile.z), *k = t.at(p.tile.k);
   T *logp = t.at(p.tile.logp), *tau = t.at(p.tile.tau), *second = t.at(p.tile.tau_second);
   for (int r = 0; r < p.R; ++r) {
-    const int64_t row = step * p.R + r;
+    const int row = step * p.R + r;
     const T scale = h * p.b[r];
     const bool traced = (p.exact || p.K) && p.b[r] != T(0);
     const T* input = z;
@@ -155,7 +156,7 @@ MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int64_t step) {
     T* velocity = k + r * p.tile.slot0;
     evaluate(t, row, scale, input, traced, velocity);
     if (traced)
-      t.cta.each(p.rows, [&](int64_t i) {
+      t.cta.each(p.rows, [&](int i) {
         logp[i] -= scale * tau[i];
         if (p.second) logp[i] += h * h / 2 * second[i];
       });
@@ -167,15 +168,15 @@ MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int64_t step) {
 
 template <class M>
 MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<typename M::T>& p,
-                                   int64_t output) {
+                                   int output) {
   using T = typename M::T;
   const T *logp = t.at(p.tile.logp), *penalty = t.at(p.tile.penalty);
-  const int64_t at = output * p.B + t.begin, count = penalty_count(p.penalties);
+  const int64_t at = output * p.B + t.begin(), count = penalty_count(p.penalties);
   store_rows(t, t.at(p.tile.z), p.z_out + output * p.B * p.D);
-  t.cta.each(t.n, [&](int64_t r) {
+  t.cta.each(t.n(), [&](int r) {
     p.logp_out[at + r] = logp[r];
     for_each_penalty(p.penalties, [&](int index, int kind) {
-      p.penalty_out[(output * count + index) * p.B + t.begin + r] = penalty[kind * p.rows + r];
+      p.penalty_out[(output * count + index) * p.B + t.begin() + r] = penalty[kind * p.rows + r];
     });
   });
 }
@@ -184,17 +185,15 @@ MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<typename 
 template <class M>
 MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPlan<typename M::T>& p,
                                     typename M::T* arena, const typename M::Packed* weights) {
-  for (int64_t tile = cta.index; tile < p.tiles; tile += cta.count) {
-    const int64_t begin = tile * p.rows, left = p.B - begin;
-    const Tile<M> t{
-        cta, p, arena, weights, nullptr, begin, left < p.rows ? static_cast<int>(left) : p.rows};
+  for (int tile = cta.index(); tile < p.tiles; tile += cta.count()) {
+    const Tile<M> t{cta, p, arena, weights, tile};
     // The whole arena once: columns past a width are never written, and have to be finite.
     fill(t, arena, p.tile.size);
     load_rows(t, p.z, p.D, t.at(p.tile.z), false);
-    int64_t output = 0;
-    for (int64_t step = 0; step < p.S; ++step) {
+    int output = 0;
+    for (int step = 0; step < p.S; ++step) {
       forward_step(t, step);
-      const int64_t done = step + 1;
+      const int done = step + 1;
       if (p.states && done < p.S && done % p.checkpoint == 0)
         store_rows(t, t.at(p.tile.z), p.states + (done / p.checkpoint - 1) * p.B * p.D);
       if (p.output(output) == done) write_output(t, p, output++);

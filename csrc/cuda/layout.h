@@ -160,13 +160,16 @@ void describe(const Problem<T>& problem, Sweep sweep, Plan<T>& p) {
     if (!l) continue;
     features += m;
     weight += m * before;
-    layer.forward = packed;
-    packed += packed_size(m, before);
   }
-  for (int l = 1; backward && l <= p.L; ++l) {
-    p.layers[l].backward = packed;
-    packed += packed_size(p.layers[l - 1].m, p.layers[l].m);
-  }
+  // In the order in which shared memory is worth most: the backward needs W_L itself only for
+  // gates and penalties.
+  const auto take = [&](int64_t& offset, int l) {
+    offset = packed;
+    packed += packed_size(p.layers[l].m, p.layers[l - 1].m);
+  };
+  for (int l = 1; l < p.L; ++l) take(p.layers[l].forward, l);
+  for (int l = 1; backward && l <= p.L; ++l) take(p.layers[l].backward, l);
+  take(p.layers[p.L].forward, p.L);
   p.weights = {0, packed, problem.weight_stride ? packed : 0};
   if (p.exact && p.L == 3) {
     p.trace_backward = packed_size(p.layers[2].m, p.layers[1].m);

@@ -28,22 +28,25 @@ struct Lanes {
 
 // Every function is a phase: it ends with a barrier, and between phases all state is in memory.
 struct DeviceCta {
-  int64_t index, count;
+  static __device__ __forceinline__ int index() { return static_cast<int>(blockIdx.x); }
+  static __device__ __forceinline__ int count() { return static_cast<int>(gridDim.x); }
 
   template <class F>
   static __device__ __forceinline__ void each_warp(F f) {
-    f(Warp{static_cast<int>(threadIdx.x) / kLanes, static_cast<int>(threadIdx.x) % kLanes});
+    const int thread = here(static_cast<int>(threadIdx.x));
+    f(Warp{thread / kLanes, thread % kLanes});
     __syncthreads();
   }
   template <class F>
   __device__ __forceinline__ void each_row(int rows, F f) const {
-    const Lanes lanes{static_cast<int>(threadIdx.x) % kLanes};
-    for (int row = static_cast<int>(threadIdx.x) / kLanes; row < rows; row += kWarps) f(row, lanes);
+    const int thread = here(static_cast<int>(threadIdx.x));
+    const Lanes lanes{thread % kLanes};
+    for (int row = thread / kLanes; row < rows; row += kWarps) f(row, lanes);
     __syncthreads();
   }
   template <class F>
-  __device__ __forceinline__ void each(int64_t n, F f) const {
-    for (int64_t i = threadIdx.x; i < n; i += kThreads) f(i);
+  __device__ __forceinline__ void each(int n, F f) const {
+    for (int i = here(static_cast<int>(threadIdx.x)); i < n; i += kThreads) f(i);
     __syncthreads();
   }
 };
@@ -280,8 +283,11 @@ struct DeviceAccumulators {
   }
 };
 
-template <class Op>
+// kProbes: whether the sweeps have code for trace probes. Those without it are half as long, and
+// need fewer registers.
+template <class Op, bool probes>
 struct DeviceMachine {
+  static constexpr bool kProbes = probes;
   using Operand = Op;
   using T = float;
   using Packed = typename Op::template Packed<float>;

@@ -48,8 +48,10 @@ struct HostLanes {
 };
 
 struct HostCta {
-  int64_t index, count;
+  int own, blocks;
 
+  int index() const { return own; }
+  int count() const { return blocks; }
   template <class F>
   static void each_warp(F f) {
     for (int warp = 0; warp < kWarps; ++warp) f(HostWarp{warp, 0});
@@ -59,8 +61,8 @@ struct HostCta {
     for (int row = 0; row < rows; ++row) f(row, HostLanes{});
   }
   template <class F>
-  void each(int64_t n, F f) const {
-    for (int64_t i = 0; i < n; ++i) f(i);
+  void each(int n, F f) const {
+    for (int i = 0; i < n; ++i) f(i);
   }
 };
 
@@ -102,6 +104,7 @@ struct HostAccumulators {
 
 template <class Op, class Scalar>
 struct HostMachine {
+  static constexpr bool kProbes = true;
   using Operand = Op;
   using T = Scalar;
   using Packed = typename Op::template Packed<T>;

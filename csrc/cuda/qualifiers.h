@@ -12,3 +12,23 @@
 #define MVAE_FAST_BOTH inline
 #define MVAE_FAST_UNROLL
 #endif
+
+namespace mvae_fast {
+namespace cuda {
+
+// The same address or number, for the compiler a new one: what follows from it is computed where it
+// is used. Known to be the same in all steps, the addresses of thirty buffers and as many tables
+// would each take registers for all of them.
+template <class T>
+MVAE_FAST_DEVICE T here(T x) {
+#if defined(__CUDACC__)
+  if constexpr (sizeof(T) == 8)
+    asm volatile("" : "+l"(x));
+  else
+    asm volatile("" : "+r"(x));
+#endif
+  return x;
+}
+
+}  // namespace cuda
+}  // namespace mvae_fast

@@ -21,16 +21,15 @@ struct BlockMemory {
   float* arena;
   const typename M::Packed* weights;
 
-  __device__ __forceinline__ explicit BlockMemory(const Plan<float>& p)
-      : cta{blockIdx.x, gridDim.x} {
+  __device__ __forceinline__ explicit BlockMemory(const Plan<float>& p) {
     float* const shared = reinterpret_cast<float*>(shared_memory);
     arena =
         p.arena_in_shared ? shared : reinterpret_cast<float*>(p.arena + blockIdx.x * p.arena_bytes);
     float* const behind = p.arena_in_shared ? shared + p.tile.size : shared;
     weights = reinterpret_cast<const typename M::Packed*>(behind);
-    const int64_t quads = p.resident * static_cast<int64_t>(sizeof(typename M::Packed)) / 16;
+    const int quads = static_cast<int>(p.resident * sizeof(typename M::Packed) / 16);
     const float4* const from = static_cast<const float4*>(p.packed);
-    cta.each(quads, [&](int64_t i) { reinterpret_cast<float4*>(behind)[i] = from[i]; });
+    cta.each(quads, [&](int i) { reinterpret_cast<float4*>(behind)[i] = from[i]; });
   }
 };
 
@@ -88,8 +87,11 @@ __global__ void copy_kernel(const __grid_constant__ Numbers numbers, int64_t* to
   if (threadIdx.x < n) to[threadIdx.x] = numbers.value[threadIdx.x];
 }
 
-template <class M>
+template <class Op>
 class DeviceLauncher {
+  using M = DeviceMachine<Op, false>;
+  using WithProbes = DeviceMachine<Op, true>;
+
  public:
   DeviceLauncher(const Device& device, void* stream)
       : device_(device), stream_(static_cast<cudaStream_t>(stream)) {}
@@ -116,10 +118,10 @@ class DeviceLauncher {
     note(cudaGetLastError());
   }
   void forward(const ForwardPlan<float>& p, const Launch& launch) const {
-    sweep(forward_kernel<M>, p, launch);
+    sweep(p.K ? forward_kernel<WithProbes> : forward_kernel<M>, p, launch);
   }
   void backward(const BackwardPlan<float>& p, const Launch& launch) const {
-    sweep(backward_kernel<M>, p, launch);
+    sweep(p.K ? backward_kernel<WithProbes> : backward_kernel<M>, p, launch);
   }
   void products(const Jobs<ProductJob<float>>& jobs, const void* tape) const {
     int64_t most = 0;
@@ -163,14 +165,14 @@ class DeviceLauncher {
 
 template <class Op>
 Solver make_solver() {
-  using M = DeviceMachine<Op>;
+  using M = DeviceMachine<Op, false>;
   Solver x{};
   x.forward_workspace = [](const Problem<float>& p, const Device& device) {
     return plan_forward<M>(p, {}, device, kChosen, nullptr).bytes;
   };
   x.forward = [](const Problem<float>& p, const ForwardOutputs<float>& out, const Device& device,
                  void* workspace, void* stream) {
-    const DeviceLauncher<M> launcher(device, stream);
+    const DeviceLauncher<Op> launcher(device, stream);
     run_forward(p, plan_forward<M>(p, out, device, kChosen, workspace), launcher);
     return launcher.error();
   };
@@ -181,7 +183,7 @@ Solver make_solver() {
   x.backward = [](const Problem<float>& p, const BackwardInputs<float>& in,
                   const BackwardOutputs<float>& out, const Device& device, void* workspace,
                   void* stream) {
-    const DeviceLauncher<M> launcher(device, stream);
+    const DeviceLauncher<Op> launcher(device, stream);
     run_backward(p, out, plan_backward<M>(p, in, out, device, kChosen, workspace), launcher);
     return launcher.error();
   };

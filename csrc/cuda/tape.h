@@ -11,10 +11,9 @@ namespace cuda {
 // `row` and set 0 .. sets - 1 of its rows.
 template <class M>
 MVAE_FAST_DEVICE typename M::Packed* tape_at(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                             int64_t offset, int m, int64_t row, int64_t set,
-                                             int64_t sets) {
-  const int64_t evaluation = row - p.step_begin * p.R;
-  const int64_t at = (evaluation * sets + set) * p.B + t.begin;
+                                             int64_t offset, int m, int row, int set, int sets) {
+  const int64_t evaluation = here(row) - p.step_begin * p.R;
+  const int64_t at = (evaluation * sets + set) * p.B + t.begin();
   return static_cast<typename M::Packed*>(p.tape) + offset + at * tape_width(m);
 }
 
@@ -23,7 +22,7 @@ template <class M>
 MVAE_FAST_DEVICE void record(const Tile<M>& t, const typename M::T* x, int ld, int m,
                              const typename M::T* factor, typename M::Packed* to) {
   using T = typename M::T;
-  t.cta.each_row(t.n, [&](int r, auto lanes) {
+  t.cta.each_row(t.n(), [&](int r, auto lanes) {
     const T scale = factor ? factor[r] : T(1);
     lanes.each(m,
                [&](int c) { to[r * tape_width(m) + c] = M::Operand::pack(scale * x[r * ld + c]); });
@@ -32,8 +31,8 @@ MVAE_FAST_DEVICE void record(const Tile<M>& t, const typename M::T* x, int ld, i
 
 // The second operand of layer l's weight gradient, y_{l-1} or, of probe `set` - 1, v_{l-1}.
 template <class M>
-MVAE_FAST_DEVICE void record_input(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                   int64_t row, int l, int64_t set, const typename M::T* y) {
+MVAE_FAST_DEVICE void record_input(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
+                                   int l, int set, const typename M::T* y) {
   if (!p.tape) return;
   const int m = t.m(l - 1);
   record(t, y, t.ld(l - 1), m, static_cast<const typename M::T*>(nullptr),
@@ -43,10 +42,10 @@ MVAE_FAST_DEVICE void record_input(const Tile<M>& t, const BackwardPlan<typename
 // Adds to column c of a sum. One thread has a column of a tile: no atomics.
 template <class M>
 MVAE_FAST_DEVICE void add_to(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                             const ColumnSums<typename M::T>& sums, int64_t row, int64_t c,
+                             const ColumnSums<typename M::T>& sums, int row, int64_t c,
                              typename M::T value) {
-  const int64_t evaluation = row - p.step_begin * p.R, tile = t.begin / p.rows;
-  sums.parts[evaluation * sums.stride + tile * sums.tile + c] += value;
+  const int64_t evaluation = row - p.step_begin * p.R;
+  sums.parts[evaluation * sums.stride + t.tile * sums.tile + c] += value;
 }
 
 }  // namespace cuda

@@ -22,48 +22,55 @@ struct Tile {
   const Plan<T>& p;
   T* arena;
   const Packed* shared_weights;
-  T* path;
-  int64_t begin;  // its first row of the batch
-  int n;          // how many of its rows the batch has
+  int tile;
 
-  MVAE_FAST_DEVICE T* at(int offset) const { return arena + offset; }
-  MVAE_FAST_DEVICE T* hidden(int offset, int l) const {
-    return arena + offset + (l - 1) * p.tile.slot;
+  // Its first row of the batch, and how many of its rows the batch has.
+  MVAE_FAST_DEVICE int64_t begin() const { return int64_t{tile} * p.rows; }
+  MVAE_FAST_DEVICE int n() const {
+    const int64_t left = p.B - begin();
+    return left < p.rows ? static_cast<int>(left) : p.rows;
   }
-  MVAE_FAST_DEVICE T* stage(int offset, int r) const { return arena + offset + r * p.tile.slot0; }
+
+  MVAE_FAST_DEVICE T* at(int offset) const { return here(arena) + offset; }
+  MVAE_FAST_DEVICE T* hidden(int offset, int l) const {
+    return here(arena) + offset + (l - 1) * p.tile.slot;
+  }
+  MVAE_FAST_DEVICE T* stage(int offset, int r) const {
+    return here(arena) + offset + r * p.tile.slot0;
+  }
   MVAE_FAST_DEVICE int ld(int l) const { return p.layers[l].ld; }
   MVAE_FAST_DEVICE int m(int l) const { return p.layers[l].m; }
 
-  MVAE_FAST_DEVICE const Packed* packed(const Block& block, int64_t row, int64_t offset,
+  MVAE_FAST_DEVICE const Packed* packed(const Block& block, int row, int64_t offset,
                                         int64_t size) const {
-    const int64_t at = block.offset + (row - p.first) * block.stride + offset;
+    const int64_t at = block.offset + (here(row) - p.first) * block.stride + offset;
     const Packed* global = static_cast<const Packed*>(p.packed);
     return (at + size <= p.resident ? shared_weights : global) + at;
   }
   // W_l, to go from layer l - 1 to l; W_l', to go back.
-  MVAE_FAST_DEVICE Matrix<M> weight(int64_t row, int l) const {
+  MVAE_FAST_DEVICE Matrix<M> weight(int row, int l) const {
     const Layer &layer = p.layers[l], &below = p.layers[l - 1];
     return {packed(p.weights, row, layer.forward, packed_size(layer.m, below.m)), layer.m, below.m};
   }
-  MVAE_FAST_DEVICE Matrix<M> transposed_weight(int64_t row, int l) const {
+  MVAE_FAST_DEVICE Matrix<M> transposed_weight(int row, int l) const {
     const Layer &layer = p.layers[l], &below = p.layers[l - 1];
     return {packed(p.weights, row, layer.backward, packed_size(below.m, layer.m)), below.m,
             layer.m};
   }
   // M (m_2, m_1) of the exact trace of two hidden layers, M', and the symmetric Q of Tr J^2.
-  MVAE_FAST_DEVICE Matrix<M> trace_matrix(int64_t row) const {
+  MVAE_FAST_DEVICE Matrix<M> trace_matrix(int row) const {
     return {packed(p.m, row, 0, packed_size(m(2), m(1))), m(2), m(1)};
   }
-  MVAE_FAST_DEVICE Matrix<M> transposed_trace_matrix(int64_t row) const {
+  MVAE_FAST_DEVICE Matrix<M> transposed_trace_matrix(int row) const {
     return {packed(p.m, row, p.trace_backward, packed_size(m(1), m(2))), m(1), m(2)};
   }
-  MVAE_FAST_DEVICE Matrix<M> second_matrix(int64_t row) const {
+  MVAE_FAST_DEVICE Matrix<M> second_matrix(int row) const {
     return {packed(p.q, row, 0, packed_size(m(1), m(1))), m(1), m(1)};
   }
-  MVAE_FAST_DEVICE T gate(int64_t row, int l, int c) const {
+  MVAE_FAST_DEVICE T gate(int row, int l, int c) const {
     return p.gated ? p.gate[row * p.gate_stride + p.layers[l].features + c] : T(1);
   }
-  MVAE_FAST_DEVICE T bias(int64_t row, int l, int c) const {
+  MVAE_FAST_DEVICE T bias(int row, int l, int c) const {
     return p.bias[row * p.bias_stride + p.layers[l].features + c];
   }
 };
@@ -127,7 +134,7 @@ MVAE_FAST_DEVICE void load_rows(const Tile<M>& t, const typename M::T* from, int
   const int D = t.p.D, ld = t.ld(0);
   t.cta.each_row(t.p.rows, [&](int r, auto lanes) {
     lanes.each(ld, [&](int c) {
-      const T value = r < t.n && c < D ? from[(t.begin + r) * stride + c] : T(0);
+      const T value = r < t.n() && c < D ? from[(t.begin() + r) * stride + c] : T(0);
       to[r * ld + c] = add ? to[r * ld + c] + value : value;
     });
   });
@@ -136,8 +143,8 @@ MVAE_FAST_DEVICE void load_rows(const Tile<M>& t, const typename M::T* from, int
 template <class M>
 MVAE_FAST_DEVICE void store_rows(const Tile<M>& t, const typename M::T* from, typename M::T* to) {
   const int D = t.p.D, ld = t.ld(0);
-  t.cta.each_row(t.n, [&](int r, auto lanes) {
-    lanes.each(D, [&](int c) { to[(t.begin + r) * D + c] = from[r * ld + c]; });
+  t.cta.each_row(t.n(), [&](int r, auto lanes) {
+    lanes.each(D, [&](int c) { to[(t.begin() + r) * D + c] = from[r * ld + c]; });
   });
 }
 
@@ -147,8 +154,8 @@ MVAE_FAST_DEVICE void combine(const Tile<M>& t, const typename M::T* z, typename
                               const typename M::T* weights, int stages, const typename M::T* k,
                               typename M::T* to) {
   using T = typename M::T;
-  const int64_t slot0 = t.p.tile.slot0;
-  t.cta.each(slot0, [&](int64_t i) {
+  const int slot0 = t.p.tile.slot0;
+  t.cta.each(slot0, [&](int i) {
     T value = z[i];
     for (int q = 0; q < stages; ++q)
       if (weights[q] != T(0)) value += h * weights[q] * k[q * slot0 + i];
@@ -157,8 +164,8 @@ MVAE_FAST_DEVICE void combine(const Tile<M>& t, const typename M::T* z, typename
 }
 
 template <class M>
-MVAE_FAST_DEVICE void fill(const Tile<M>& t, typename M::T* to, int64_t n) {
-  t.cta.each(n, [&](int64_t i) { to[i] = typename M::T(0); });
+MVAE_FAST_DEVICE void fill(const Tile<M>& t, typename M::T* to, int n) {
+  t.cta.each(n, [&](int i) { to[i] = typename M::T(0); });
 }
 
 }  // namespace cuda

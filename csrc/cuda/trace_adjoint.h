@@ -17,7 +17,7 @@ MVAE_FAST_BOTH bool coefficient_is_table(const Plan<T>& p) {
 // Tr J^2 = phi' . Q phi', Q symmetric: the step adds h^2/2 Tr J^2 to the log-density.
 template <class M>
 MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                           int64_t row, typename M::T h) {
+                                           int row, typename M::T h) {
   using T = typename M::T;
   const T *d1 = t.hidden(p.tile.d1, 1), *logp_bar = t.at(p.tile.logp);
   T *times = t.at(p.tile.product), *second = t.at(p.tile.tau_second);
@@ -44,7 +44,7 @@ MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<
 
 template <class M>
 MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                         int64_t row) {
+                                         int row) {
   using T = typename M::T;
   const T *d1 = t.hidden(p.tile.d1, 1), *d1_second = t.hidden(p.tile.d1, 2);
   const T* tau_bar = t.at(p.tile.tau_bar);
@@ -71,13 +71,13 @@ MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<ty
 
 template <class M>
 MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                          int64_t row, typename M::T h) {
+                                          int row, typename M::T h) {
   using T = typename M::T;
   const T *table = p.trace + row * p.trace_stride, *tau_bar = t.at(p.tile.tau_bar);
   T* tau = t.at(p.tile.tau);
   if (p.L == 1) {
-    t.cta.each(p.rows, [&](int64_t r) { tau[r] = table[0]; });
-    t.cta.each(p.trace_bar.parts ? 1 : 0, [&](int64_t) {
+    t.cta.each(p.rows, [&](int r) { tau[r] = table[0]; });
+    t.cta.each(p.trace_bar.parts ? 1 : 0, [&](int) {
       T sum = 0;
       for (int r = 0; r < p.rows; ++r) sum += tau_bar[r];
       add_to(t, p, p.trace_bar, row, 0, sum);
@@ -97,7 +97,7 @@ MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<t
     sum = lanes.sum(sum);
     if (lanes.first()) tau[r] = sum;
   });
-  t.cta.each(p.trace_bar.parts ? m : 0, [&](int64_t c) {
+  t.cta.each(p.trace_bar.parts ? m : 0, [&](int c) {
     T sum = 0;
     for (int r = 0; r < p.rows; ++r) sum += tau_bar[r] * d1[r * ld + c];
     add_to(t, p, p.trace_bar, row, c, sum);
@@ -107,8 +107,8 @@ MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<t
 
 // Probe k: its tangents W v and v by layer, and in `u` W_L v of the last.
 template <class M>
-MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int64_t row,
-                               int64_t k) {
+MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
+                               int k) {
   using T = typename M::T;
   T* eps = t.at(p.tile.eps);
   load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
@@ -130,13 +130,13 @@ MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::
 // tau, dots and the adjoint of u_L = J eps: tau_bar eps for the trace, 2 h b bar u_L for |u_L|^2.
 template <class M>
 MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                             int64_t row, typename M::T h, typename M::T b) {
+                                             int row, typename M::T h, typename M::T b) {
   using T = typename M::T;
-  const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
-  const T* bar = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
-  T *u_bar = t.at(p.tile.u_bar), *tau = t.at(p.tile.tau), *dots = t.at(p.tile.dots);
   const int ld = t.ld(0);
   t.cta.each_row(p.rows, [&](int r, auto lanes) {
+    const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
+    const T* bar = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
+    T *u_bar = t.at(p.tile.u_bar), *tau = t.at(p.tile.tau), *dots = t.at(p.tile.dots);
     T dot = 0, square = 0;
     const T square_bar = p.frobenius ? b * bar[r] : T(0);
     const T trace_bar = p.probe_trace ? tau_bar[r] : T(0);
@@ -158,23 +158,23 @@ MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPla
 // From v_bar of layer l, in place, to its G u_bar; adds v_bar u to the coefficient of phi''.
 template <class M>
 MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                      int64_t row, int l, int64_t set, typename M::T* v_bar) {
+                                      int row, int l, int set, typename M::T* v_bar) {
   using T = typename M::T;
-  const T *d1 = t.hidden(p.tile.d1, l), *w = t.hidden(p.tile.tangent_w, l);
-  T* coefficient = t.hidden(p.tile.t, l);
   const int m = t.m(l), ld = t.ld(l);
   typename M::Packed* tape =
       p.tape ? tape_at(t, p, p.layers[l].delta, m, row, set, 1 + p.K) : nullptr;
-  t.cta.each(m, [&](int64_t c) {
-    const T gate = t.gate(row, l, static_cast<int>(c));
+  t.cta.each(m, [&](int c) {
+    const T *d1 = t.hidden(p.tile.d1, l), *w = t.hidden(p.tile.tangent_w, l);
+    T* coefficient = t.hidden(p.tile.t, l);
+    const T gate = t.gate(row, l, c);
     T sum = 0;
     for (int r = 0; r < p.rows; ++r) {
-      const int64_t i = r * ld + c;
+      const int i = r * ld + c;
       const T bar = v_bar[i], u_bar = d1[i] * bar;
       coefficient[i] += bar * gate * w[i];
       sum += u_bar * w[i];
       v_bar[i] = gate * u_bar;
-      if (tape && r < t.n) tape[r * tape_width(m) + c] = M::Operand::pack(gate * u_bar);
+      if (tape && r < t.n()) tape[r * tape_width(m) + c] = M::Operand::pack(gate * u_bar);
     }
     if (p.gate_bar.parts) add_to(t, p, p.gate_bar, row, p.layers[l].features + c, sum);
   });
@@ -182,27 +182,28 @@ MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<typen
 
 template <class M>
 MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                     int64_t row, typename M::T h, typename M::T b) {
+                                     int evaluation, typename M::T h, typename M::T b) {
   using T = typename M::T;
   const auto input_of = [&](int l) {
     return l > 1 ? t.hidden(p.tile.tangent_v, l - 1) : t.at(p.tile.eps);
   };
-  for (int64_t k = 0; k < p.K; ++k) {
+  for (int k = 0; k < p.K; ++k) {
+    const int row = here(evaluation);
     tangents(t, p, row, k);
     output_tangent_adjoint(t, p, row, h, b);
-    const T *u = t.at(p.tile.u), *u_bar = t.at(p.tile.u_bar);
-    T* top = t.at(p.tile.top);
+    T* const top = t.at(p.tile.top);
     const int ld = t.ld(0);
     typename M::Packed* tape =
         p.tape ? tape_at(t, p, p.layers[p.L].delta, p.D, row, 1 + k, 1 + p.K) : nullptr;
-    t.cta.each(p.D, [&](int64_t c) {
-      const T gate = t.gate(row, p.L, static_cast<int>(c));
+    t.cta.each(p.D, [&](int c) {
+      const T *u = t.at(p.tile.u), *u_bar = t.at(p.tile.u_bar);
+      const T gate = t.gate(row, p.L, c);
       T sum = 0;
       for (int r = 0; r < p.rows; ++r) {
-        const int64_t i = r * ld + c;
+        const int i = r * ld + c;
         sum += u_bar[i] * u[i];
         top[i] = gate * u_bar[i];
-        if (tape && r < t.n) tape[r * tape_width(p.D) + c] = M::Operand::pack(top[i]);
+        if (tape && r < t.n()) tape[r * tape_width(p.D) + c] = M::Operand::pack(top[i]);
       }
       if (p.gate_bar.parts) add_to(t, p, p.gate_bar, row, p.layers[p.L].features + c, sum);
     });
@@ -210,9 +211,10 @@ MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typena
     const T* bar = top;
     for (int l = p.L - 1; l >= 1; --l) {
       T* v_bar = t.at(p.tile.y_bar[l % 2]);
-      product(t, bar, t.ld(l + 1), t.transposed_weight(row, l + 1), v_bar, t.ld(l), false);
-      tangent_adjoint(t, p, row, l, 1 + k, v_bar);
-      record_input(t, p, row, l, 1 + k, input_of(l));
+      const int again = here(evaluation);
+      product(t, bar, t.ld(l + 1), t.transposed_weight(again, l + 1), v_bar, t.ld(l), false);
+      tangent_adjoint(t, p, again, l, 1 + k, v_bar);
+      record_input(t, p, again, l, 1 + k, input_of(l));
       bar = v_bar;
     }
   }

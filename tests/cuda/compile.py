@@ -21,6 +21,7 @@ class Function:
     source: str
     architecture: str
     name: str
+    probes: bool
     registers: int | None
     stack: int
     spills: int
@@ -61,6 +62,7 @@ def parse(text: str, source: str, architecture: str) -> list[Function]:
             source,
             architecture,
             re.sub(r"^_ZN9mvae_fast4cuda\d+(\w+?)INS.*", r"\1", mangled),
+            "Lb1E" in mangled,
             None if registers is None else int(registers),
             int(stack),
             int(stores) + int(loads),
@@ -80,10 +82,10 @@ if __name__ == "__main__":
         raise SystemExit("nvcc is missing")
     with tempfile.TemporaryDirectory() as scratch:
         print(
-            f"{'file':18} {'arch':>5} {'function':16} {'registers':>9} {'stack':>6} {'spills':>7}"
+            f"{'file':18} {'arch':>5} {'function':16} {'probes':6} {'registers':>9} {'stack':>6} {'spills':>7}"
         )
         for x in report(found_nvcc, Path(scratch)):
             print(
-                f"{x.source:18} {x.architecture:>5} {x.name:16} "
+                f"{x.source:18} {x.architecture:>5} {x.name:16} {'yes' if x.probes else '-':>6} "
                 f"{'-' if x.registers is None else x.registers:>9} {x.stack:>6} {x.spills:>7}"
             )

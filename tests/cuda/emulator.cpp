@@ -39,7 +39,7 @@ struct HostLauncher {
       T* arena =
           p.arena_in_shared ? own.data() : reinterpret_cast<T*>(p.arena + index * p.arena_bytes);
       for (int64_t i = 0; i < p.tile.size; ++i) arena[i] = static_cast<T>(NAN);
-      block(HostCta{index, launch.grid}, arena, weights.data());
+      block(HostCta{static_cast<int>(index), static_cast<int>(launch.grid)}, arena, weights.data());
     }
   }
   void forward(const ForwardPlan<T>& p, const Launch& launch) const {

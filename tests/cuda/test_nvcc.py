@@ -1,5 +1,7 @@
 """The kernels compile for every architecture, without spills and within their registers."""
 
+import itertools
+
 import pytest
 
 from build_backend.cuda import find_nvcc
@@ -17,7 +19,7 @@ KERNELS = {
 # A thread block has 256 threads of an SM's 65536 registers. The sweeps and the products over rows
 # promise one block an SM, which leaves them 255; the others are small and run in many.
 BUDGET = dict.fromkeys(KERNELS, 40) | dict.fromkeys(("forward_kernel", "backward_kernel"), 255)
-BUDGET["product_kernel"] = 160
+BUDGET["product_kernel"] = 176
 
 
 def test_a_spill_would_be_seen():
@@ -35,13 +37,11 @@ def test_no_spills_on_any_architecture(tmp_path):
     functions = report(NVCC, tmp_path)
     solvers = [source.name for source in SOURCES if source.stem.startswith("solver_")]
     assert len(solvers) == 4
-    for source in solvers:
-        for architecture in DEFAULT_ARCHITECTURES:
-            here = {
-                x.name: x for x in functions if (x.source, x.architecture) == (source, architecture)
-            }
-            assert here.keys() >= KERNELS, (source, architecture)
-            for name, function in here.items():
-                assert function.spills == 0 and function.stack == 0, function
-                if name in KERNELS:
-                    assert function.registers <= BUDGET[name], function
+    for source, architecture in itertools.product(solvers, DEFAULT_ARCHITECTURES):
+        here = [x for x in functions if (x.source, x.architecture) == (source, architecture)]
+        assert {x.name for x in here} >= KERNELS, (source, architecture)
+        assert len([x for x in here if x.name == "backward_kernel"]) == 2  # with probes, without
+    for function in functions:
+        assert function.spills == 0 and function.stack == 0, function
+        if function.registers is not None:
+            assert function.registers <= BUDGET[function.name], function
