@@ -118,47 +118,47 @@ MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typenam
 
 // The backward of evaluation `row`, of weight b in its step, at the state z: penalties and traces
 // first, then the main stream. k_bar becomes the whole adjoint of the velocity over h; that of z is
-// added to `into`, which may be k_bar itself: Euler's step keeps z_bar in place.
+// added to `into`, which may be k_bar itself: Euler's step keeps z_bar in place. All three are
+// offsets in the arena, which take half an address's registers.
 template <class M>
 MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                         int row, typename M::T h, typename M::T b,
-                                         const typename M::T* z, typename M::T* k_bar,
-                                         typename M::T* into) {
+                                         int row, typename M::T h, typename M::T b, int z,
+                                         int k_bar, int into) {
   using T = typename M::T;
-  recompute(t, row, z);
-  const T* y = p.L > 1 ? t.hidden(p.tile.y, p.L - 1) : z;
+  const auto input_of = [&](int l) { return l > 1 ? t.hidden(p.tile.y, l - 1) : t.at(z); };
+  recompute(t, row, t.at(z));
   if (p.values && b != T(0)) {
-    velocity_from(t, row, z, y, t.at(p.tile.top));
-    value_penalties_adjoint(t, t.at(p.tile.top), b, k_bar);
+    velocity_from(t, row, t.at(z), input_of(p.L), t.at(p.tile.top));
+    value_penalties_adjoint(t, t.at(p.tile.top), b, t.at(k_bar));
   }
   const bool coupled = (p.exact || p.K) && b != T(0);
   if (coupled) {
-    T *tau = t.at(p.tile.tau), *tau_bar = t.at(p.tile.tau_bar), *dots = t.at(p.tile.dots);
-    const T *logp_bar = t.at(p.tile.logp), *second = t.at(p.tile.tau_second);
     t.cta.each(p.rows, [&](int r) {
-      tau[r] = 0;
-      tau_bar[r] = -h * b * logp_bar[r];
+      t.at(p.tile.tau)[r] = 0;
+      t.at(p.tile.tau_bar)[r] = -h * b * t.at(p.tile.logp)[r];
     });
     if (!coefficient_is_table(p)) fill(t, t.at(p.tile.t), (p.L - 1) * p.tile.slot);
     if (p.exact) closed_form_adjoint(t, p, row, h);
     if (M::kProbes && p.K) probes_adjoint(t, p, row, h, b);
     t.cta.each(p.rows, [&](int r) {
-      dots[r] -= b * logp_bar[r] * tau[r];
-      if (p.second) dots[r] += h * logp_bar[r] * second[r];
+      const T logp_bar = t.at(p.tile.logp)[r];
+      T sum = t.at(p.tile.dots)[r] - b * logp_bar * t.at(p.tile.tau)[r];
+      if (p.second) sum += h * logp_bar * t.at(p.tile.tau_second)[r];
+      t.at(p.tile.dots)[r] = sum;
     });
   }
-  T* y_bar = t.at(p.tile.y_bar[(p.L - 1) % 2]);
-  output_adjoint(t, p, row, h, z, y, k_bar, into, y_bar);
+  output_adjoint(t, p, row, h, t.at(z), input_of(p.L), t.at(k_bar), t.at(into),
+                 t.at(p.tile.y_bar[(p.L - 1) % 2]));
   if (p.L == 1) {
-    t.cta.each(p.tile.slot0, [&](int i) { into[i] += h * y_bar[i]; });
+    t.cta.each(p.tile.slot0, [&](int i) { t.at(into)[i] += h * t.at(p.tile.y_bar[0])[i]; });
     return;
   }
   for (int l = p.L - 1; l >= 1; --l) {
+    T* const y_bar = t.at(p.tile.y_bar[l % 2]);
     layer_adjoint(t, p, row, l, l == p.L - 1 ? h : T(1), coupled, y_bar);
-    record_input(t, p, row, l, 0, l > 1 ? t.hidden(p.tile.y, l - 1) : z);
-    T* below = l > 1 ? t.at(p.tile.y_bar[(l - 1) % 2]) : into;
-    product(t, y_bar, t.ld(l), t.transposed_weight(row, l), below, t.ld(l - 1), l == 1);
-    y_bar = below;
+    record_input(t, p, row, l, 0, input_of(l));
+    product(t, y_bar, t.ld(l), t.transposed_weight(row, l),
+            l > 1 ? t.at(p.tile.y_bar[(l - 1) % 2]) : t.at(into), t.ld(l - 1), l == 1);
   }
 }
 

@@ -68,34 +68,33 @@ template <class M>
 MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
                                     int step) {
   using T = typename M::T;
+  const TileLayout& at = p.tile;
   const T h = p.h[step];
-  const int slot0 = p.tile.slot0;
-  T *z = t.at(p.tile.z), *z_bar = t.at(p.tile.z_bar), *k_bar = t.at(p.tile.k_bar);
-  T* dots = t.at(p.tile.dots);  // per row, the adjoint of h
-  fill(t, dots, p.rows);
-  if (p.R > 1) stages_of(t, step, z, p.R - 1);
-  const bool euler = p.R == 1,
-             in_place = euler && !p.values;  // penalties add to k_bar, not to z_bar
+  fill(t, t.at(at.dots), p.rows);  // per row, the adjoint of h
+  if (p.R > 1) stages_of(t, step, t.at(at.z), p.R - 1);
+  // Penalties add to k_bar, not to z_bar.
+  const bool euler = p.R == 1, in_place = euler && !p.values;
   for (int r = p.R - 1; r >= 0; --r) {
-    T* const into = euler ? z_bar : t.stage(p.tile.input_bar, r);
+    const int into = euler ? at.z_bar : at.input_bar + r * at.slot0;
     if (!in_place)  // k_bar_r = b_r z_bar + sum_q>r a_qr input_bar_q
-      t.cta.each(slot0, [&](int i) {
-        T sum = p.b[r] * z_bar[i];
+      t.cta.each(at.slot0, [&](int i) {
+        T sum = p.b[r] * t.at(at.z_bar)[i];
         for (int q = r + 1; q < p.R; ++q)
-          if (p.a[q * p.R + r] != T(0)) sum += p.a[q * p.R + r] * t.stage(p.tile.input_bar, q)[i];
-        k_bar[i] = sum;
+          if (p.a[q * p.R + r] != T(0)) sum += p.a[q * p.R + r] * t.stage(at.input_bar, q)[i];
+        t.at(at.k_bar)[i] = sum;
       });
-    if (!euler) fill(t, into, slot0);
-    evaluation_adjoint(t, p, step * p.R + r, h, p.b[r], euler ? z : t.stage(p.tile.inputs, r),
-                       in_place ? z_bar : k_bar, into);
+    if (!euler) fill(t, t.at(into), at.slot0);
+    evaluation_adjoint(t, p, step * p.R + r, h, p.b[r], euler ? at.z : at.inputs + r * at.slot0,
+                       in_place ? at.z_bar : at.k_bar, into);
   }
-  if (p.R > 1)
-    t.cta.each(slot0, [&](int i) {
-      T sum = z_bar[i];
-      for (int r = 0; r < p.R; ++r) sum += t.stage(p.tile.input_bar, r)[i];
-      z_bar[i] = sum;
+  if (!euler)
+    t.cta.each(at.slot0, [&](int i) {
+      T sum = t.at(at.z_bar)[i];
+      for (int r = 0; r < p.R; ++r) sum += t.stage(at.input_bar, r)[i];
+      t.at(at.z_bar)[i] = sum;
     });
   t.cta.each(1, [&](int) {
+    const T* dots = t.at(at.dots);
     T sum = 0;
     for (int r = 0; r < p.rows; ++r) sum += dots[r];
     p.h_bar.parts[(step - p.step_begin) * p.h_bar.stride + t.tile] = sum;

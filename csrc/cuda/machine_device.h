@@ -82,8 +82,10 @@ __device__ __forceinline__ uint32_t tf32_of(float x) {
   return out;
 }
 
+// volatile: all lanes of a warp have to arrive together, so that it must not move into a branch.
 __device__ __forceinline__ void mma_tf32(float (&c)[4], const uint32_t* x, const uint32_t* w) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
       "{%0,%1,%2,%3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
@@ -110,7 +112,8 @@ struct HalfFragments {
 template <>
 struct Fragments<Bf16> : HalfFragments<Bf16> {
   static __device__ __forceinline__ void mma(float (&c)[4], const HalfX& x, const HalfW& w) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
         "{%8,%9}, {%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(x.r[0]), "r"(x.r[1]), "r"(x.r[2]), "r"(x.r[3]), "r"(w.r[0]), "r"(w.r[1]));
@@ -120,7 +123,8 @@ struct Fragments<Bf16> : HalfFragments<Bf16> {
 template <>
 struct Fragments<Fp16> : HalfFragments<Fp16> {
   static __device__ __forceinline__ void mma(float (&c)[4], const HalfX& x, const HalfW& w) {
-    asm("mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
+    asm volatile(
+        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
         "{%0,%1,%2,%3};"
         : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
         : "r"(x.r[0]), "r"(x.r[1]), "r"(x.r[2]), "r"(x.r[3]), "r"(w.r[0]), "r"(w.r[1]));

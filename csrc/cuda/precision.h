@@ -44,9 +44,15 @@ struct Tf32 {
   using Packed = T;
   template <class T>
   MVAE_FAST_BOTH static T pack(T x) {
+#if defined(__CUDA_ARCH__)
+    uint32_t out;
+    asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(out) : "f"(x));
+    return float_of(out);
+#else
     const uint32_t bits = bits_of(static_cast<float>(x));
     if ((bits & 0x7f800000u) == 0x7f800000u) return x;
     return static_cast<T>(float_of((bits + 0x1000u) & 0xffffe000u));
+#endif
   }
 };
 
@@ -56,9 +62,15 @@ struct Bf16 {
   template <class T>
   using Packed = uint16_t;
   MVAE_FAST_BOTH static uint16_t pack(float x) {
+#if defined(__CUDA_ARCH__)
+    uint16_t out;
+    asm("cvt.rn.bf16.f32 %0, %1;" : "=h"(out) : "f"(x));
+    return out;
+#else
     const uint32_t bits = bits_of(x);
     if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
     return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+#endif
   }
   MVAE_FAST_BOTH static float unpack(uint16_t x) { return float_of(uint32_t{x} << 16); }
 };
@@ -70,6 +82,11 @@ struct Fp16 {
   using Packed = uint16_t;
   // Round to nearest even, with denormals and infinities.
   MVAE_FAST_BOTH static uint16_t pack(float x) {
+#if defined(__CUDA_ARCH__)
+    uint16_t out;
+    asm("cvt.rn.f16.f32 %0, %1;" : "=h"(out) : "f"(x));
+    return out;
+#else
     const uint32_t bits = bits_of(x), magnitude = bits & 0x7fffffffu;
     const uint32_t sign = (bits >> 16) & 0x8000u;
     if (magnitude > 0x7f800000u) return 0x7fff;
@@ -80,6 +97,7 @@ struct Fp16 {
     }
     const uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1);
     return static_cast<uint16_t>(sign | (rounded >> 13));
+#endif
   }
   MVAE_FAST_BOTH static float unpack(uint16_t x) {
     const uint32_t sign = uint32_t{x & 0x8000u} << 16, rest = x & 0x7fffu;

@@ -27,11 +27,14 @@ class Function:
     spills: int
 
 
-def report(nvcc: Path, directory: Path, workers: int = 2) -> list[Function]:
-    """What ptxas reports of every file on every default architecture."""
-    jobs = [(source, name) for source in SOURCES for name in DEFAULT_ARCHITECTURES]
+Job = tuple[Path, str]
+ALL: list[Job] = [(source, name) for source in SOURCES for name in DEFAULT_ARCHITECTURES]
 
-    def compile_one(job: tuple[Path, str]) -> list[Function]:
+
+def report(nvcc: Path, directory: Path, jobs: list[Job], workers: int = 2) -> list[Function]:
+    """What ptxas reports of files on architectures."""
+
+    def compile_one(job: Job) -> list[Function]:
         source, name = job
         digits = name.replace(".", "")
         output = directory / f"{source.stem}-{digits}.o"
@@ -81,10 +84,9 @@ if __name__ == "__main__":
     if found_nvcc is None:
         raise SystemExit("nvcc is missing")
     with tempfile.TemporaryDirectory() as scratch:
-        print(
-            f"{'file':18} {'arch':>5} {'function':16} {'probes':6} {'registers':>9} {'stack':>6} {'spills':>7}"
-        )
-        for x in report(found_nvcc, Path(scratch)):
+        titles = ("file", "arch", "function", "probes", "registers", "stack", "spills")
+        print("{:18} {:>5} {:16} {:>6} {:>9} {:>6} {:>7}".format(*titles))
+        for x in report(found_nvcc, Path(scratch), ALL):
             print(
                 f"{x.source:18} {x.architecture:>5} {x.name:16} {'yes' if x.probes else '-':>6} "
                 f"{'-' if x.registers is None else x.registers:>9} {x.stack:>6} {x.spills:>7}"
