@@ -289,7 +289,7 @@ def adjoint_of_velocity(
     tl.debug_barrier()
 
 
-@triton.jit(do_not_specialize=["first_step", "steps"])
+@triton.jit(do_not_specialize=["first_step", "steps", "first_tile", "tiles"])
 def adjoint_kernel(
     grad_z_out,
     grad_logp,
@@ -322,6 +322,8 @@ def adjoint_kernel(
     R,
     first_step,
     steps,
+    first_tile,
+    tiles,
     tape_rows,
     x_ld,
     delta_ld,
@@ -350,7 +352,8 @@ def adjoint_kernel(
     DT: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Back over the steps ``first_step .. first_step + steps``, for tiles of BM rows.
+    """Back over the steps ``first_step .. first_step + steps``, for ``tiles`` tiles of BM rows from
+    ``first_tile`` on.
 
     ``z`` (B, D) is the state before the first of them, ``states`` (steps - 1, B, D) those before
     the others. ``z_bar_rows`` (B, D) holds the adjoint of the state, before and after.
@@ -373,8 +376,8 @@ def adjoint_kernel(
     x_stream = tape_rows.to(tl.int64) * x_ld
     delta_stream = tape_rows.to(tl.int64) * delta_ld
 
-    for block in range(program, tl.cdiv(B, BM), tl.num_programs(0)):
-        row = tl.cast(block, tl.int64) * BM + tl.arange(0, BM)
+    for block in range(program, tiles, tl.num_programs(0)):
+        row = tl.cast(first_tile + block, tl.int64) * BM + tl.arange(0, BM)
         row_inside = row < B
         row_offset = row * probe_row_stride
         slot = tl.cast(program, tl.int64) * BM

@@ -16,7 +16,7 @@ __all__ = [
     "gradient_tiles",
     "programs",
     "table",
-    "window_steps",
+    "window",
 ]
 
 
@@ -52,13 +52,13 @@ class Device:
     processors: int
 
 
-# Programs of a persistent grid for each multiprocessor: with the register budgets of
-# tests/kernels/test_compile.py four of 128 threads fit.
-_RESIDENT = 4
+# Threads of a persistent grid for each multiprocessor: as many as fit with the 255 registers that
+# tests/kernels/test_compile.py allows. More programs would only take more scratch.
+_RESIDENT_THREADS = 256
 # Scratch for the operands of the weight gradients. They are written and read once by the tensor
 # cores' next launch, so that a window should be deep enough to fill them and small enough to leave
 # the memory to the user: at most this, or a fifth of what the solve saves anyway.
-_TAPE_BYTES = 64 << 20
+_TAPE_BYTES = 32 << 20
 
 
 def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Config:
@@ -83,30 +83,36 @@ def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Con
     if itemsize == 8:  # half as many columns: an accumulator takes two registers
         return Config(min(rows, 32), 16, 16, 16, 4, 2)
     if full:
-        return Config(rows, 32, 32 if rows == 64 else 16, 16, warps, 2)
+        return Config(rows, 32, 16, 16, warps, 2)
     # 64 bytes of a row at a time would be the least that L2 gives; 128 keep the tensor cores fed.
     return Config(rows, rows, 32, 128 // itemsize, warps, 2)
 
 
 def programs(batch: int, config: Config, device: Device) -> int:
     """The size of the persistent grid: no more programs than tiles, nor than can be resident."""
-    return max(1, min(-(-batch // config.rows), _RESIDENT * device.processors))
+    resident = _RESIDENT_THREADS // (32 * config.warps) * device.processors
+    return max(1, min(-(-batch // config.rows), resident))
 
 
-def window_steps(steps: int, bytes_per_step: int, saved_bytes: int) -> int:
-    """How many steps' operands to keep on the tape at a time.
+def window(steps: int, tiles: int, tile_bytes: int, saved_bytes: int) -> tuple[int, int]:
+    """How many steps, and of how many tiles, to keep on the tape at a time.
 
     Args:
         steps: S, all of them.
-        bytes_per_step: Of tape.
+        tiles: All of them.
+        tile_bytes: Of tape, for one step of one tile.
         saved_bytes: Of the states that the forward saved.
 
+    Returns:
+        All tiles of as many steps as the budget holds, or as many tiles as it holds of one.
+
     Example:
-        >>> window_steps(20, 16 << 20, 0)
-        4
+        >>> window(20, 64, 1 << 17, 0), window(20, 512, 1 << 17, 0)
+        ((4, 64), (1, 256))
     """
     budget = max(_TAPE_BYTES, saved_bytes // 5)
-    return max(1, min(steps, budget // max(bytes_per_step, 1)))
+    affordable = max(1, budget // max(tile_bytes, 1))
+    return max(1, min(steps, affordable // tiles)), min(tiles, affordable)
 
 
 def blocks_per_split(blocks: int, tiles: int, device: Device) -> int:
@@ -126,7 +132,7 @@ def blocks_per_split(blocks: int, tiles: int, device: Device) -> int:
 def gradient_tiles(
     pieces: list[tuple[int, int, int, int, int]], rows: int, columns: int
 ) -> list[tuple[int, ...]]:
-    """The rows of ``tiles`` of `mvae_fast.kernels.table_gradient`.
+    """The rows of ``tile_table`` of `mvae_fast.kernels.table_gradient`.
 
     Args:
         pieces: (left column, right column, n_i, n_j, where it begins) of each table.

@@ -299,24 +299,26 @@ def _run_backward(
     later = [grad if grad.shape[0] == 1 else grad.flip(0).cumsum(0).flip(0) for grad in rest]
     rows = solve.config.rows
     tiles = -(-solve.batch // rows)
-    per_step = solve.stages * (1 + solve.probes) * tiles * rows
-    per_step *= (solve.x_ld + solve.delta_ld) * solve.operand.itemsize
+    tile_bytes = solve.stages * (1 + solve.probes) * rows
+    tile_bytes *= (solve.x_ld + solve.delta_ld) * solve.operand.itemsize
     saved_bytes = states.numel() * states.element_size()
-    limit = launch.window_steps(solve.steps, per_step, saved_bytes)
+    window, height = launch.window(solve.steps, tiles, tile_bytes, saved_bytes)
     for first, last, segment_z, segment in _segments(solve, states):
-        window = limit if gradients.wanted else last - first
+        if not gradients.wanted:  # no tape
+            window, height = last - first, tiles
         for begin in reversed(range(first, last, window)):
-            end = min(begin + window, last)
             local = begin - first
-            _run_window(
-                solve,
-                gradients,
-                (grad_z_out, *later),
-                segment_z if local == 0 else segment[local - 1],
-                segment[local:],
-                begin,
-                end - begin,
-            )
+            z = segment_z if local == 0 else segment[local - 1]
+            end = min(begin + window, last)
+            for tile in range(0, tiles, height):
+                _run_window(
+                    solve,
+                    gradients,
+                    (grad_z_out, *later),
+                    (z, segment[local:]),
+                    (begin, end - begin),
+                    (tile, min(height, tiles - tile)),
+                )
 
 
 def _segments(solve: _Solve, states: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
@@ -352,14 +354,17 @@ def _run_window(
     solve: _Solve,
     gradients: _Gradients,
     grads: tuple[Tensor, ...],
-    z: Tensor,
-    states: Tensor,
-    first: int,
-    steps: int,
+    starts: tuple[Tensor, Tensor],
+    window: tuple[int, int],
+    stripe: tuple[int, int],
 ) -> None:
+    """Steps of a ``window`` (first, how many) for a ``stripe`` of tiles (first, how many), from the
+    states before the first step and before the others."""
     config, stages = solve.config, solve.stages
-    tiles = -(-solve.batch // config.rows)
-    grid = launch.programs(solve.batch, config, solve.device)
+    z, states = starts
+    first, steps = window
+    first_tile, tiles = stripe
+    grid = launch.programs(tiles * config.rows, config, solve.device)
     tables = gradients.wanted
     tape_rows = (tiles if tables else grid) * config.rows
     slabs = steps * stages if tables else stages
@@ -387,13 +392,15 @@ def _run_window(
         following=solve.table(solve.following(), torch.int32),
         first_step=first,
         steps=steps,
+        first_tile=first_tile,
+        tiles=tiles,
         tape_rows=tape_rows,
         delta_ld=solve.delta_ld,
         f_ld=solve.features,
         sums_ld=gradients.sums_ld,
         **solve.constants(TABLES=tables, BN=solve.config.adjoint_columns),
     )
-    gradients.h[first : first + steps] = h_sums.sum(0)
+    gradients.h[first : first + steps] += h_sums.sum(0)
     if tables:
         gradients.add(first * stages, sums.sum(0), x_tape, delta_tape)
 
@@ -531,7 +538,7 @@ def _add_rows(total: Tensor, rows: Tensor, first: int) -> None:
     if total.shape[0] == 1:
         total += rows.sum(0, keepdim=True)
     else:
-        total[first : first + rows.shape[0]] = rows
+        total[first : first + rows.shape[0]] += rows
 
 
 def _row_stride(table: Tensor) -> int:

@@ -12,7 +12,7 @@ import triton.language as tl
 def table_gradient_kernel(
     left,
     right,
-    tiles,
+    tile_table,
     shares,
     left_ld,
     right_ld,
@@ -30,10 +30,10 @@ def table_gradient_kernel(
     """``shares[split, group] = left^T right`` over a share of the rows of a group.
 
     A group is ``slabs`` pieces of ``slab_rows`` rows, the next one ``slab_stride`` rows on. A row
-    of ``tiles`` says of a tile: the columns of left and right where its table begins, its first row
-    and column in it, their numbers, and where in ``size`` the table begins.
+    of ``tile_table`` says of a tile: the columns of left and right where its table begins, its
+    first row and column in it, their numbers, and where in ``size`` the table begins.
     """
-    tile = tiles + tl.program_id(0) * 7
+    tile = tile_table + tl.program_id(0) * 7
     split, group = tl.program_id(1), tl.program_id(2)
     left_column = tl.multiple_of(tl.load(tile), 16)
     right_column = tl.multiple_of(tl.load(tile + 1), 16)

@@ -1,7 +1,8 @@
 """Compile the Triton kernels for a GPU that need not be there, and print what they take.
 
 Run as a script, in a process of its own: where TRITON_INTERPRET is set nothing is compiled.
-Arguments: compute capabilities, as 80 or 90. Prints one JSON object a line.
+Arguments: compute capabilities, as 80 or 90, and "options": every option once, for what the
+interpreter, which knows no types, lets through. Prints one JSON object a line.
 """
 
 import json
@@ -26,8 +27,10 @@ OPERANDS = {"bf16": ("bf16", "tf32"), "tf32": ("fp32", "tf32"), "full": ("fp32",
 BATCHES = (256, 5000, 16384)  # tiles of 16, 32 and 64 rows on 132 processors
 # How the arguments of the kernels are passed; all others are pointers to float32.
 OPERAND_POINTERS = {"weight", "x_scratch", "x_tape", "delta_tape", "left", "right"}
-INTEGER_POINTERS = {"widths", "report", "following", "tiles"}
-INTEGERS = set("B D K L R first_step steps checkpoint n_penalties slabs slab_rows".split())
+INTEGER_POINTERS = {"widths", "report", "following", "tile_table"}
+INTEGERS = set(
+    "B D K L R first_step steps first_tile tiles checkpoint n_penalties slabs slab_rows".split()
+)
 INTEGERS |= {"blocks_per_split", "probe_stride", "probe_row_stride"}
 ALIGNED = set("x_ld delta_ld f_ld sums_ld left_ld right_ld tape_rows size slab_stride".split())
 ALIGNED |= {f"{name}_stride" for name in ("weight", "gate", "bias", "trace", "second")}
@@ -40,13 +43,16 @@ def compiled(kernel, constants, operand, capability, config):
         if name in constants:
             signature[name] = "constexpr"
             continue
-        table = name in ("trace", "second") and constants.get("TRACE") == TRACES["matrix"]
+        matrix = constants.get("TRACE") == TRACES["matrix"]
+        table = name == "second" or (name == "trace" and matrix)
         if name in INTEGERS or name in ALIGNED:
             signature[name] = "i32"
         elif name in INTEGER_POINTERS:
             signature[name] = "*i32"
         else:
-            signature[name] = "*" + (operand if name in OPERAND_POINTERS or table else "fp32")
+            rounded = name in OPERAND_POINTERS or table
+            plain = "fp64" if operand == "fp64" else "fp32"
+            signature[name] = "*" + (operand if rounded else plain)
         if name not in INTEGERS:
             attributes[(position,)] = [["tt.divisibility", 16]]
     source = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
@@ -101,7 +107,44 @@ def kernels(operand, batch, trace):
         yield "table_gradient", table_gradient_kernel, common | tiles, four
 
 
+def options():
+    """Changes of the constants of a solve, and the type of its operands; None: not a constant."""
+    probes = {"TRACE": 4, "TANGENTS": True}
+    all_penalties = {"PENALTIES": 15, "RESIDUAL": True}
+    second = {"SECOND": True, "SLOPES": True}
+    for kind in range(1, 7):
+        yield {"KIND": kind}, "fp32"
+    yield {"TRACE": 0, "SAVE": False, "TABLES": False}, "fp32"
+    yield {"TRACE": 1, "GATED": False}, "fp32"
+    yield probes | {"GATED": False, "TABLES": False}, "fp16"
+    yield probes | all_penalties | {"R": None}, "bf16"
+    yield {"TANGENTS": True} | all_penalties, "fp32"
+    yield {"TRACE": 3, "SLOPES": True, "TANGENTS": True, "PENALTIES": 9}, "fp16"
+    yield second | {"GATED": False, "PENALTIES": 2}, "bf16"
+    yield second | {"PENALTIES": 4}, "fp32"
+    double = {"DT": tl.float64, "PRECISION": "ieee", "BN": 16, "BK": 16}
+    yield double | probes | all_penalties | {"R": None}, "fp64"
+    yield double | {"TRACE": 3, "SLOPES": True}, "fp64"
+
+
+def compile_options():
+    """Forward and adjoint with each of `options`."""
+    for changes, operand in options():
+        for name, kernel, constants, config in kernels("tf32", BATCHES[0], "vector"):
+            if name == "table_gradient":
+                continue
+            chosen = {
+                key: value
+                for key, value in (constants | changes).items()
+                if key in kernel.arg_names and value is not None
+            }
+            used = compiled(kernel, chosen, operand, 80, config)
+            print(json.dumps({"kernel": name, "options": str(changes), **used}))
+
+
 def main():
+    if sys.argv[1:] == ["options"]:
+        return compile_options()
     for capability in map(int, sys.argv[1:]):
         for operand in OPERANDS:
             for batch in BATCHES:

@@ -24,22 +24,20 @@ STACK = {
 }
 
 
-@pytest.fixture(scope="module")
-def used(tmp_path_factory):
-    """A row for every kernel, capability, kind of operand, tile and trace."""
-    cache = tmp_path_factory.mktemp("triton")
+def compiled(cache, *runs):
+    """What runs of tests/kernels/compiled.py, all at once, print."""
     environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "PYTHONPATH": str(ROOT)}
     environment.pop("TRITON_INTERPRET", None)
     script = str(ROOT / "tests" / "kernels" / "compiled.py")
     processes = [
         subprocess.Popen(
-            [sys.executable, script, capability],
+            [sys.executable, script, argument],
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
-        for capability in ("80", "90")
+        for argument in runs
     ]
     rows = []
     for process in processes:
@@ -49,17 +47,17 @@ def used(tmp_path_factory):
     return rows
 
 
-def test_registers_and_spills_are_within_their_budgets(used):
+def test_every_option_compiles(tmp_path):
+    rows = compiled(tmp_path, "options")
+    assert len(rows) == 2 * 16 and all(row["tensor_core_calls"] >= 2 for row in rows)
+
+
+def test_what_a_solve_takes(tmp_path):
+    used = compiled(tmp_path, "80", "90")
     assert len(used) == 96
     for row in used:
         assert row["registers"] <= 255, row
         assert row["stack"] <= STACK[row["kernel"], row["capability"]], row
-
-
-def test_shared_memory_leaves_room_for_several_programs(used):
-    # Of the 164 KB of an A100 and the 227 KB of an H100.
-    assert max(row["shared"] for row in used) <= 32 << 10
-
-
-def test_products_run_on_tensor_cores(used):
-    assert all(row["tensor_core_calls"] >= 4 for row in used)
+        # Room for several programs in the 164 KB of an A100 and the 227 KB of an H100.
+        assert row["shared"] <= 32 << 10, row
+        assert row["tensor_core_calls"] >= 4, row

@@ -207,11 +207,12 @@ def test_any_tile(config, monkeypatch):
 
 @pytest.mark.parametrize("layout", ["squash", "all"])
 def test_any_window_and_any_share(layout, monkeypatch):
-    # A tape of one step, of two, of all; weight gradients in one share, in many.
+    # A tape of one step, of two, of all, of a stripe of the rows; weight gradients in one share, in
+    # many.
     arguments = problem((40, 3, (5, 7)), layout, "tanh", "exact", steps=5)
     whole = run("triton", *arguments, torch.float64)
-    for steps, blocks in ((1, 1), (2, 2), (5, 1)):
-        monkeypatch.setattr(launch, "window_steps", lambda *_, steps=steps: steps)
+    for window, blocks in (((1, 3), 1), ((2, 3), 2), ((1, 2), 1)):
+        monkeypatch.setattr(launch, "window", lambda *_, window=window: window)
         monkeypatch.setattr(launch, "blocks_per_split", lambda *_, blocks=blocks: blocks)
         for ours, expected in zip(run("triton", *arguments, torch.float64), whole, strict=True):
             assert distance(ours, expected) < 1e-14
