@@ -14,6 +14,12 @@ namespace cuda {
 
 extern __shared__ float4 shared_memory[];
 
+// Kernels take all they need as parameters, of which every driver passes 4 KB.
+static_assert(sizeof(BackwardPlan<float>) <= 4096 && sizeof(ForwardPlan<float>) <= 4096, "plans");
+static_assert(sizeof(Jobs<PackJob<float>>) < 4096 && sizeof(Jobs<ProductJob<float>>) < 4096 &&
+                  sizeof(Jobs<SumJob<float>>) < 4096,
+              "jobs");
+
 // A block's arena, and behind it (or, where that is in global memory, alone) its resident weights.
 template <class M>
 struct BlockMemory {
