@@ -107,7 +107,7 @@ def build_cuda_library(
         raise BuildError("it needs what the C++ engine needs, which is missing")
     version = torch_cuda(torch)
     if version is None and not forced(environ):
-        raise BuildError(f"torch {torch.version} has no CUDA")
+        raise BuildError(f"torch {torch.version} has no CUDA; remedy: install one that has")
     nvcc = find_nvcc(environ)
     if nvcc is None:
         raise BuildError(

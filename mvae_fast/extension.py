@@ -31,9 +31,8 @@ def load(library: str, log: str, title: str, needs: str, package: Path = PACKAGE
         if reason.exists():
             # The build names what it lacked: a compiler, a torch, or what the compiler said.
             said = reason.read_text().strip()
-            return (
-                f"{title} failed to build: {said}; remedy: mend that and run `pip install .` again"
-            )
+            remedy = "," if "remedy:" in said else "; remedy: mend that"
+            return f"{title} failed to build: {said}{remedy} and run `pip install .` again"
         return f"{title} is not built; remedy: have {needs} and run `pip install .` again"
     try:
         torch.ops.load_library(files[0])
