@@ -2,71 +2,24 @@
 
 import triton
 import triton.language as tl
+
 from mvae_fast.kernels.sweep import (
+    FROBENIUS,
+    KINETIC_ENERGY,
+    MEAN_MAGNITUDE,
     NO_TRACE,
-    combine,
+    ROOT_MEAN_SQUARE,
     evaluate,
     quadratic_form,
+)
+from mvae_fast.kernels.tiles import (
+    combine,
+    load_probes,
+    load_rows,
+    store_rows,
     velocity_sums,
     width,
 )
-
-# Bits of a method's penalties, as in csrc/problem.h.
-MEAN_MAGNITUDE = tl.constexpr(1)
-ROOT_MEAN_SQUARE = tl.constexpr(2)
-KINETIC_ENERGY = tl.constexpr(4)
-FROBENIUS = tl.constexpr(8)
-
-
-@triton.jit
-def load_rows(source, row, row_inside, D, d_ld, target, BM: tl.constexpr, BN: tl.constexpr):
-    """Copy rows of a (B, D) array into a tile (BM, d_ld), with zeros where there is no more."""
-    i = tl.arange(0, BM)[:, None]
-    for n0 in range(0, d_ld, BN):
-        c = n0 + tl.arange(0, BN)[None, :]
-        real = row_inside[:, None] & (c < D)
-        values = tl.load(source + row[:, None] * D + c, mask=real, other=0.0)
-        tl.store(target + i * d_ld + c, values, mask=c < d_ld)
-
-
-@triton.jit
-def store_rows(source, d_ld, target, row, row_inside, D, BM: tl.constexpr, BN: tl.constexpr):
-    """Copy a tile (BM, d_ld) into rows of a (B, D) array."""
-    i = tl.arange(0, BM)[:, None]
-    for n0 in range(0, d_ld, BN):
-        c = n0 + tl.arange(0, BN)[None, :]
-        values = tl.load(source + i * d_ld + c, mask=c < d_ld, other=0.0)
-        real = row_inside[:, None] & (c < D)
-        tl.store(target + row[:, None] * D + c, values, mask=real)
-
-
-@triton.jit
-def load_probes(
-    x,
-    x_stream,
-    x_ld,
-    probes,
-    probe_stride,
-    row_offset,
-    row_inside,
-    D,
-    d_ld,
-    K,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
-    """Put eps_j into v_0 of stream 1 + j."""
-    i = tl.arange(0, BM)[:, None]
-    for j in range(K):
-        for n0 in range(0, d_ld, BN):
-            c = n0 + tl.arange(0, BN)[None, :]
-            real = row_inside[:, None] & (c < D)
-            eps = tl.load(
-                probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
-                mask=real,
-                other=0.0,
-            )
-            tl.store(x + (1 + j) * x_stream + i * x_ld + c, eps, mask=c < d_ld)
 
 
 @triton.jit(do_not_specialize=["first_step", "steps"])

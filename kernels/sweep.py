@@ -12,8 +12,10 @@ before the gate, kept for the adjoint. ``k`` (BM, d_ld): the velocity.
 
 import triton
 import triton.language as tl
+
 from mvae_fast.kernels.nonlinearity import slopes, value
 from mvae_fast.kernels.product import product
+from mvae_fast.kernels.tiles import width
 
 # What makes the trace.
 NO_TRACE = tl.constexpr(0)
@@ -22,27 +24,11 @@ VECTOR = tl.constexpr(2)  # one: c . phi'(a_1)
 MATRIX = tl.constexpr(3)  # two: phi'(a_2) . M phi'(a_1)
 PROBES = tl.constexpr(4)
 
-
-@triton.jit
-def width(widths, layer):
-    """m_layer, padded by the host to a multiple of 16, which the compiler is told here."""
-    return tl.multiple_of(tl.load(widths + layer), 16)
-
-
-@triton.jit
-def combine(
-    z, velocities, weights, count, h, d_ld, tile, out, out_ld, BM: tl.constexpr, BN: tl.constexpr
-):
-    """``out = z + h sum_q weights_q k_q`` of the first ``count`` velocities, for a tile."""
-    i = tl.arange(0, BM)[:, None]
-    for n0 in range(0, d_ld, BN):
-        c = n0 + tl.arange(0, BN)[None, :]
-        inside = c < d_ld
-        sums = tl.load(z + i * d_ld + c, mask=inside, other=0.0)
-        for q in range(count):
-            velocity = tl.load(velocities + q * tile + i * d_ld + c, mask=inside, other=0.0)
-            sums += h * tl.load(weights + q) * velocity
-        tl.store(out + i * out_ld + c, sums, mask=inside)
+# Bits of a method's penalties, as in csrc/problem.h.
+MEAN_MAGNITUDE = tl.constexpr(1)
+ROOT_MEAN_SQUARE = tl.constexpr(2)
+KINETIC_ENERGY = tl.constexpr(4)
+FROBENIUS = tl.constexpr(8)
 
 
 @triton.jit
@@ -186,17 +172,3 @@ def quadratic_form(
         q = product(phi, x_ld, second, n0, m, m, False, BM, BN, BK, DT, PRECISION)
         sums += tl.sum(q * tl.load(phi + i * x_ld + c, mask=c < m, other=0.0).to(DT), axis=1)
     return sums
-
-
-@triton.jit
-def velocity_sums(k, d_ld, BM: tl.constexpr, BN: tl.constexpr, DT: tl.constexpr):
-    """``sum_i |f_i|`` and ``sum_i f_i^2`` (BM,) each."""
-    i = tl.arange(0, BM)[:, None]
-    magnitude = tl.zeros((BM,), DT)
-    square = tl.zeros((BM,), DT)
-    for n0 in range(0, d_ld, BN):
-        c = n0 + tl.arange(0, BN)[None, :]
-        f = tl.load(k + i * d_ld + c, mask=c < d_ld, other=0.0)
-        magnitude += tl.sum(tl.abs(f), axis=1)
-        square += tl.sum(f * f, axis=1)
-    return magnitude, square

@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 from dataclasses import replace
 
 import torch
+
 from mvae_fast.kernels.launch import Config
 
 __all__ = ["best", "candidates", "device_seconds", "forget", "measurable"]

@@ -15,12 +15,13 @@ from pathlib import Path
 import triton
 import triton.backends.nvidia
 import triton.language as tl
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
 from mvae_fast.kernels import launch
 from mvae_fast.kernels.adjoint import adjoint_kernel
 from mvae_fast.kernels.forward import forward_kernel
 from mvae_fast.kernels.table_gradient import table_gradient_kernel
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
 TRACES = {"vector": 2, "matrix": 3, "probes": 4}
 OPERANDS = {"bf16": ("bf16", "tf32"), "tf32": ("fp32", "tf32"), "full": ("fp32", "tf32x3")}

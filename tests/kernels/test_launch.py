@@ -4,6 +4,7 @@ import itertools
 
 import pytest
 import torch
+
 from mvae_fast.kernels import launch
 from mvae_fast.kernels.launch import Device
 

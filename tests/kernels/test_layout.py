@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from mvae_fast.kernels import layout
 from mvae_fast.kernels.layout import Layout
 

@@ -291,7 +291,7 @@ def test_batches_of_a_size_share_a_tile():
         z = leaves[0].new_zeros(batch, 3)
         net = solve.Net(*leaves[2:5], None, None, None, statics[0], 1, False)
         plan = solve.Plan((0.0,), (1.0,), (3,), 1, 0, 0)
-        return solve._Solve(z, leaves[1], net, plan).signature
+        return solve.Solve(z, leaves[1], net, plan).signature
 
     assert signature(5) == signature(8) != signature(9)
 

@@ -1,0 +1,153 @@
+"""The gradients of a solve while its windows are summed, padded as the tables are."""
+
+from __future__ import annotations
+
+import itertools
+
+import torch
+import triton
+from torch import Tensor
+
+from mvae_fast.kernels import launch
+from mvae_fast.kernels.layout import offsets, unpad_matrices, unpad_vectors
+from mvae_fast.kernels.packed import TRITON_TYPES, Solve
+from mvae_fast.kernels.sweep import CONSTANT, MATRIX, VECTOR
+from mvae_fast.kernels.table_gradient import table_gradient_kernel
+
+__all__ = ["Gradients"]
+
+
+class Gradients:
+    """The gradients while they are summed, padded as the tables are."""
+
+    def __init__(self, solve: Solve, wanted: bool) -> None:
+        self.solve, self.wanted = solve, wanted
+        net, layout = solve.net, solve.layout
+        self.z = torch.zeros_like(solve.z)
+        self.h = torch.zeros_like(solve.h)
+        vector = 0
+        if solve.trace in (CONSTANT.value, VECTOR.value):
+            vector = 1 if solve.trace == CONSTANT.value else layout.padded[1]
+        self.column_sizes = [solve.features, solve.features if net.gate is not None else 0, vector]
+        self.sums_ld = sum(self.column_sizes)
+        if not wanted:
+            return
+        padded = layout.padded_matrices
+        self.columns = [
+            None if table is None else solve.z.new_zeros((table.shape[0], size))
+            for table, size in zip(
+                (net.bias, net.gate, net.trace if vector else None),
+                self.column_sizes,
+                strict=True,
+            )
+        ]
+        self.weight = solve.z.new_zeros((net.weight.shape[0], sum(p * q for p, q in padded)))
+        lefts = offsets([p for p, _ in padded])
+        rights = offsets([q for _, q in padded])
+        bases = offsets([p * q for p, q in padded])
+        pieces = [
+            (left, right, p, q, base)
+            for left, right, (p, q), base in zip(lefts, rights, padded, bases, strict=True)
+        ]
+        self.products = [(self.weight, pieces, True)]
+        #: Of the table that multiplies phi'(a_1): M of the trace, or that of Tr J^2.
+        self.matrix = None
+        table = net.second if net.second is not None else net.trace
+        if solve.slopes and table is not None:
+            p, q = solve.extra_delta, solve.extra_x
+            self.matrix = solve.z.new_zeros((table.shape[0], p * q))
+            extra = [(solve.features, solve.x_ld - q, p, q, 0)]
+            self.products.append((self.matrix, extra, False))
+
+    def add(self, first: int, sums: Tensor, x_tape: Tensor, delta_tape: Tensor) -> None:
+        """Take up a window that begins with evaluation ``first``."""
+        for total, piece in zip(self.columns, sums.split(self.column_sizes, dim=1), strict=True):
+            if total is not None:
+                _add_rows(total, piece, first)
+        for total, pieces, tangents in self.products:
+            self._add_products(total, pieces, tangents, first, x_tape, delta_tape)
+
+    def _add_products(
+        self,
+        total: Tensor,
+        pieces: list[tuple[int, int, int, int, int]],
+        tangents: bool,
+        first: int,
+        x_tape: Tensor,
+        delta_tape: Tensor,
+    ) -> None:
+        """Add ``delta^T x`` over the window's rows; of all streams, or of the first only."""
+        solve = self.solve
+        evaluations, streams, rows, _ = x_tape.shape
+        groups = 1 if total.shape[0] == 1 else evaluations
+        taken = streams if tangents else 1
+        slabs, slab_rows, stride = evaluations // groups, taken * rows, streams * rows
+        if slab_rows == stride:  # no gaps: one long slab
+            slabs, slab_rows, stride = 1, slabs * slab_rows, slabs * slab_rows
+        block = 64 if solve.operand.itemsize == 2 else 32
+        side = 32 if solve.operand.itemsize == 8 else 64
+        tiles = launch.gradient_tiles(pieces, side, side)
+        blocks = slabs * triton.cdiv(slab_rows, block)
+        per_split = launch.blocks_per_split(blocks, len(tiles) * groups, solve.device)
+        shares = solve.empty(triton.cdiv(blocks, per_split), groups, total.shape[1])
+        flat = tuple(itertools.chain.from_iterable(tiles))
+        table_gradient_kernel[(len(tiles), shares.shape[0], groups)](
+            delta_tape,
+            x_tape,
+            solve.table(flat, torch.int32),
+            shares,
+            solve.delta_ld,
+            solve.x_ld,
+            slabs,
+            slab_rows,
+            stride,
+            per_split,
+            total.shape[1],
+            BI=side,
+            BJ=side,
+            BR=block,
+            DT=TRITON_TYPES[solve.z.dtype],
+            PRECISION=solve.precision,
+            num_warps=4,
+            num_stages=solve.config.stages,
+        )
+        _add_rows(total, shares.sum(0), first)
+
+    def results(self) -> tuple[Tensor, ...]:
+        """As the op returns them: z, h, weight, gate, bias, trace, second."""
+        solve = self.solve
+        nothing = solve.empty(0)
+        if not self.wanted:
+            return self.z, self.h, *(nothing.clone() for _ in range(5))
+        net, layout = solve.net, solve.layout
+        bias, gate, vector = (nothing.clone() if x is None else x for x in self.columns)
+        sizes, padded = net.widths[1:], layout.padded[1:]
+        trace, second = nothing.clone(), nothing.clone()
+        if net.trace is not None:
+            if solve.trace == MATRIX.value:
+                assert self.matrix is not None
+                trace = unpad_matrices(self.matrix, *solve.matrix_shapes())
+            elif solve.trace == VECTOR.value:
+                trace = unpad_vectors(vector, sizes[:1], padded[:1])
+            else:
+                trace = vector
+        if net.second is not None:
+            assert self.matrix is not None
+            second = unpad_matrices(self.matrix, *solve.second_shapes())
+        return (
+            self.z,
+            self.h,
+            unpad_matrices(self.weight, layout.matrices, layout.padded_matrices),
+            gate if net.gate is None else unpad_vectors(gate, sizes, padded),
+            unpad_vectors(bias, sizes, padded),
+            trace,
+            second,
+        )
+
+
+def _add_rows(total: Tensor, rows: Tensor, first: int) -> None:
+    """Rows of evaluations from ``first`` on, to a table that has one for each, or one for all."""
+    if total.shape[0] == 1:
+        total += rows.sum(0, keepdim=True)
+    else:
+        total[first : first + rows.shape[0]] += rows
