@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import os
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -45,65 +47,33 @@ def integrate(problem: Problem) -> Solution:
     return _TABLE_OPS.integrate(problem)
 
 
-def _forward(
-    z: Tensor,
-    h: Tensor,
-    weight: Tensor,
-    gate: Tensor | None,
-    bias: Tensor,
-    trace: Tensor | None,
-    second: Tensor | None,
-    probes: Tensor | None,
-    widths: list[int],
-    nonlinearity: int,
-    residual: bool,
-    a: list[float],
-    b: list[float],
-    outputs: list[int],
-    checkpoint_every: int,
-    penalties: int,
-    operands: int,
-    save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    # Triton is imported by the first solve: it takes a while, and CPU users need not have it.
-    from mvae_fast.kernels.solve import Net, Plan, forward
-
-    net = Net(weight, gate, bias, trace, second, probes, tuple(widths), nonlinearity, residual)
-    plan = Plan(tuple(a), tuple(b), tuple(outputs), checkpoint_every, penalties, operands)
-    return forward(z, h, net, plan, save)
+# Triton is imported by the first solve: it takes a while, and CPU users need not have it.
 
 
-def _backward(
-    grad_z_out: Tensor,
-    grad_logp_out: Tensor,
-    grad_penalty_out: Tensor,
-    z: Tensor,
-    states: Tensor,
-    h: Tensor,
-    weight: Tensor,
-    gate: Tensor | None,
-    bias: Tensor,
-    trace: Tensor | None,
-    second: Tensor | None,
-    probes: Tensor | None,
-    widths: list[int],
-    nonlinearity: int,
-    residual: bool,
-    a: list[float],
-    b: list[float],
-    outputs: list[int],
-    checkpoint_every: int,
-    penalties: int,
-    operands: int,
-    table_grads: bool,
-) -> tuple[Tensor, ...]:
-    from mvae_fast.kernels.solve import Net, Plan, backward
+def _forward(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    from mvae_fast.kernels.solve import forward
 
-    net = Net(weight, gate, bias, trace, second, probes, tuple(widths), nonlinearity, residual)
-    plan = Plan(tuple(a), tuple(b), tuple(outputs), checkpoint_every, penalties, operands)
-    return backward(
-        (grad_z_out, grad_logp_out, grad_penalty_out), z, states, h, net, plan, table_grads
+    *given, save = arguments
+    return forward(z, h, *_net_and_plan(given), save)
+
+
+def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+    from mvae_fast.kernels.solve import backward
+
+    *grads, z, states, h = arguments[:6]
+    *given, table_grads = arguments[6:]
+    return backward(tuple(grads), z, states, h, *_net_and_plan(given), table_grads)
+
+
+def _net_and_plan(arguments: Sequence[Any]) -> tuple[Any, Any]:
+    """The arguments that follow z, states and h in both schemas."""
+    from mvae_fast.kernels.solve import Net, Plan
+
+    *tables, widths, nonlinearity, residual, a, b, outputs, checkpoint, penalties, operands = (
+        arguments
     )
+    net = Net(*tables, tuple(widths), nonlinearity, residual)
+    return net, Plan(tuple(a), tuple(b), tuple(outputs), checkpoint, penalties, operands)
 
 
 def _register() -> None:

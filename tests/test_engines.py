@@ -1,5 +1,6 @@
 """Which engines there are, and that the choice between them is never silent."""
 
+import dataclasses
 import shutil
 
 import pytest
@@ -78,3 +79,41 @@ def test_extension_that_does_not_load(monkeypatch, tmp_path):
     (tmp_path / "_C.abi3.so").write_text("not a library")
     without_extension(monkeypatch, tmp_path)
     assert "the C++ extension _C.abi3.so does not load" in engines.why_missing("cpp")
+
+
+@pytest.fixture
+def gpu_engines(monkeypatch):
+    """Make these engines, and no other GPU engine, appear usable."""
+
+    def make(*names):
+        for name in ("cuda", "triton"):
+            reason = None if name in names else "not here; remedy: have it"
+            engine = dataclasses.replace(
+                engines.get(name), why_missing=lambda reason=reason: reason
+            )
+            monkeypatch.setitem(engines._ENGINES, name, engine)
+
+    return make
+
+
+def test_choice_for_tensors_on_a_gpu(gpu_engines):
+    gpu = torch.device("cuda")
+    gpu_engines("cuda", "triton")
+    assert engines.resolve("auto", gpu, torch.float32) == "cuda"
+    assert engines.resolve("auto", gpu, torch.float32, "fp16") == "cuda"
+    assert engines.resolve("auto", gpu, torch.float64) == "triton"
+    assert engines.resolve("auto", gpu, torch.bfloat16) == "reference"
+    gpu_engines("triton")
+    assert engines.resolve("auto", gpu, torch.float32) == "triton"
+    with pytest.raises(RuntimeError, match="'cuda' is not available: not here; remedy: have it"):
+        engines.resolve("cuda", gpu, torch.float32)
+    gpu_engines()
+    assert engines.resolve("auto", gpu, torch.float32) == "reference"
+    with pytest.raises(ValueError, match=r"'cpp' got a torch.float32 state on cuda, but supports"):
+        engines.resolve("cpp", gpu, torch.float32)
+
+
+def test_precisions_that_an_engine_lacks():
+    with pytest.raises(ValueError, match="precision: engine 'cpp' has 'full', 'bf16', got 'fp16'"):
+        engines.resolve("cpp", CPU, torch.float32, "fp16")
+    assert engines.resolve("auto", CPU, torch.float32, "fp16") == "reference"
