@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from mvae_fast.problem import PRECISIONS, Method
-from mvae_fast.tableaus import TABLEAUS
 from mvae_fast.table_ops import method_arguments
+from mvae_fast.tableaus import TABLEAUS
 
 CPU = SimpleNamespace(is_cuda=False, dtype=torch.float32)
 GPU = SimpleNamespace(is_cuda=True, dtype=torch.float32)

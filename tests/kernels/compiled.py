@@ -123,6 +123,10 @@ def options():
     yield {"TRACE": 3, "SLOPES": True, "TANGENTS": True, "PENALTIES": 9}, "fp16"
     yield second | {"GATED": False, "PENALTIES": 2}, "bf16"
     yield second | {"PENALTIES": 4}, "fp32"
+    # Triton takes every argument that is 1 for a constant.
+    ones = dict.fromkeys(("B", "D", "K", "L", "checkpoint", "n_penalties", "sums_ld"), 1)
+    yield ones | {"TRACE": 1, "PENALTIES": 2}, "fp32"
+    yield ones | probes | {"PENALTIES": 8}, "bf16"
     double = {"DT": tl.float64, "PRECISION": "ieee", "BN": 16, "BK": 16}
     yield double | probes | all_penalties | {"R": None}, "fp64"
     yield double | {"TRACE": 3, "SLOPES": True}, "fp64"

@@ -49,7 +49,7 @@ def compiled(cache, *runs):
 
 def test_every_option_compiles(tmp_path):
     rows = compiled(tmp_path, "options")
-    assert len(rows) == 2 * 16 and all(row["tensor_core_calls"] >= 2 for row in rows)
+    assert len(rows) == 2 * 18 and all(row["tensor_core_calls"] >= 2 for row in rows)
 
 
 def test_what_a_solve_takes(tmp_path):
