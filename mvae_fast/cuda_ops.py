@@ -5,8 +5,13 @@ from __future__ import annotations
 import torch
 
 from mvae_fast import extension, ops
+from mvae_fast.problem import Problem
 
-__all__ = ["integrate", "why_missing"]
+__all__ = ["integrate", "refuses", "why_missing"]
+
+# As in csrc/cuda/plan.h.
+_MAX_LAYERS = 24
+_MAX_STAGES = 8
 
 # The schemas of its ops are defined by the C++ library.
 _LOAD_ERROR = ops.why_missing() or extension.load(
@@ -23,6 +28,16 @@ def why_missing() -> str | None:
         return _LOAD_ERROR
     if not torch.cuda.is_available():
         return "torch sees no GPU; remedy: a GPU with a CUDA build of torch"
+    return None
+
+
+def refuses(problem: Problem) -> str | None:
+    """None when the kernels take the problem, else what is too much of it."""
+    layers, stages = len(problem.tables.widths) - 1, len(problem.method.tableau.b)
+    if layers > _MAX_LAYERS:
+        return f"takes at most {_MAX_LAYERS} layers, got {layers}"
+    if stages > _MAX_STAGES:
+        return f"takes methods of at most {_MAX_STAGES} stages, got {stages}"
     return None
 
 

@@ -26,6 +26,7 @@ class Engine:
         devices: Device types it runs on, or None for every one.
         dtypes: Dtypes it runs in, or None for every floating one.
         precisions: Those of `mvae_fast.problem.PRECISIONS` that it has.
+        refuses: What is too much of a problem for it, or None.
         by_name_only: Device types where it only runs when named, being no use but to test it.
     """
 
@@ -35,6 +36,7 @@ class Engine:
     dtypes: tuple[torch.dtype, ...] | None = None
     precisions: tuple[str, ...] = PRECISIONS
     by_name_only: tuple[str, ...] = ()
+    refuses: Callable[[Problem], str | None] = lambda problem: None
 
     def supports(self, device: torch.device, dtype: torch.dtype, precision: str) -> bool:
         """Whether it can run on tensors of this device and dtype, with products of this kind."""
@@ -54,7 +56,13 @@ _ENGINES: dict[str, Engine] = {
         (torch.float32, torch.float64),
         ("full", "bf16"),
     ),
-    "cuda": Engine(cuda_ops.integrate, cuda_ops.why_missing, ("cuda",), (torch.float32,)),
+    "cuda": Engine(
+        cuda_ops.integrate,
+        cuda_ops.why_missing,
+        ("cuda",),
+        (torch.float32,),
+        refuses=cuda_ops.refuses,
+    ),
     "triton": Engine(
         triton_ops.integrate,
         triton_ops.why_missing,
@@ -97,7 +105,13 @@ def get(name: str) -> Engine:
     return _ENGINES[name]
 
 
-def resolve(engine: str, device: torch.device, dtype: torch.dtype, precision: str = "full") -> str:
+def resolve(
+    engine: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str = "full",
+    problem: Problem | None = None,
+) -> str:
     """The engine to use for tensors of this device and dtype.
 
     Args:
@@ -105,6 +119,7 @@ def resolve(engine: str, device: torch.device, dtype: torch.dtype, precision: st
         device: Where the state lives.
         dtype: Its dtype.
         precision: One of `mvae_fast.problem.PRECISIONS`.
+        problem: What it is for, where that is known already.
 
     Returns:
         One of `ENGINES`.
@@ -120,6 +135,7 @@ def resolve(engine: str, device: torch.device, dtype: torch.dtype, precision: st
     if engine == "auto":
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
+            fits = fits and (problem is None or candidate.refuses(problem) is None)
             if fits and device.type not in candidate.by_name_only and not candidate.why_missing():
                 return name
     check_name(engine)
@@ -137,4 +153,7 @@ def resolve(engine: str, device: torch.device, dtype: torch.dtype, precision: st
             f"{dtypes or 'every float dtype'} on {', '.join(chosen.devices or ('every device',))}; "
             "remedy: engine='auto' or 'reference'"
         )
+    refusal = None if problem is None else chosen.refuses(problem)
+    if refusal is not None:
+        raise ValueError(f"engine: {engine!r} {refusal}; remedy: engine='auto'")
     return engine

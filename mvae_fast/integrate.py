@@ -88,7 +88,7 @@ def integrate(
     method = Method(outputs, tableau, checkpoint_every, tuple(penalties), precision)
     problem = Problem(z, h, tables, method, trace, probes, second)
     _check(problem)
-    name = engines.resolve(engine, z.device, z.dtype, precision)
+    name = engines.resolve(engine, z.device, z.dtype, precision, problem)
     return engines.get(name).integrate(problem)
 
 

@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet, engines, ops
+from mvae_fast.problem import Method, Problem
+from mvae_fast.tables import Tables
 from tests.oracles import engines_on
 
 CPU = torch.device("cpu")
@@ -111,6 +113,18 @@ def test_choice_for_tensors_on_a_gpu(gpu_engines):
     assert engines.resolve("auto", gpu, torch.float32) == "reference"
     with pytest.raises(ValueError, match=r"'cpp' got a torch.float32 state on cuda, but supports"):
         engines.resolve("cpp", gpu, torch.float32)
+
+
+def test_problems_that_are_too_much_for_an_engine(gpu_engines):
+    gpu_engines("cuda", "triton")
+    gpu = torch.device("cuda")
+    for layers, chosen in ((24, "cuda"), (25, "triton")):
+        weight, bias = torch.zeros(1, layers), torch.zeros(1, layers)
+        tables = Tables(weight, None, bias, (1,) * (layers + 1), "tanh", False)
+        problem = Problem(torch.zeros(2, 1), torch.ones(3), tables, Method((3,)))
+        assert engines.resolve("auto", gpu, torch.float32, "full", problem) == chosen
+    with pytest.raises(ValueError, match="'cuda' takes at most 24 layers, got 25; remedy"):
+        engines.resolve("cuda", gpu, torch.float32, "full", problem)
 
 
 def test_precisions_that_an_engine_lacks():
