@@ -36,6 +36,12 @@ _FUSED = (
 )
 
 
+@torch.compiler.assume_constant_result
+def _has_autocast(device: str) -> bool:
+    # Of this call torch.compile takes the result: in torch 2.11 it cannot trace it.
+    return torch.amp.is_autocast_available(device)
+
+
 class FastCNF(SolverSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
@@ -178,7 +184,7 @@ class FastCNF(SolverSettings):
             RuntimeError: If the named engine is missing.
         """
         device = z.device.type
-        if not (torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)):
+        if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
             full = self.precision or "full"
             return self._forward(z, logpz, integration_times, reverse, probes, generator, full)
         # Euler adds increments of relative size 1/S: half precision would lose them, so of all of
