@@ -1,14 +1,7 @@
 """Multimodal variational autoencoders with product-of-experts inference and flow posteriors."""
 
 from mvae_fast.vae.annealing import linear_annealing
-from mvae_fast.vae.build import (
-    build_mvae,
-    cnf_posterior,
-    label_modality,
-    load_mvae,
-    mlp_modality,
-    save_mvae,
-)
+from mvae_fast.vae.build import build_mvae, load_mvae, save_mvae
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
 from mvae_fast.vae.evaluation import evaluate, exact_log_abs_det_jacobian
 from mvae_fast.vae.experts import product_of_experts
@@ -18,9 +11,11 @@ from mvae_fast.vae.likelihoods import (
     Likelihood,
     NormalLikelihood,
 )
+from mvae_fast.vae.modalities import label_modality, mlp_modality
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
+from mvae_fast.vae.posteriors import cnf_posterior
 from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
 
 __all__ = [
