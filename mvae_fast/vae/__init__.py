@@ -1,7 +1,9 @@
 """Multimodal variational autoencoders with product-of-experts inference and flow posteriors."""
 
-from mvae_fast.vae.annealing import linear_annealing
+from mvae_fast.vae.annealing import ANNEALING, jump_annealing, linear_annealing
+from mvae_fast.vae.batch_norm import BatchNorm1d, BatchNorm2d
 from mvae_fast.vae.build import build_mvae, load_mvae, save_mvae
+from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
 from mvae_fast.vae.evaluation import evaluate, exact_log_abs_det_jacobian
 from mvae_fast.vae.experts import product_of_experts
@@ -11,7 +13,13 @@ from mvae_fast.vae.likelihoods import (
     Likelihood,
     NormalLikelihood,
 )
-from mvae_fast.vae.modalities import label_modality, mlp_modality
+from mvae_fast.vae.modalities import (
+    attribute_modality,
+    attributes_modality,
+    conv_modality,
+    label_modality,
+    mlp_modality,
+)
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
@@ -19,9 +27,14 @@ from mvae_fast.vae.posteriors import cnf_posterior
 from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
 
 __all__ = [
+    "ANNEALING",
     "MVAE",
+    "BatchNorm1d",
+    "BatchNorm2d",
     "BernoulliLikelihood",
     "CategoricalLikelihood",
+    "ConvDecoder",
+    "ConvEncoder",
     "ElboTerms",
     "EmbeddingEncoder",
     "Likelihood",
@@ -30,13 +43,17 @@ __all__ = [
     "Modality",
     "NormalLikelihood",
     "Objective",
+    "attribute_modality",
+    "attributes_modality",
     "build_mvae",
     "cnf_posterior",
+    "conv_modality",
     "elbo_terms",
     "evaluate",
     "exact_log_abs_det_jacobian",
     "gaussian_kl",
     "joint_and_unimodal",
+    "jump_annealing",
     "label_modality",
     "linear_annealing",
     "load_mvae",

@@ -21,7 +21,8 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
 
     Args:
         config: ``latent_dim``; ``modalities``: by name a mapping with ``type`` (``"mlp"``,
-            ``"label"``) and the arguments of `mlp_modality`, `label_modality`; ``flow``: None or a
+            ``"conv"``, ``"label"``, ``"attribute"``, ``"attributes"``) and the arguments of
+            `mlp_modality`, `conv_modality` and so on, but ``latent_dim``; ``flow``: None or a
             mapping with ``type`` (``"cnf"``) and the arguments of `cnf_posterior`;
             ``n_random_subsets`` (default 0).
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -13,7 +14,14 @@ from mvae_fast.vae.likelihoods import (
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
 
-__all__ = ["MODALITIES", "label_modality", "mlp_modality"]
+__all__ = [
+    "MODALITIES",
+    "attribute_modality",
+    "attributes_modality",
+    "conv_modality",
+    "label_modality",
+    "mlp_modality",
+]
 
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
@@ -30,6 +38,9 @@ def mlp_modality(
     weight: float = 1.0,
 ) -> Modality:
     """An image or any other array, with the paper's fully connected encoder and decoder.
+
+    Of the paper's data these are the images of the MNIST family, and Flickr's descriptors: 3857
+    numbers of an image, standardised, with ``likelihood="normal"``, and 2000 tags of 0 or 1.
 
     Args:
         shape: shape of one row.
@@ -48,12 +59,10 @@ def mlp_modality(
         >>> mlp_modality((28, 28), latent_dim=128).shape
         (28, 28)
     """
-    if likelihood not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {sorted(LIKELIHOODS)}, got {likelihood!r}")
     return Modality(
         MLPEncoder(shape, latent_dim, [hidden] * 2),
         MLPDecoder(latent_dim, shape, [hidden] * 3),
-        LIKELIHOODS[likelihood](),
+        _likelihood(likelihood),
         weight=weight,
         shape=tuple(shape),
     )
@@ -86,5 +95,118 @@ def label_modality(
     )
 
 
+def conv_modality(
+    shape: Sequence[int],
+    latent_dim: int,
+    *,
+    hidden: int | None = None,
+    channels: int = 32,
+    likelihood: str = "bernoulli",
+    weight: float = 1.0,
+) -> Modality:
+    """An image, with the paper's convolutional encoder and decoder for CelebA.
+
+    Args:
+        shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
+        latent_dim: latent size D; the paper's is 196.
+        hidden: width of a fully connected layer between convolutions and latents, on both sides;
+            None, as in the paper, for no such layer.
+        channels: of the convolution next to the image; see `ConvEncoder`.
+        likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
+        weight: lambda of this modality.
+
+    Returns:
+        The modality.
+
+    Raises:
+        ValueError: if the likelihood is unknown, or ``shape`` does not fit.
+
+    Example:
+        >>> conv_modality((3, 64, 64), latent_dim=196).shape
+        (3, 64, 64)
+    """
+    layers = () if hidden is None else (hidden,)
+    return Modality(
+        ConvEncoder(shape, latent_dim, layers, channels),
+        ConvDecoder(latent_dim, shape, layers, channels),
+        _likelihood(likelihood),
+        weight=weight,
+        shape=tuple(shape),
+    )
+
+
+def attribute_modality(latent_dim: int, *, hidden: int = 512, weight: float = 1.0) -> Modality:
+    """One binary attribute, an integer 0 or 1, as one of CelebA's 18 in the experiment with 19
+    modalities.
+
+    A label of two classes: the softmax of two logits is the sigmoid of their difference, so this is
+    the Bernoulli of the MVAE's single logit, and a sample of it is again an integer that the
+    encoder's embedding takes.
+
+    Args:
+        latent_dim: latent size D.
+        hidden: width of the embedding and of the hidden layers.
+        weight: lambda of this modality.
+
+    Returns:
+        The modality.
+
+    References:
+        Wu and Goodman 2018, section 5.2.
+
+    Example:
+        >>> import torch
+        >>> smiling = attribute_modality(latent_dim=100, weight=10.0)
+        >>> smiling.decode(torch.zeros(5, 100)).base_dist.probs.shape
+        torch.Size([5, 2])
+    """
+    return label_modality(2, latent_dim, hidden=hidden, weight=weight)
+
+
+def attributes_modality(
+    n: int, latent_dim: int, *, hidden: int = 512, weight: float = 1.0
+) -> Modality:
+    """Binary attributes that are one modality together, numbers in [0, 1], as CelebA's 18 beside
+    the image.
+
+    Fully connected layers with batch norm and Swish, and a Bernoulli each.
+
+    Args:
+        n: number of attributes.
+        latent_dim: latent size D.
+        hidden: width of the hidden layers: two in the encoder, three in the decoder.
+        weight: lambda of this modality.
+
+    Returns:
+        The modality.
+
+    References:
+        Wu and Goodman 2018, section 5.2 and their code.
+
+    Example:
+        >>> attributes_modality(18, latent_dim=100, weight=10.0).shape
+        (18,)
+    """
+    return Modality(
+        MLPEncoder((n,), latent_dim, [hidden] * 2, batch_norm=True),
+        MLPDecoder(latent_dim, (n,), [hidden] * 3, batch_norm=True),
+        BernoulliLikelihood(),
+        weight=weight,
+        shape=(n,),
+    )
+
+
+def _likelihood(name: str) -> Likelihood:
+    if name not in LIKELIHOODS:
+        raise ValueError(f"likelihood must be one of {sorted(LIKELIHOODS)}, got {name!r}")
+    return LIKELIHOODS[name]()
+
+
 #: Builders by the ``type`` that `build_mvae` reads.
-MODALITIES: dict[str, Callable[..., Modality]] = {"mlp": mlp_modality, "label": label_modality}
+MODALITIES: dict[str, Callable[..., Modality]] = {
+    "attribute": attribute_modality,
+    "attributes": attributes_modality,
+    "conv": conv_modality,
+    "label": label_modality,
+    "mlp": mlp_modality,
+}

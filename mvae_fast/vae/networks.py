@@ -5,13 +5,24 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
+
+from mvae_fast.vae.batch_norm import BatchNorm1d
 
 __all__ = ["EmbeddingEncoder", "GaussianHead", "MLPDecoder", "MLPEncoder", "mlp"]
 
 
-def mlp(widths: Sequence[int]) -> nn.Sequential:
+def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
     """Linear layers through ``widths``, each followed by Swish (no learned beta).
+
+    Args:
+        widths: of the input, then of each layer.
+        batch_norm: normalise before each Swish; see `BatchNorm1d`.
+
+    Returns:
+        The layers; none for a single width.
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([64, 512, 512])]
@@ -19,7 +30,10 @@ def mlp(widths: Sequence[int]) -> nn.Sequential:
     """
     layers: list[nn.Module] = []
     for fan_in, fan_out in zip(widths, widths[1:], strict=False):
-        layers += [nn.Linear(fan_in, fan_out), nn.SiLU()]
+        layers.append(nn.Linear(fan_in, fan_out))
+        if batch_norm:
+            layers.append(BatchNorm1d(fan_out))
+        layers.append(nn.SiLU())
     return nn.Sequential(*layers)
 
 
@@ -54,6 +68,7 @@ class MLPEncoder(nn.Module):
         shape: shape of one row of data, for example ``(28, 28)``.
         latent_dim: latent size D.
         hidden: widths of the hidden layers; the paper's are two of 512.
+        batch_norm: normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4 (512 units, Swish, heads of D units).
@@ -66,11 +81,17 @@ class MLPEncoder(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (512, 512)
+        self,
+        shape: Sequence[int],
+        latent_dim: int,
+        hidden: Sequence[int] = (512, 512),
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         widths = [math.prod(shape), *hidden]
-        self.net = nn.Sequential(nn.Flatten(), mlp(widths), GaussianHead(widths[-1], latent_dim))
+        self.net = nn.Sequential(
+            nn.Flatten(), mlp(widths, batch_norm), GaussianHead(widths[-1], latent_dim)
+        )
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(B, D)`` each, from data ``(B, *shape)``."""
@@ -80,6 +101,9 @@ class MLPEncoder(nn.Module):
 
 class EmbeddingEncoder(nn.Module):
     """Embedding, Swish layers, Gaussian head: the paper's label encoder.
+
+    There are only as many results as classes. Where a mini-batch has more rows than that the layers
+    run once for each class, and the rows pick theirs.
 
     Args:
         num_classes: number of classes.
@@ -100,6 +124,7 @@ class EmbeddingEncoder(nn.Module):
         self, num_classes: int, latent_dim: int, hidden: Sequence[int] = (512, 512)
     ) -> None:
         super().__init__()
+        self.num_classes = num_classes
         self.net = nn.Sequential(
             nn.Embedding(num_classes, hidden[0]),
             nn.SiLU(),
@@ -109,8 +134,14 @@ class EmbeddingEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(B, D)`` each, from labels ``(B,)``."""
-        expert: tuple[Tensor, Tensor] = self.net(x)
-        return expert
+        expert: tuple[Tensor, Tensor]
+        if len(x) <= self.num_classes:
+            expert = self.net(x)
+            return expert
+        expert = self.net(torch.arange(self.num_classes, device=x.device))
+        # Rather than expert[0][x]: the gradient of an embedding is summed in the same order in
+        # every run, on a GPU too.
+        return F.embedding(x, expert[0]), F.embedding(x, expert[1])
 
 
 class MLPDecoder(nn.Module):
@@ -122,6 +153,7 @@ class MLPDecoder(nn.Module):
         shape: shape of one row of output, for example ``(28, 28)`` pixels or ``(10,)`` class
             logits.
         hidden: widths of the hidden layers; the paper's are three of 512.
+        batch_norm: normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4.
@@ -133,12 +165,16 @@ class MLPDecoder(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, shape: Sequence[int], hidden: Sequence[int] = (512, 512, 512)
+        self,
+        latent_dim: int,
+        shape: Sequence[int],
+        hidden: Sequence[int] = (512, 512, 512),
+        batch_norm: bool = False,
     ) -> None:
         super().__init__()
         widths = [latent_dim, *hidden]
         self.net = nn.Sequential(
-            mlp(widths),
+            mlp(widths, batch_norm),
             nn.Linear(widths[-1], math.prod(shape)),
             nn.Unflatten(-1, tuple(shape)),
         )

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF
-from mvae_fast.vae import build_mvae, cnf_posterior, load_mvae, mlp_modality, save_mvae
+from mvae_fast.vae import build_mvae, cnf_posterior, load_mvae, save_mvae
 from tests.vae.models import bimodal
 
 CONFIG = {
@@ -80,8 +80,3 @@ def test_mistakes_in_a_description_are_named(change, message):
 def test_what_is_missing_is_named():
     with pytest.raises(ValueError, match=r"config lacks \['modalities'\]"):
         build_mvae({"latent_dim": 3})
-
-
-def test_unknown_likelihoods_are_named():
-    with pytest.raises(ValueError, match="likelihood must be one of .* got 'poisson'"):
-        mlp_modality((3,), 2, likelihood="poisson")
