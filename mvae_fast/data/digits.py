@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
 from mvae_fast.data.multimodal import MultimodalDataset
 from mvae_fast.data.splits import Splits
 
 __all__ = ["digits"]
 
 
-def digits(data_dir: str | None = None) -> Splits:
+def digits(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Splits:
     """1797 images of handwritten digits, 8x8 in [0, 1], with their labels.
 
     The split is part of the data set, not of a run's seed: stratified by label, 1257 rows to train,
@@ -16,6 +18,7 @@ def digits(data_dir: str | None = None) -> Splits:
 
     Args:
         data_dir: not needed: the data come with scikit-learn.
+        download: not needed.
 
     Returns:
         Train, validation and test splits with the modalities ``image`` and ``label``.
@@ -28,7 +31,7 @@ def digits(data_dir: str | None = None) -> Splits:
         >>> x["image"].shape, x["label"].dtype
         (torch.Size([8, 8]), torch.int64)
     """
-    del data_dir
+    del data_dir, download
     from sklearn.datasets import load_digits
     from sklearn.model_selection import train_test_split
 

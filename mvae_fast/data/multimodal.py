@@ -1,58 +1,98 @@
-"""Data sets of named modalities, and mini-batches of them."""
+"""Data sets of named modalities."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import Dataset
 
-__all__ = ["EpochBatches", "MultimodalDataset", "batches"]
+from mvae_fast.data.lazy import LazyArray
+
+__all__ = ["MultimodalDataset", "unit_interval"]
+
+Transform = Callable[[Tensor], Tensor]
+
+
+def unit_interval(x: Tensor) -> Tensor:
+    """Grey or colour values 0..255 as floats in [0, 1].
+
+    Args:
+        x: uint8, any shape.
+
+    Returns:
+        ``x / 255`` in the default dtype.
+
+    Raises:
+        TypeError: if ``x`` is not uint8.
+
+    Example:
+        >>> unit_interval(torch.tensor([0, 51, 255], dtype=torch.uint8))
+        tensor([0.0000, 0.2000, 1.0000])
+    """
+    if x.dtype != torch.uint8:
+        raise TypeError(f"x must be uint8, got {x.dtype}")
+    return x.to(torch.get_default_dtype()) / 255
 
 
 class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
     """Named arrays with one row an example, some of which may be missing.
 
     An item is the pair ``(x, mask)`` that ``MVAE.loss`` takes. A list of indices gives a batch at
-    once.
+    once. Memory-mapped arrays and `LazyArray` are read a batch at a time.
 
     Args:
-        arrays: for each modality an array or tensor ``(n, ...)``. Floats become the default dtype,
-            integers int64.
+        arrays: for each modality an array, tensor or `LazyArray` ``(n, ...)``. Floats are served in
+            the default dtype, integers as int64.
         masks: for modalities that some rows lack, True where they have it, boolean ``(n,)``. What
             the other rows hold is never looked at; NaN is a good choice.
+        transforms: for modalities that are stored in another form than they are served in, what is
+            applied to a batch ``(b, ...)`` of stored rows when it is read, such as
+            `unit_interval`. It treats each row on its own; what it returns is served as it is.
 
     Raises:
-        ValueError: if there is no array, the lengths differ, or a mask does not fit.
+        ValueError: if there is no array, the lengths differ, or a mask or transform does not fit.
         TypeError: if an array is neither floating point nor integer, or a mask is not boolean.
 
     Example:
         >>> dataset = MultimodalDataset(
-        ...     {"image": np.zeros((3, 8, 8)), "label": np.array([1, 2, -1])},
+        ...     {"image": np.full((3, 8, 8), 255, dtype=np.uint8), "label": np.array([1, 2, -1])},
         ...     masks={"label": np.array([True, True, False])},
+        ...     transforms={"image": unit_interval},
         ... )
         >>> x, mask = dataset[[0, 2]]
-        >>> x["image"].shape, x["label"], mask
-        (torch.Size([2, 8, 8]), tensor([ 1, -1]), {'label': tensor([ True, False])})
+        >>> x["image"].shape, x["image"].max(), x["label"], mask
+        (torch.Size([2, 8, 8]), tensor(1.), tensor([ 1, -1]), {'label': tensor([ True, False])})
     """
 
-    def __init__(self, arrays: Mapping[str, Any], masks: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        arrays: Mapping[str, Any],
+        masks: Mapping[str, Any] | None = None,
+        transforms: Mapping[str, Transform] | None = None,
+    ) -> None:
         if not arrays:
             raise ValueError("arrays must hold at least one modality")
-        self.arrays = {name: _tensor(name, array) for name, array in arrays.items()}
+        self.transforms = dict(transforms or {})
+        for argument, names in (("masks", masks or {}), ("transforms", self.transforms)):
+            for name in names:
+                if name not in arrays:
+                    raise ValueError(
+                        f"{argument} names {name!r}, which is not among the modalities "
+                        f"{list(arrays)}"
+                    )
+        self.arrays = {
+            name: _stored(name, array, name in self.transforms) for name, array in arrays.items()
+        }
         sizes = {name: len(array) for name, array in self.arrays.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"all modalities need the same number of rows, got {sizes}")
         self.masks = {}
         for name, values in (masks or {}).items():
             mask = torch.as_tensor(values)
-            if name not in self.arrays:
-                raise ValueError(
-                    f"masks names {name!r}, which is not among the modalities {list(self.arrays)}"
-                )
             if mask.dtype != torch.bool:
                 raise TypeError(f"masks[{name!r}] must be boolean, got {mask.dtype}")
             if mask.shape != (len(self),):
@@ -67,7 +107,7 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Row ``index``, or the batch of a list or slice of them."""
         return (
-            {name: array[index] for name, array in self.arrays.items()},
+            {name: self._serve(name, index) for name in self.arrays},
             {name: mask[index] for name, mask in self.masks.items()},
         )
 
@@ -75,79 +115,59 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
         """The rows ``index`` (indices or a boolean mask) as a data set of its own."""
         index = torch.as_tensor(index)
         return MultimodalDataset(
-            {name: array[index] for name, array in self.arrays.items()},
+            {
+                name: array.take(index) if isinstance(array, LazyArray) else array[index]
+                for name, array in self.arrays.items()
+            },
             {name: mask[index] for name, mask in self.masks.items()},
+            self.transforms,
         )
 
+    def concatenate(self, other: MultimodalDataset) -> MultimodalDataset:
+        """The rows of this data set and then those of another one with the same modalities; arrays
+        are not copied.
 
-class EpochBatches(Sampler[list[int]]):
-    """Batches of shuffled indices that depend on the seed and the epoch only, so that a resumed run
-    sees the same.
+        Raises:
+            ValueError: if the modalities or their transforms differ.
+        """
+        if set(self.arrays) != set(other.arrays):
+            raise ValueError(
+                f"other must have the modalities {list(self.arrays)}, got {list(other.arrays)}"
+            )
+        if self.transforms != other.transforms:
+            raise ValueError("other must have the same transforms")
+        here, there = torch.ones(len(self)).bool(), torch.ones(len(other)).bool()
+        return MultimodalDataset(
+            {
+                name: LazyArray.concatenate([LazyArray.of(a) for a in (mine, other.arrays[name])])
+                for name, mine in self.arrays.items()
+            },
+            {
+                name: torch.cat([self.masks.get(name, here), other.masks.get(name, there)])
+                for name in {**self.masks, **other.masks}
+            },
+            self.transforms,
+        )
 
-    Args:
-        n: number of rows.
-        batch_size: rows a batch; the last batch may be smaller.
-        seed: of the shuffle; None keeps the order.
-
-    Raises:
-        ValueError: if ``batch_size`` is not positive.
-
-    Example:
-        >>> sampler = EpochBatches(5, 2, seed=None)
-        >>> list(sampler)
-        [[0, 1], [2, 3], [4]]
-    """
-
-    def __init__(self, n: int, batch_size: int, seed: int | None = None) -> None:
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be positive, got {batch_size}")
-        self.n, self.batch_size, self.seed = n, batch_size, seed
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch; Lightning calls this."""
-        self.epoch = epoch
-
-    def __len__(self) -> int:
-        return -(-self.n // self.batch_size)
-
-    def __iter__(self) -> Iterator[list[int]]:
-        order = np.arange(self.n)
-        if self.seed is not None:
-            order = np.random.default_rng((self.seed, self.epoch)).permutation(self.n)
-        for start in range(0, self.n, self.batch_size):
-            yield order[start : start + self.batch_size].tolist()
+    def _serve(self, name: str, index: Any) -> Tensor:
+        transform = self.transforms.get(name, _model_dtype)
+        if not isinstance(index, slice) and np.ndim(index) == 0:
+            return transform(self.arrays[name][[int(index)]])[0]
+        return transform(self.arrays[name][index])
 
 
-def batches(
-    dataset: MultimodalDataset, batch_size: int, *, seed: int | None = None
-) -> DataLoader[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """A DataLoader of whole batches, cut from the arrays at once instead of collated row by row.
-
-    Args:
-        dataset: the data.
-        batch_size: rows a batch.
-        seed: of the shuffle; None keeps the order.
-
-    Returns:
-        A loader of ``(x, mask)`` pairs.
-
-    Example:
-        >>> dataset = MultimodalDataset({"label": np.arange(5)})
-        >>> [x["label"].tolist() for x, mask in batches(dataset, 2)]
-        [[0, 1], [2, 3], [4]]
-    """
-    return DataLoader(
-        dataset, sampler=EpochBatches(len(dataset), batch_size, seed), batch_size=None
-    )
+def _model_dtype(x: Tensor) -> Tensor:
+    return x.to(torch.get_default_dtype()) if x.is_floating_point() else x.long()
 
 
-def _tensor(name: str, array: Any) -> Tensor:
-    values = torch.as_tensor(array)
+def _stored(name: str, array: Any, has_transform: bool) -> Tensor | LazyArray:
+    lazy = isinstance(array, LazyArray | np.memmap)
+    values = LazyArray.of(array) if lazy else torch.as_tensor(array)
     if values.dim() == 0:
         raise ValueError(f"modality {name!r}: data must be (n, ...), got a single number")
-    if values.is_floating_point():
-        return values.to(torch.get_default_dtype())
-    if values.dtype == torch.bool or values.is_complex():
+    if has_transform:
+        return values
+    if values.dtype == torch.bool or values.dtype.is_complex:
         raise TypeError(f"modality {name!r}: data must be floats or integers, got {values.dtype}")
-    return values.long()
+    # Converted once here; what lies in files is converted as it is read.
+    return values if isinstance(values, LazyArray) else _model_dtype(values)

@@ -2,28 +2,53 @@
 
 from __future__ import annotations
 
+import inspect
+import os
 from collections.abc import Callable
+from typing import Any
 
 from mvae_fast.data.digits import digits
+from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.splits import Splits
 
 __all__ = ["DATASETS", "load_dataset"]
 
-DATASETS: dict[str, Callable[[str | None], Splits]] = {"digits": digits}
+#: Loaders by the name of the data set; what each reads and serves is in its docstring.
+DATASETS: dict[str, Callable[..., Splits]] = {
+    loader.__name__: loader
+    for loader in (
+        digits,
+        mnist,
+        fashion_mnist,
+        kmnist,
+        emnist_letters,
+    )
+}
 
 
-def load_dataset(name: str, data_dir: str | None = None) -> Splits:
+def load_dataset(
+    name: str,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    **options: Any,
+) -> Splits:
     """Load a data set by name.
 
     Args:
         name: one of `DATASETS`.
-        data_dir: folder of the data sets that are read from files.
+        data_dir: folder of the data sets that are read from files; None: that of the environment
+            variable ``MVAE_FAST_DATA``, else the user's cache folder.
+        download: fetch missing files.
+        options: arguments of that data set's loader.
 
     Returns:
         Train, validation and test splits.
 
     Raises:
-        ValueError: if the name is unknown.
+        ValueError: if the name is unknown, or a file is damaged or not the official one.
+        TypeError: if the data set does not take an option.
+        FileNotFoundError: if files are missing.
 
     Example:
         >>> len(load_dataset("digits").test)
@@ -31,4 +56,8 @@ def load_dataset(name: str, data_dir: str | None = None) -> Splits:
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}")
-    return DATASETS[name](data_dir)
+    loader = DATASETS[name]
+    known = set(inspect.signature(loader).parameters) - {"data_dir", "download"}
+    if unknown := set(options) - known:
+        raise TypeError(f"{name} takes the options {sorted(known)}, got {sorted(unknown)}")
+    return loader(data_dir, download=download, **options)

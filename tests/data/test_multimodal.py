@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from mvae_fast.data import EpochBatches, MultimodalDataset, batches
+from mvae_fast.data import LazyArray, MultimodalDataset, unit_interval
 
 
 def arrays(n=5):
@@ -37,20 +37,6 @@ def test_the_ordinary_loader_works_too():
     assert x["image"].shape == (3, 2, 2) and mask["label"].shape == (3,)
 
 
-def test_batches_hold_every_row_once_in_an_order_of_seed_and_epoch():
-    dataset = MultimodalDataset(arrays(50))
-    loader = batches(dataset, 8, seed=3)
-    assert len(loader) == 7
-    orders = {}
-    for epoch in (0, 1, 0):
-        loader.sampler.set_epoch(epoch)
-        order = torch.cat([x["label"] for x, _ in loader]).tolist()
-        assert sorted(order) == list(range(50))
-        assert orders.setdefault(epoch, order) == order
-    assert orders[0] != orders[1]
-    assert orders[0] != [i for batch in EpochBatches(50, 8, seed=4) for i in batch]
-
-
 def test_subset_keeps_masks():
     dataset = MultimodalDataset(arrays(), {"label": np.array([True, False, True, True, False])})
     part = dataset.subset([4, 0])
@@ -62,6 +48,7 @@ def test_subset_keeps_masks():
 @pytest.mark.parametrize(
     ("arguments", "error", "message"),
     [
+        (({"a": np.zeros(3)}, None, {"b": unit_interval}), ValueError, "transforms names 'b'"),
         (({},), ValueError, "at least one modality"),
         (({"a": np.zeros(3), "b": np.zeros(4)},), ValueError, "same number of rows"),
         (({"a": 3.0},), ValueError, "'a': data must be"),
@@ -76,6 +63,75 @@ def test_bad_arrays_are_named(arguments, error, message):
         MultimodalDataset(*arguments)
 
 
-def test_batch_size_must_be_positive():
-    with pytest.raises(ValueError, match="batch_size must be positive, got 0"):
-        EpochBatches(5, 0)
+def uint8_dataset(images):
+    return MultimodalDataset(
+        {"image": images, "label": np.arange(len(images))},
+        {"label": np.arange(len(images)) != 1},
+        {"image": unit_interval},
+    )
+
+
+@pytest.fixture
+def images(tmp_path):
+    values = np.random.default_rng(0).integers(0, 256, (6, 2, 3), dtype=np.uint8)
+    np.save(tmp_path / "images.npy", values)
+    return values, np.load(tmp_path / "images.npy", mmap_mode="r")
+
+
+@pytest.mark.parametrize("mapped", [False, True])
+def test_transforms_serve_what_is_stored_otherwise(images, mapped):
+    dataset = uint8_dataset(images[mapped])
+    assert dataset.arrays["image"].dtype == torch.uint8
+    expected = torch.from_numpy(images[0]).float() / 255
+    assert torch.equal(dataset[:][0]["image"], expected)
+    assert torch.equal(dataset[[4, 1]][0]["image"], expected[[4, 1]])
+    for index in (4, np.int64(4), -2):
+        assert torch.equal(dataset[index][0]["image"], expected[4])
+    part = dataset.subset([3, 1]).subset(torch.tensor([False, True]))
+    assert torch.equal(part[0][0]["image"], expected[1]) and not part[0][1]["label"]
+
+
+def test_memory_maps_stay_files_until_rows_are_read(images):
+    dataset = uint8_dataset(images[1])
+    for part in (dataset, dataset.subset([0, 2]), dataset.concatenate(dataset)):
+        stored = part.arrays["image"]
+        assert isinstance(stored, LazyArray)
+        assert all(np.shares_memory(shard, images[1]) for shard in stored.shards)
+
+
+def test_memory_maps_without_transform_are_served_in_the_types_of_the_model(images):
+    x, _ = MultimodalDataset({"image": images[1]})[1:3]
+    assert x["image"].dtype == torch.int64
+    x, _ = MultimodalDataset({"image": LazyArray([np.ones((2, 3))])})[0]
+    assert x["image"].dtype == torch.float32 and x["image"].shape == (3,)
+
+
+@pytest.mark.parametrize("context", ["fork", "spawn"])
+def test_worker_processes_serve_the_same(images, context):
+    dataset = uint8_dataset(images[1])
+    loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=context)
+    served = torch.cat([x["image"] for x, _ in loader])
+    assert torch.equal(served, dataset[:][0]["image"])
+
+
+def test_concatenation_joins_rows_and_masks():
+    a = MultimodalDataset(arrays(2))
+    b = MultimodalDataset(arrays(3), {"label": np.array([True, False, True])})
+    x, mask = a.concatenate(b)[:]
+    assert x["label"].tolist() == [0, 1, 0, 1, 2]
+    assert torch.equal(x["image"], torch.cat([a[:][0]["image"], b[:][0]["image"]]))
+    assert mask["label"].tolist() == [True, True, True, False, True]
+
+
+def test_concatenation_needs_the_same_modalities_and_transforms():
+    dataset = MultimodalDataset({"a": np.zeros((2, 1), dtype=np.uint8)})
+    with pytest.raises(ValueError, match=r"must have the modalities \['a'\], got \['b'\]"):
+        dataset.concatenate(MultimodalDataset({"b": np.zeros(2)}))
+    other = MultimodalDataset({"a": np.zeros((2, 1), dtype=np.uint8)}, None, {"a": unit_interval})
+    with pytest.raises(ValueError, match="same transforms"):
+        dataset.concatenate(other)
+
+
+def test_unit_interval_needs_bytes():
+    with pytest.raises(TypeError, match="x must be uint8, got torch.float32"):
+        unit_interval(torch.ones(2))

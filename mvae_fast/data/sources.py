@@ -1,0 +1,198 @@
+"""Where data sets lie, and how files are found, verified and downloaded."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import os
+import shutil
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from zipfile import ZipFile
+
+__all__ = ["Source", "data_root", "find_files", "read_content", "verify_content"]
+
+VARIABLE = "MVAE_FAST_DATA"
+
+
+@dataclass(frozen=True)
+class Source:
+    """The files of a data set and where they come from.
+
+    Checksums are ``"algorithm:hex"``. Those of the uncompressed content are preferred, because a
+    file that somebody compressed again is still the same data.
+
+    Args:
+        name: of the data set.
+        files: names, without ``.gz``.
+        homepage: where a person finds them.
+        folders: names of the data set's folder in other libraries.
+        url: folder of a mirror that has every file as ``<name>.gz``, or, with ``archive``, of the
+            archive; None: not downloadable.
+        archive: name of a zip archive whose members are ``gzip/<name>.gz``.
+        content: checksums by file, of the uncompressed content.
+        delivered: checksums by file (or archive), as the mirror delivers it.
+    """
+
+    name: str
+    files: tuple[str, ...]
+    homepage: str
+    folders: tuple[str, ...] = ()
+    url: str | None = None
+    archive: str | None = None
+    content: dict[str, str] = field(default_factory=dict)
+    delivered: dict[str, str] = field(default_factory=dict)
+
+
+def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
+    """The folder that holds the data sets.
+
+    Args:
+        data_dir: the folder; None: that of the environment variable ``MVAE_FAST_DATA``, else the
+            user's cache folder.
+
+    Returns:
+        The folder, which need not exist.
+
+    Example:
+        >>> data_root("data").name
+        'data'
+    """
+    if data_dir is not None:
+        return Path(data_dir).expanduser()
+    if os.environ.get(VARIABLE):
+        return Path(os.environ[VARIABLE]).expanduser()
+    import pooch
+
+    return Path(pooch.os_cache("mvae_fast"))
+
+
+def find_files(
+    source: Source, data_dir: str | os.PathLike[str] | None = None, *, download: bool = False
+) -> dict[str, Path]:
+    """Find the files of a data set, plain or with ``.gz``.
+
+    Looked through, in this order, are the folder of the data set in `data_root`, its folder in
+    other libraries' naming, and the root itself, each with its subfolders ``raw`` and ``gzip``.
+
+    Args:
+        source: the data set.
+        data_dir: as `data_root` takes it.
+        download: fetch what is missing into the folder of the data set.
+
+    Returns:
+        The path of every file.
+
+    Raises:
+        FileNotFoundError: if files are missing and not to be, or cannot be, downloaded.
+        ConnectionError: if a download fails.
+        ValueError: if a downloaded file is not the official one.
+    """
+    root = data_root(data_dir)
+    bases = [*(root / name for name in (source.name, *source.folders)), root]
+    folders = [base / below for base in bases for below in ("", "raw", "gzip")]
+    found = {name: _find(name, folders) for name in source.files}
+    missing = [name for name, path in found.items() if path is None]
+    if missing and download and source.url is not None:
+        _download(source, missing, root / source.name)
+        return find_files(source, data_dir)
+    if missing:
+        raise FileNotFoundError(_remedy(source, missing, folders))
+    return {name: path for name, path in found.items() if path is not None}
+
+
+def read_content(path: Path) -> bytes:
+    """The uncompressed content of a file.
+
+    Args:
+        path: a plain file, or one whose name ends in ``.gz``.
+
+    Returns:
+        Its content.
+
+    Raises:
+        ValueError: if a ``.gz`` file is damaged.
+    """
+    if path.suffix != ".gz":
+        return path.read_bytes()
+    try:
+        with gzip.open(path) as file:
+            return file.read()
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise ValueError(f"{path} is not a complete gzip file: {error}") from error
+
+
+def verify_content(source: Source, name: str, path: Path, content: bytes) -> None:
+    """Compare a file with the official checksums that `source` knows of it.
+
+    Args:
+        source: the data set.
+        name: of the file in it.
+        path: of the file, for the message and where only the compressed file's checksum is known.
+        content: what `read_content` gave.
+
+    Raises:
+        ValueError: if they differ.
+    """
+    if name in source.content:
+        expected, data = source.content[name], content
+    elif name in source.delivered and path.suffix == ".gz":
+        expected, data = source.delivered[name], path.read_bytes()
+    else:
+        return
+    algorithm, _, hexadecimal = expected.partition(":")
+    actual = hashlib.new(algorithm, data).hexdigest()
+    if actual != hexadecimal:
+        raise ValueError(
+            f"{path} is not the official file of {source.name}: its {algorithm} is {actual}, "
+            f"expected {hexadecimal}"
+        )
+
+
+def _find(name: str, folders: Sequence[Path]) -> Path | None:
+    candidates = (folder / f"{name}{end}" for folder in folders for end in ("", ".gz"))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def _remedy(source: Source, missing: Sequence[str], folders: Sequence[Path]) -> str:
+    lines = [
+        f"{source.name}: missing {', '.join(missing)} (plain or with .gz)",
+        "looked in " + ", ".join(str(folder) for folder in folders),
+        f"say where the data lie with --data-dir (data_dir=) or the variable {VARIABLE}",
+    ]
+    if source.url is not None:
+        lines.append("or let them be downloaded with --download (download=True)")
+    else:
+        lines.append(f"they cannot be downloaded automatically: get them from {source.homepage}")
+    return "; ".join(lines)
+
+
+def _download(source: Source, missing: Sequence[str], folder: Path) -> None:
+    if source.archive is None:
+        for name in missing:
+            _retrieve(source, f"{name}.gz", source.delivered.get(name), folder)
+        return
+    archive = _retrieve(source, source.archive, source.delivered.get(source.archive), folder)
+    with ZipFile(archive) as members:
+        for name in missing:
+            part = folder / f"{name}.gz.part"
+            with members.open(f"gzip/{name}.gz") as packed, part.open("wb") as file:
+                shutil.copyfileobj(packed, file)
+            part.replace(folder / f"{name}.gz")  # at once, so that a kill leaves no half file
+    archive.unlink()
+
+
+def _retrieve(source: Source, name: str, checksum: str | None, folder: Path) -> Path:
+    import pooch
+
+    url = f"{source.url}{name}"
+    try:
+        fetch = pooch.HTTPDownloader(progressbar=True, timeout=60)
+        return Path(pooch.retrieve(url, checksum, fname=name, path=folder, downloader=fetch))
+    except OSError as error:  # what requests raises for anything between here and the mirror
+        raise ConnectionError(
+            f"{url} could not be downloaded ({error}); get it from {source.homepage} by other "
+            f"means and put it into {folder}"
+        ) from error
