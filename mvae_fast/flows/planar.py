@@ -62,7 +62,10 @@ class PlanarFlow(Flow):
         wu = (w * u).sum(2)
         # 1 + w.u_hat. The softplus of a very negative number is 0, where the flow would fold.
         margin = F.softplus(wu, threshold=40.0).clamp(min=limits.eps)
-        square = w.square().sum(2).clamp(min=limits.tiny)
+        square = w.square().sum(2)
+        # With w = 0 the flow is a shift and has no direction to bend u into.
+        margin = torch.where(square >= limits.tiny, margin, 1 + wu)
+        square = square.clamp(min=limits.tiny)
         u = u + ((margin - 1 - wu) / square).unsqueeze(2) * w
 
         flows = list(zip(u.unbind(1), w.unbind(1), b.unbind(1), margin.unbind(1), strict=True))
