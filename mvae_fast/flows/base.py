@@ -1,0 +1,121 @@
+"""What every flow here has in common: how it is called, and what it refuses."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Flow"]
+
+
+class Flow(nn.Module, ABC):
+    r"""An invertible map of :math:`R^D` that keeps the log-density along.
+
+    .. math:: z' = g(z; c), \qquad \log p'(z') = \log p(z) - \log \left| \det \frac{\partial
+              z'}{\partial z} \right|
+
+    The calling convention is that of `mvae_fast.FastCNF`. A subclass implements ``_move``.
+
+    Args:
+        dim: Size D of the state, >= 1.
+        cond_dim: Size C of the condition ``cond``; with 0 the parameters are free and shared by
+            all rows, else they are amortised: every row has its own, made from its ``cond``.
+
+    Raises:
+        ValueError: If a size does not fit.
+
+    References:
+        Variational Inference with Normalizing Flows (Rezende and Mohamed, 2015), eq. 5,
+        https://arxiv.org/abs/1505.05770; amortised parameters: Sylvester Normalizing Flows for
+        Variational Inference (van den Berg et al., 2018), https://arxiv.org/abs/1803.05649
+    """
+
+    dim: int
+    cond_dim: int
+
+    def __init__(self, dim: int, cond_dim: int = 0) -> None:
+        super().__init__()
+        at_least("dim", dim, 1)
+        at_least("cond_dim", cond_dim, 0)
+        self.dim = dim
+        self.cond_dim = cond_dim
+
+    def forward(
+        self,
+        z: Tensor,
+        logp: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        cond: Tensor | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """Move states along the flow.
+
+        Args:
+            z: (B, D), the states; under autocast taken to the dtype of the flow.
+            logp: (B, 1) or (B,), their log-density; None for the states alone.
+            reverse: The inverse map.
+            cond: (B, C), what the parameters are made from; None if and only if ``cond_dim`` is 0.
+
+        Returns:
+            The moved states, shaped like ``z``; with ``logp`` also their log-density, shaped like
+            ``logp``.
+
+        Raises:
+            ValueError: If a shape or dtype does not fit, or ``cond`` is missing or not wanted.
+        """
+        device = z.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            # Rounded to half precision the map would not be the one whose density is kept.
+            dtype = next(self.parameters()).dtype
+            logp = None if logp is None else logp.to(dtype)
+            cond = None if cond is None else cond.to(dtype)
+            with torch.autocast(device, enabled=False):
+                return self.forward(z.to(dtype), logp, reverse, cond=cond)
+        self._check_input(z, logp, cond)
+        z_out, change = self._move(z, cond, reverse, logp is not None)
+        if logp is None:
+            return z_out
+        assert change is not None
+        return z_out, logp + change.view(logp.shape)
+
+    @abstractmethod
+    def _move(
+        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        """The moved states (B, D) and ``-log|det|`` (B,), which may be None if it is not wanted."""
+
+    def _check_input(self, z: Tensor, logp: Tensor | None, cond: Tensor | None) -> None:
+        if z.ndim != 2 or z.shape[1] != self.dim:
+            raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, {self.dim})")
+        batch = z.shape[0]
+        if logp is not None and logp.shape != (batch, 1) and logp.shape != (batch,):
+            raise ValueError(
+                f"logp: got shape {tuple(logp.shape)}, expected ({batch}, 1) or ({batch},)"
+            )
+        check_cond(cond, self.cond_dim, batch)
+        ours = next(self.parameters())
+        for name, tensor in (("z", z), ("logp", logp), ("cond", cond)):
+            if tensor is not None and (tensor.dtype, tensor.device) != (ours.dtype, ours.device):
+                raise ValueError(
+                    f"{name}: got {tensor.dtype} on {tensor.device}, but the flow is {ours.dtype} "
+                    f"on {ours.device}; remedy: flow.to({name})"
+                )
+
+
+def at_least(name: str, value: int, minimum: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
+    if int(value) != value or value < minimum:
+        raise ValueError(f"{name}: got {value}, expected an integer >= {minimum}")
+
+
+def check_cond(cond: Tensor | None, cond_dim: int, batch: int) -> None:
+    """Raise ValueError unless ``cond`` is (batch, cond_dim), or None where ``cond_dim`` is 0."""
+    if cond_dim == 0:
+        if cond is not None:
+            raise ValueError("cond: given, but the flow is not amortised (cond_dim=0)")
+    elif cond is None:
+        raise ValueError(f"cond: got None, expected ({batch}, {cond_dim}): the flow is amortised")
+    elif cond.shape != (batch, cond_dim):
+        raise ValueError(f"cond: got shape {tuple(cond.shape)}, expected ({batch}, {cond_dim})")

@@ -1,0 +1,48 @@
+"""Parameters of a flow that are free, or amortised: a linear function of a condition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["Parameters"]
+
+
+class Parameters(nn.Module):
+    r"""Named tensors :math:`\theta`, free or :math:`\theta(c) = A c + a`.
+
+    Both come with a leading axis of rows, 1 where they are free, so that a flow is written once.
+
+    Args:
+        shapes: Shape of each tensor by name.
+        cond_dim: Size C of the condition; 0 for free parameters.
+        bound: Free parameters start uniform in ``[-bound, bound]``; amortised ones as
+            ``nn.Linear`` does.
+
+    Example:
+        >>> Parameters({"w": (4, 3), "b": (4,)}, 0, 0.1)(None)["w"].shape
+        torch.Size([1, 4, 3])
+        >>> Parameters({"w": (4, 3), "b": (4,)}, 7, 0.1)(torch.zeros(5, 7))["w"].shape
+        torch.Size([5, 4, 3])
+    """
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]], cond_dim: int, bound: float) -> None:
+        super().__init__()
+        self.shapes = dict(shapes)
+        self.sizes = [math.prod(shape) for shape in self.shapes.values()]
+        if cond_dim:
+            self.linear = nn.Linear(cond_dim, sum(self.sizes))
+        else:
+            self.free = nn.Parameter(torch.empty(sum(self.sizes)).uniform_(-bound, bound))
+
+    def forward(self, cond: Tensor | None) -> dict[str, Tensor]:
+        """The tensors, (1, *shape) each, or (B, *shape) of ``cond`` (B, C)."""
+        flat = self.free.unsqueeze(0) if cond is None else self.linear(cond)
+        parts = flat.split(self.sizes, dim=1)
+        return {
+            name: part.view(len(flat), *shape)
+            for (name, shape), part in zip(self.shapes.items(), parts, strict=True)
+        }
