@@ -5,8 +5,11 @@ from mvae_fast.data.digits import digits
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.registry import DATASETS, load_dataset
 from mvae_fast.data.splits import Splits
+from mvae_fast.data.synthetic import shapes6
+from mvae_fast.data.weak_supervision import unpair
 
 __all__ = [
     "DATASETS",
@@ -21,5 +24,9 @@ __all__ = [
     "kmnist",
     "load_dataset",
     "mnist",
+    "photos_edge",
+    "photos_gray",
+    "shapes6",
     "unit_interval",
+    "unpair",
 ]

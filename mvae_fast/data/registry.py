@@ -9,7 +9,9 @@ from typing import Any
 
 from mvae_fast.data.digits import digits
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
+from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.splits import Splits
+from mvae_fast.data.synthetic import shapes6
 
 __all__ = ["DATASETS", "load_dataset"]
 
@@ -22,6 +24,9 @@ DATASETS: dict[str, Callable[..., Splits]] = {
         fashion_mnist,
         kmnist,
         emnist_letters,
+        photos_gray,
+        photos_edge,
+        shapes6,
     )
 }
 
