@@ -12,6 +12,8 @@ factorisation per row and step: meant for evaluation and tests.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ from mvae_fast import reference
 from mvae_fast.tableaus import Tableau
 from mvae_fast.tables import Tables
 
-__all__ = ["LOG_DETS", "integrate_log_det"]
+__all__ = ["LOG_DETS", "integrate_jacobians", "integrate_log_det"]
 
 #: How the change of log-density is found.
 LOG_DETS: tuple[str, ...] = ("trace", "second_order", "exact")
@@ -48,6 +50,39 @@ def integrate_log_det(
         States (len(outputs), B, D) and log-density changes (len(outputs), B). Unlike those of the
         engines the changes are complete with ``tables.residual``.
     """
+    return integrate_jacobians(
+        z,
+        h,
+        lambda stage, s: reference.jacobian(stage, tables, s),
+        tableau,
+        outputs,
+        second_order=second_order,
+    )
+
+
+def integrate_jacobians(
+    z: Tensor,
+    h: Tensor,
+    jacobian: Callable[[Tensor, int], tuple[Tensor, Tensor]],
+    tableau: Tableau,
+    outputs: tuple[int, ...],
+    *,
+    second_order: bool = False,
+) -> tuple[Tensor, Tensor]:
+    """As `integrate_log_det`, of any velocity.
+
+    Args:
+        z: (B, D), the start state.
+        h: (S,), the step sizes.
+        jacobian: Velocity (B, D) and its Jacobian (B, D, D) at a state and the number of an
+            evaluation, counted over steps and stages.
+        tableau: The method.
+        outputs: Ascending step counts after which to report.
+        second_order: Stop the series of Euler's log-determinant after ``Tr J^2``.
+
+    Returns:
+        States (len(outputs), B, D) and log-density changes (len(outputs), B).
+    """
     stages = len(tableau.b)
     identity = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
     logp = z.new_zeros(z.shape[0])
@@ -58,9 +93,9 @@ def integrate_log_det(
         for r in range(stages):
             weights = tableau.a[r * stages : r * stages + r]
             stage = reference.combine(z, h[s], weights, velocities)
-            velocity, jacobian = reference.jacobian(stage, tables, s * stages + r)
+            velocity, slope = jacobian(stage, s * stages + r)
             velocities.append(velocity)
-            slopes.append(jacobian @ reference.combine(identity, h[s], weights, slopes))
+            slopes.append(slope @ reference.combine(identity, h[s], weights, slopes))
         if second_order:
             squared = (slopes[0] * slopes[0].mT).sum((1, 2))
             trace = slopes[0].diagonal(dim1=1, dim2=2).sum(1)

@@ -20,7 +20,7 @@ from mvae_fast.problem import Problem, Solution
 from mvae_fast.tables import Tables
 from mvae_fast.trace import exact_probes
 
-__all__ = ["combine", "dynamics", "integrate", "jacobian"]
+__all__ = ["closed_form", "combine", "dynamics", "integrate", "jacobian"]
 
 
 _OPERANDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -58,7 +58,7 @@ def dynamics(
     )
     tau = None
     if trace is not None:
-        tau = _closed_form(_row(trace, s), slopes, z, precision)
+        tau = closed_form(_row(trace, s), slopes, z, precision)
     elif tangent is not None:
         tau = torch.linalg.vecdot(probes, tangent).sum(0)
     if not tables.residual:
@@ -120,7 +120,8 @@ def _sweep(
     return y, tangent, slopes
 
 
-def _closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, precision: str) -> Tensor:
+def closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, precision: str = "full") -> Tensor:
+    """The trace (B,) by one row (Q,) of `mvae_fast.trace.trace_table` and phi' by layer."""
     if not slopes:
         return row.expand(z.shape[0])
     if len(slopes) == 1:

@@ -14,7 +14,15 @@ from mvae_fast.dynamics import velocity_and_trace
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.regularization import RegularizationFn, evaluate
 
-__all__ = ["ADAPTIVE", "FIXED_GRID", "Solution", "SolverConfig", "check_solver", "solve"]
+__all__ = [
+    "ADAPTIVE",
+    "FIXED_GRID",
+    "Solution",
+    "SolverConfig",
+    "check_solver",
+    "equal_steps",
+    "solve",
+]
 
 #: Solvers that take the steps they are told to.
 FIXED_GRID: tuple[str, ...] = (
@@ -168,7 +176,7 @@ def solve(
     """
     options = dict(config.options)
     if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
-        options["grid_constructor"] = _equal_steps(config.n_steps)
+        options["grid_constructor"] = equal_steps(config.n_steps)
     odefunc.evaluations = 0
     start = [z]
     if trace is not None:
@@ -189,7 +197,9 @@ def solve(
     return Solution(path[0], path[1], tuple(path[2:]))
 
 
-def _equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:
+def equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:
+    """torchdiffeq's ``grid_constructor`` for ``n_steps`` equal steps between any two times."""
+
     def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
         share = torch.arange(n_steps, dtype=t.dtype, device=t.device) / n_steps
         steps = t[:-1, None] + t.diff()[:, None] * share

@@ -19,24 +19,35 @@ class Parameters(nn.Module):
     Args:
         shapes: Shape of each tensor by name.
         cond_dim: Size C of the condition; 0 for free parameters.
-        bound: Free parameters start uniform in ``[-bound, bound]``; amortised ones as
-            ``nn.Linear`` does.
+        bounds: By name: free parameters start uniform in ``[-bound, bound]``, amortised ones as
+            ``nn.Linear`` does times the bound, which is as large for a condition of unit size.
 
     Example:
-        >>> Parameters({"w": (4, 3), "b": (4,)}, 0, 0.1)(None)["w"].shape
+        >>> shapes, bounds = {"w": (4, 3), "b": (4,)}, {"w": 0.1, "b": 0.0}
+        >>> Parameters(shapes, 0, bounds)(None)["w"].shape
         torch.Size([1, 4, 3])
-        >>> Parameters({"w": (4, 3), "b": (4,)}, 7, 0.1)(torch.zeros(5, 7))["w"].shape
+        >>> Parameters(shapes, 7, bounds)(torch.zeros(5, 7))["w"].shape
         torch.Size([5, 4, 3])
     """
 
-    def __init__(self, shapes: Mapping[str, tuple[int, ...]], cond_dim: int, bound: float) -> None:
+    def __init__(
+        self,
+        shapes: Mapping[str, tuple[int, ...]],
+        cond_dim: int,
+        bounds: Mapping[str, float],
+    ) -> None:
         super().__init__()
         self.shapes = dict(shapes)
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
+        sizes = dict(zip(self.shapes, self.sizes, strict=True))
+        scale = torch.cat([torch.full((size,), float(bounds[k])) for k, size in sizes.items()])
         if cond_dim:
-            self.linear = nn.Linear(cond_dim, sum(self.sizes))
+            self.linear = nn.Linear(cond_dim, len(scale))
+            with torch.no_grad():
+                self.linear.weight.mul_(scale.unsqueeze(1))
+                self.linear.bias.mul_(scale)
         else:
-            self.free = nn.Parameter(torch.empty(sum(self.sizes)).uniform_(-bound, bound))
+            self.free = nn.Parameter(torch.empty(len(scale)).uniform_(-1, 1) * scale)
 
     def forward(self, cond: Tensor | None) -> dict[str, Tensor]:
         """The tensors, (1, *shape) each, or (B, *shape) of ``cond`` (B, C)."""

@@ -52,7 +52,7 @@ class PlanarFlow(Flow):
         at_least("n_flows", n_flows, 1)
         self.n_flows = n_flows
         shapes = {"u": (n_flows, dim), "w": (n_flows, dim), "b": (n_flows,)}
-        self.theta = Parameters(shapes, cond_dim, dim**-0.5)
+        self.theta = Parameters(shapes, cond_dim, dict.fromkeys(shapes, dim**-0.5))
 
     def _move(
         self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool

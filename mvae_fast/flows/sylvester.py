@@ -92,7 +92,8 @@ class SylvesterFlow(Flow):
             shapes["q"] = (dim, width)
         elif variant == "householder":
             shapes["q"] = (n_householder, dim)
-        self.flows = nn.ModuleList(Parameters(shapes, cond_dim, dim**-0.5) for _ in range(n_flows))
+        bounds = dict.fromkeys(shapes, dim**-0.5)
+        self.flows = nn.ModuleList(Parameters(shapes, cond_dim, bounds) for _ in range(n_flows))
 
     def _move(
         self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool

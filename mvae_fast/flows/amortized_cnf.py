@@ -1,0 +1,206 @@
+"""Continuous flows whose dynamics depend on a condition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchdiffeq import odeint
+
+from mvae_fast import grid
+from mvae_fast.dynamics import TRACES
+from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
+from mvae_fast.flows.base import Flow, at_least
+from mvae_fast.logdet import integrate_jacobians
+from mvae_fast.noise import draw_probes, scaled
+from mvae_fast.reference import combine
+from mvae_fast.solvers import ADAPTIVE, check_solver, equal_steps
+from mvae_fast.tableaus import TABLEAUS, Tableau
+
+__all__ = ["AmortizedCNF"]
+
+KINDS = ("bias", "rank")
+
+
+class AmortizedCNF(Flow):
+    r"""A continuous normalizing flow with biases, or low-rank weights too, of each row's own.
+
+    .. math:: \frac{dz}{dt} = f(t, z; c), \qquad \log p_T(z_T) = \log p_0(z_0) - \int_0^T
+              \operatorname{Tr} \frac{\partial f}{\partial z}\, dt
+
+    FFJORD's ``cnf_bias`` and ``cnf_rank``; the velocity is that of
+    `mvae_fast.flows.amortized_net.AmortizedNet`. Plain PyTorch: gradients are those of the steps.
+    Without amortisation this is `mvae_fast.FastCNF`, which the engines integrate. ``solver``,
+    ``n_steps``, ``trace``, ``n_probes``, ``log_det``, ``atol`` and ``rtol`` are attributes that may
+    be set at any time.
+
+    Args:
+        dim: Size D of the state.
+        cond_dim: Size C of the condition, >= 1.
+        hidden: Widths of the hidden layers.
+        kind: ``"bias"``, or ``"rank"`` for biases and an update of every weight matrix.
+        rank: r of that update; for ``kind="rank"``.
+        layer_type: How the shared layers depend on time, as of `mvae_fast.ODEnet`.
+        nonlinearity: Between the layers, as of `mvae_fast.ODEnet`; swish has beta = 1.
+        T: End time, > 0.
+        solver: One of `mvae_fast.tableaus.TABLEAUS` or any other solver of torchdiffeq.
+        n_steps: Equal steps of a fixed-step solver from 0 to T.
+        trace: ``"exact"`` (in closed form for one hidden layer, and for two with
+            ``kind="bias"``; else from the whole Jacobian) or ``"hutchinson"``.
+        n_probes: Probes that Hutchinson's estimator averages, drawn once for a call.
+        log_det: ``"trace"`` or, for the solvers of `TABLEAUS`, ``"exact"``: the log-determinant of
+            the steps that are applied, by LU factorisation.
+        atol: Absolute tolerance of adaptive solvers.
+        rtol: Relative tolerance of adaptive solvers.
+
+    Raises:
+        ValueError: If an argument does not fit.
+
+    References:
+        FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
+        (Grathwohl et al., 2019), section 4.2, https://arxiv.org/abs/1810.01367
+
+    Example:
+        >>> flow = AmortizedCNF(3, 6, hidden=(16,), kind="rank", rank=2)
+        >>> z, logp = flow(torch.zeros(5, 3), torch.zeros(5, 1), cond=torch.ones(5, 6))
+        >>> z.shape, logp.shape
+        (torch.Size([5, 3]), torch.Size([5, 1]))
+    """
+
+    def __init__(
+        self,
+        dim: int,
+        cond_dim: int,
+        hidden: Sequence[int] = (256,),
+        *,
+        kind: str = "bias",
+        rank: int = 1,
+        layer_type: str = "concat",
+        nonlinearity: str = "softplus",
+        T: float = 1.0,
+        solver: str = "euler",
+        n_steps: int = 20,
+        trace: str = "exact",
+        n_probes: int = 1,
+        log_det: str = "trace",
+        atol: float = 1e-5,
+        rtol: float = 1e-5,
+    ) -> None:
+        super().__init__(dim, cond_dim)
+        at_least("cond_dim", cond_dim, 1)
+        if kind not in KINDS:
+            raise ValueError(f"kind: got {kind!r}, expected 'bias' or 'rank'")
+        if kind == "rank":
+            at_least("rank", rank, 1)
+        if not T > 0:
+            raise ValueError(f"T: got {T}, expected > 0")
+        self.T = T
+        self.solver = solver
+        self.n_steps = n_steps
+        self.trace = trace
+        self.n_probes = n_probes
+        self.log_det = log_det
+        self.atol = atol
+        self.rtol = rtol
+        own_rank = rank if kind == "rank" else 0
+        self.net = AmortizedNet(dim, cond_dim, hidden, own_rank, layer_type, nonlinearity)
+        self.check_settings()
+
+    def check_settings(self) -> None:
+        """Raise ValueError for a setting that does not fit; done on every call."""
+        at_least("n_steps", self.n_steps, 1)
+        at_least("n_probes", self.n_probes, 1)
+        check_solver(self.solver)
+        if self.trace not in TRACES:
+            raise ValueError(f"trace: got {self.trace!r}, expected 'exact' or 'hutchinson'")
+        if self.log_det not in ("trace", "exact"):
+            raise ValueError(f"log_det: got {self.log_det!r}, expected 'trace' or 'exact'")
+        if self.log_det == "exact" and self.solver not in TABLEAUS:
+            names = ", ".join(TABLEAUS)
+            raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")
+
+    def _move(
+        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+    ) -> tuple[Tensor, Tensor | None]:
+        self.check_settings()
+        own = self.net.theta(cond)
+        if self.solver in TABLEAUS:
+            tableau = TABLEAUS[self.solver]
+            steps = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
+            velocity = self.net.at(grid.evaluation_times(steps, tableau.c), own)
+            if with_change and self.log_det == "exact":
+                path, change = integrate_jacobians(
+                    z, steps.h, velocity.jacobian, tableau, steps.outputs
+                )
+                return path[0], change[0]
+            evaluate = self._evaluator(z, with_change)
+            return _steps(z, steps.h, tableau, lambda x, s: evaluate(velocity, x, s))
+        return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change))
+
+    def _evaluator(
+        self, z: Tensor, with_change: bool
+    ) -> Callable[[Velocity, Tensor, int], tuple[Tensor, Tensor | None]]:
+        """Velocity and, if the change is wanted, trace; with the noise of one call."""
+        if not with_change:
+            return lambda velocity, x, s: (velocity.sweep(x, s)[0], None)
+        probes = None
+        if self.trace == "hutchinson":
+            probes = scaled(draw_probes(z, self.n_probes)).transpose(0, 1)
+        return lambda velocity, x, s: velocity.trace(x, s, probes)
+
+    def _torchdiffeq(
+        self,
+        z: Tensor,
+        own: dict[str, Tensor],
+        reverse: bool,
+        evaluate: Callable[[Velocity, Tensor, int], tuple[Tensor, Tensor | None]],
+    ) -> tuple[Tensor, Tensor]:
+        def slopes(t: Tensor, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+            velocity, tau = evaluate(self.net.at(t.to(z).reshape(1), own), state[0], 0)
+            return velocity, torch.zeros_like(state[1]) if tau is None else -tau
+
+        adaptive = self.solver in ADAPTIVE
+        options: dict[str, Any] = (
+            {} if adaptive else {"grid_constructor": equal_steps(self.n_steps)}
+        )
+        times = z.new_tensor([self.T, 0.0] if reverse else [0.0, self.T])
+        z_path, change = odeint(
+            slopes,
+            (z, z.new_zeros(z.shape[0])),
+            times,
+            atol=self.atol,
+            rtol=self.rtol,
+            method=self.solver,
+            options=options,
+        )
+        return z_path[-1], change[-1]
+
+    def extra_repr(self) -> str:
+        return (
+            f"dim={self.dim}, cond_dim={self.cond_dim}, rank={self.net.rank}, T={self.T}, "
+            f"solver={self.solver}, n_steps={self.n_steps}, trace={self.trace}"
+        )
+
+
+def _steps(
+    z: Tensor,
+    h: Tensor,
+    tableau: Tableau,
+    evaluate: Callable[[Tensor, int], tuple[Tensor, Tensor | None]],
+) -> tuple[Tensor, Tensor]:
+    """All steps of a Runge-Kutta method: the end state (B, D) and minus the trace's integral."""
+    stages = len(tableau.b)
+    change = z.new_zeros(z.shape[0])
+    for s in range(h.shape[0]):
+        velocities: list[Tensor] = []
+        for r in range(stages):
+            weights = tableau.a[r * stages : r * stages + r]
+            stage = combine(z, h[s], weights, velocities)
+            velocity, tau = evaluate(stage, s * stages + r)
+            velocities.append(velocity)
+            if tau is not None and tableau.b[r]:
+                change = change - h[s] * tableau.b[r] * tau
+        z = combine(z, h[s], tableau.b, velocities)
+    return z, change
