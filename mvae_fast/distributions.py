@@ -25,16 +25,21 @@ class FlowPosterior(Distribution):
     ``flow(z, logp) -> (z_T, logp_T)``, with ``z (R, D)`` and ``logp (R, 1)``, will do; without one
     this is a diagonal Gaussian.
 
+    A flow whose attribute ``cond_dim`` is not 0 is amortised: it is called with ``cond (R, 2 D)``,
+    mean and log-variance of z_0 of each row (see `cond`). Unlike the features of an encoder these
+    exist whatever subset of the modalities a product of experts was made of.
+
     Args:
         mean: mean of z_0, ``(..., D)``.
         logvar: log-variance of z_0, ``(..., D)``.
         flow: the flow, or None.
 
     Raises:
-        ValueError: if the shapes differ.
+        ValueError: if the shapes differ, or an amortised flow expects another condition.
 
     References:
-        Nedelkoski, Bogojeski, Kao 2020, eq. 10; Grathwohl et al., FFJORD, 2019, eq. 3.
+        Nedelkoski, Bogojeski, Kao 2020, eq. 10; Grathwohl et al., FFJORD, 2019, eq. 3; amortised
+        flows: van den Berg et al. 2018, section 4.
 
     Example:
         >>> def double(z, logp):
@@ -57,6 +62,12 @@ class FlowPosterior(Distribution):
                 "mean and logvar must both be (..., D), "
                 f"got {tuple(mean.shape)} and {tuple(logvar.shape)}"
             )
+        cond_dim = getattr(flow, "cond_dim", 0)
+        if cond_dim not in (0, 2 * mean.shape[-1]):
+            raise ValueError(
+                f"flow has cond_dim={cond_dim}, expected 0 or 2 D = {2 * mean.shape[-1]}: the "
+                "condition is mean and log-variance of z_0"
+            )
         self.loc = mean
         self.logvar = logvar
         self.flow = flow
@@ -71,6 +82,14 @@ class FlowPosterior(Distribution):
     def base_dist(self) -> Independent:
         """The Gaussian of z_0."""
         return Independent(Normal(self.loc, self.scale, validate_args=False), 1)
+
+    @property
+    def cond(self) -> Tensor | None:
+        """What an amortised flow is conditioned on: mean and log-variance, ``(..., 2 D)``; None
+        where the flow has no ``cond_dim``."""
+        if not getattr(self.flow, "cond_dim", 0):
+            return None
+        return torch.cat([self.loc, self.logvar], dim=-1)
 
     def rsample(  # type: ignore[override]  # a list of sizes is not welcome
         self,
@@ -142,9 +161,7 @@ class FlowPosterior(Distribution):
         shape = torch.broadcast_shapes(value.shape, self.loc.shape)
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:
-            flat = z0.reshape(-1, shape[-1])
-            z0, change = self.flow(flat, flat.new_zeros(len(flat), 1), reverse=True)
-            z0, change = z0.view(shape), change.view(shape[:-1])
+            z0, change = self._through(self.flow, z0, change, reverse=True)
         return self._log_q0((z0 - self.loc) / self.scale) - change
 
     def _log_q0(self, noise: Tensor) -> Tensor:
@@ -155,8 +172,16 @@ class FlowPosterior(Distribution):
         logp = self._log_q0(noise)
         if self.flow is None:
             return z0, logp
-        z, logp_t = self.flow(z0.reshape(-1, z0.shape[-1]), logp.reshape(-1, 1))
-        return z.view(z0.shape), logp_t.view(logp.shape)
+        return self._through(self.flow, z0, logp)
+
+    def _through(
+        self, flow: Flow, z: Tensor, logp: Tensor, **extra: bool | Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """States (..., D) and log-densities (...) through the flow, which sees rows."""
+        if (cond := self.cond) is not None:
+            extra["cond"] = cond.expand(*z.shape[:-1], -1).reshape(-1, cond.shape[-1])
+        flat, logp_t = flow(z.reshape(-1, z.shape[-1]), logp.reshape(-1, 1), **extra)
+        return flat.view(z.shape), logp_t.view(logp.shape)
 
     def __repr__(self) -> str:
         flow = "None" if self.flow is None else type(self.flow).__name__

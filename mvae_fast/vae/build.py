@@ -23,8 +23,8 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
         config: ``latent_dim``; ``modalities``: by name a mapping with ``type`` (``"mlp"``,
             ``"conv"``, ``"label"``, ``"attribute"``, ``"attributes"``) and the arguments of
             `mlp_modality`, `conv_modality` and so on, but ``latent_dim``; ``flow``: None or a
-            mapping with ``type`` (``"cnf"``) and the arguments of `cnf_posterior`;
-            ``n_random_subsets`` (default 0).
+            mapping with ``type`` (a name of `mvae_fast.vae.posteriors.FLOWS`) and the arguments of
+            its builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0).
 
     Returns:
         The model; its ``config`` attribute keeps a copy of the description.

@@ -100,7 +100,7 @@ def evaluate(
     return result
 
 
-def exact_log_abs_det_jacobian(flow: nn.Module, z: Tensor) -> Tensor:
+def exact_log_abs_det_jacobian(flow: nn.Module, z: Tensor, cond: Tensor | None = None) -> Tensor:
     r"""log|det ∂z_T/∂z_0| of the map that a flow really applies, by D reverse sweeps and an LU
     decomposition.
 
@@ -110,18 +110,20 @@ def exact_log_abs_det_jacobian(flow: nn.Module, z: Tensor) -> Tensor:
     difference: this measures it.
 
     Args:
-        flow: called ``flow(z, logp)``.
+        flow: called ``flow(z, logp)``, with ``cond=cond`` where that is given.
         z: ``(B, D)``.
+        cond: ``(B, C)``, for an amortised flow.
 
     Returns:
         ``(B,)``.
     """
     # Without gradients for the parameters the sweeps are cheaper.
+    extra = {} if cond is None else {"cond": cond.detach()}
     frozen = {name: p.detach() for name, p in flow.named_parameters()}
     with torch.enable_grad():
         z = z.detach().requires_grad_()
         zero = z.new_zeros(len(z), 1)
-        z_t, _ = torch.func.functional_call(flow, frozen, (z, zero))
+        z_t, _ = torch.func.functional_call(flow, frozen, (z, zero), extra)
         rows = [
             torch.autograd.grad(z_t[:, d].sum(), z, retain_graph=True)[0] for d in range(z.shape[1])
         ]

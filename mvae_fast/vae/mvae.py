@@ -45,7 +45,7 @@ class MVAE(nn.Module):
         modalities: the modalities by name.
         latent_dim: latent size D.
         flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R,
-            1)``.
+            1)``, with ``cond (R, 2 D)`` too where its ``cond_dim`` is not 0 (see `FlowPosterior`).
         n_random_subsets: random subsets drawn for each mini-batch.
         validate_args: check the range of the data in every call, like ``torch.distributions``.
 
