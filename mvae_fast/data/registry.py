@@ -9,6 +9,7 @@ from typing import Any
 
 from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
 from mvae_fast.data.digits import digits
+from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.splits import Splits
@@ -31,6 +32,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
         celeba_edge,
         celeba_mask,
         celeba19,
+        mirflickr,
         shapes6,
     )
 }
