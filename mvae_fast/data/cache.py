@@ -70,8 +70,9 @@ def cached_images(
         with FileLock(path.with_suffix(".lock")):
             if not path.exists():  # another process may have made it meanwhile
                 saved = _read(note)
-                done = saved.get("done", 0) if saved.get("made_from") == made_from else 0
-                _fill(part, note, shape, render, made_from, done)
+                # A note without a beginning is what remains where somebody deleted the cache.
+                same = part.exists() and saved.get("made_from") == made_from
+                _fill(part, note, shape, render, made_from, saved["done"] if same else 0)
                 part.replace(path)
     _refuse_others(path, _read(note).get("made_from"), made_from)
     images: np.ndarray = np.load(path, mmap_mode="r", allow_pickle=False)

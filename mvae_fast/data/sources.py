@@ -147,7 +147,7 @@ def verify_content(source: Source, name: str, path: Path, content: bytes) -> Non
     if actual != hexadecimal:
         raise ValueError(
             f"{path} is not the official file of {source.name}: its {algorithm} is {actual}, "
-            f"expected {hexadecimal}"
+            f"expected {hexadecimal}; replace or delete it"
         )
 
 

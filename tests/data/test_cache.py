@@ -4,6 +4,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -88,6 +90,26 @@ def test_a_beginning_made_from_something_else_is_not_continued(tmp_path):
         build(path, lambda row: number(100) if row < 8 else 1 / 0)
     other = {**MADE_FROM, "files": "xyz"}
     assert build(path, made_from=other)[:, 0, 0].tolist() == list(range(10))
+
+
+def test_a_deleted_cache_is_made_again(tmp_path):
+    path = tmp_path / "images.npy"
+    build(path)
+    path.unlink()
+    assert build(path)[:, 0, 0].tolist() == list(range(10))
+
+
+def test_who_comes_second_waits_for_the_first(tmp_path):
+    rendered = []
+
+    def slow(row):
+        time.sleep(0.01)
+        rendered.append(row)
+        return number(row)
+
+    with ThreadPoolExecutor(2) as pool:
+        both = list(pool.map(lambda _: build(tmp_path / "images.npy", slow), range(2)))
+    assert rendered == list(range(10)) and np.array_equal(*both)
 
 
 def test_a_cache_of_something_else_is_refused(tmp_path):
