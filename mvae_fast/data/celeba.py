@@ -113,6 +113,7 @@ def celeba_mask(
     'mvae_fast[masks]'`` and dlib's landmark model; see `mvae_fast.data.face_masks`. They are drawn
     on the 178x218 images and then scaled as these. The model is looked for in the folder of the
     images, in the data folder and where Debian puts it; masks that are already made need neither.
+    Some 20 masks are made a second, so that the default splits take half an hour the first time.
 
     Args:
         data_dir: as for `celeba_gray`.

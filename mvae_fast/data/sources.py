@@ -143,7 +143,7 @@ def verify_content(source: Source, name: str, path: Path, content: bytes) -> Non
     else:
         return
     algorithm, _, hexadecimal = expected.partition(":")
-    actual = hashlib.new(algorithm, data).hexdigest()
+    actual = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
     if actual != hexadecimal:
         raise ValueError(
             f"{path} is not the official file of {source.name}: its {algorithm} is {actual}, "

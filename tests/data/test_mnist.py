@@ -101,6 +101,13 @@ def test_damaged_files_are_named(tmp_path, changes, message):
         mnist_function(tmp_path, verify=False)
 
 
+def test_a_truncated_file_is_called_that_with_checksums_too(tmp_path):
+    images = idx(np.zeros((24, 28, 28)))[:-1]
+    place(tmp_path, damage(mnist_like(mnist_files.MNIST), images=images))
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte is truncated: 18831 bytes"):
+        mnist_function(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"plain", b"\x1f\x8b\x08truncated or garbage", None])
 def test_bad_gzip_files_are_named(tmp_path, content):
     place(tmp_path, mnist_like(mnist_files.MNIST), ".gz")
