@@ -16,7 +16,9 @@ CELEBA = Source(
     "celeba",
     ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"),
     homepage="https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html (for non-commercial research)",
-    folders=("CelebA", "Anno", "Eval", "Img", "CelebA/Anno", "CelebA/Eval", "CelebA/Img"),
+    # As its authors hand it out, and as torchvision keeps it.
+    folders=("CelebA", "celeba/Anno", "celeba/Eval", "celeba/Img", "Anno", "Eval", "Img"),
+    subfolders=(),
 )
 
 #: The official parts by the number that ``list_eval_partition.txt`` has for them.

@@ -140,6 +140,7 @@ def _source(split: int, kinds: tuple[str, ...]) -> Source:
         (*files, "flickr_stats.npz"),
         homepage="http://www.cs.toronto.edu/~nitish/multimodal/",
         folders=("MIRFLICKR", "flickr"),
+        subfolders=(),
     )
 
 

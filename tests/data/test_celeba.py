@@ -98,6 +98,20 @@ def test_the_splits_are_those_of_the_protocols(folder):
     ]
 
 
+def test_the_folders_of_the_authors_are_found(folder):
+    celeba = folder / "celeba"
+    for below, name in [
+        ("Img", "img_align_celeba"),
+        ("Anno", "list_attr_celeba.txt"),
+        ("Eval", "list_eval_partition.txt"),
+    ]:
+        (celeba / below).mkdir()
+        (celeba / name).rename(celeba / below / name)
+    for data_dir in (folder, celeba):
+        assert len(celeba19(data_dir, verify=False).test) == 5
+    assert (celeba / "Img" / "mvae_fast_cache").is_dir()
+
+
 def test_attributes_are_modalities(folder):
     splits = celeba19(folder, verify=False)
     x, _ = splits.test[:]
