@@ -1,8 +1,10 @@
 """Data sets: named modalities, the official layouts, and the ones that come with libraries."""
 
 from mvae_fast.data.batching import EpochBatches, batches
+from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
 from mvae_fast.data.digits import digits
 from mvae_fast.data.lazy import LazyArray
+from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.photos import photos_edge, photos_gray
@@ -18,11 +20,16 @@ __all__ = [
     "MultimodalDataset",
     "Splits",
     "batches",
+    "celeba19",
+    "celeba_edge",
+    "celeba_gray",
+    "celeba_mask",
     "digits",
     "emnist_letters",
     "fashion_mnist",
     "kmnist",
     "load_dataset",
+    "mirflickr",
     "mnist",
     "photos_edge",
     "photos_gray",

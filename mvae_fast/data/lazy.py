@@ -66,10 +66,11 @@ class LazyArray:
         return len(self.shape)
 
     def __getitem__(self, index: Any) -> Tensor:
-        """Row ``index`` or the rows of a list or slice, as a tensor that owns its memory."""
+        """Row ``index``, or the rows of a list, slice or boolean mask, as a tensor that owns its
+        memory."""
         if not isinstance(index, slice) and np.ndim(index) == 0:
             return self[[int(index)]][0]
-        rows = self.rows[index if isinstance(index, slice) else np.asarray(index, dtype=np.int64)]
+        rows = self.take(index).rows
         values = np.empty((len(rows), *self.shape[1:]), self.shards[0].dtype)
         shard_of_row = np.searchsorted(self.starts, rows, side="right") - 1
         for shard in np.unique(shard_of_row):
@@ -79,7 +80,9 @@ class LazyArray:
 
     def take(self, index: Any) -> LazyArray:
         """The rows ``index`` (indices, a slice or a boolean mask); nothing is read."""
-        index = index if isinstance(index, slice) else np.asarray(index)
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.size else index.astype(np.int64)  # of [] NumPy makes floats
         return LazyArray(self.shards, self.rows[index])
 
     @classmethod

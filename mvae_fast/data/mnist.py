@@ -155,8 +155,9 @@ def _splits(
         arrays = []
         for name, ndim in zip(source.files[i : i + 2], (3, 1), strict=True):
             content = read_content(paths[name])
-            verify_content(source, name, paths[name], content)
+            # In this order a truncated file is called that, not one with another checksum.
             arrays.append(parse_idx(content, paths[name], ndim))
+            verify_content(source, name, paths[name], content)
             if verify and len(arrays[-1]) != official:
                 raise ValueError(
                     f"{paths[name]} is not the official file of {source.name}: "

@@ -88,6 +88,7 @@ EMNIST_LETTERS = Source(
     ),
     homepage="https://www.nist.gov/itl/products-and-services/emnist-dataset",
     folders=("EMNIST", "emnist"),
+    subfolders=("raw", "gzip"),
     url="https://biometrics.nist.gov/cs_links/EMNIST/",
     archive="gzip.zip",
     delivered={"gzip.zip": "md5:58c8d27c78d21e728a6bc7b3cc06412e"},

@@ -7,7 +7,9 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
 from mvae_fast.data.digits import digits
+from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.splits import Splits
@@ -26,6 +28,11 @@ DATASETS: dict[str, Callable[..., Splits]] = {
         emnist_letters,
         photos_gray,
         photos_edge,
+        celeba_gray,
+        celeba_edge,
+        celeba_mask,
+        celeba19,
+        mirflickr,
         shapes6,
     )
 }

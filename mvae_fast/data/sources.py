@@ -29,6 +29,7 @@ class Source:
         files: names, without ``.gz``.
         homepage: where a person finds them.
         folders: names of the data set's folder in other libraries.
+        subfolders: of each of these folders that are looked through, too.
         url: folder of a mirror that has every file as ``<name>.gz``, or, with ``archive``, of the
             archive; None: not downloadable.
         archive: name of a zip archive whose members are ``gzip/<name>.gz``.
@@ -40,6 +41,7 @@ class Source:
     files: tuple[str, ...]
     homepage: str
     folders: tuple[str, ...] = ()
+    subfolders: tuple[str, ...] = ("raw",)
     url: str | None = None
     archive: str | None = None
     content: dict[str, str] = field(default_factory=dict)
@@ -75,7 +77,7 @@ def find_files(
     """Find the files of a data set, plain or with ``.gz``.
 
     Looked through, in this order, are the folder of the data set in `data_root`, its folder in
-    other libraries' naming, and the root itself, each with its subfolders ``raw`` and ``gzip``.
+    other libraries' naming, and the root itself, each with its subfolder ``raw``.
 
     Args:
         source: the data set.
@@ -92,7 +94,7 @@ def find_files(
     """
     root = data_root(data_dir)
     bases = [*(root / name for name in (source.name, *source.folders)), root]
-    folders = [base / below for base in bases for below in ("", "raw", "gzip")]
+    folders = [base / below for base in bases for below in ("", *source.subfolders)]
     found = {name: _find(name, folders) for name in source.files}
     missing = [name for name, path in found.items() if path is None]
     if missing and download and source.url is not None:
@@ -143,11 +145,11 @@ def verify_content(source: Source, name: str, path: Path, content: bytes) -> Non
     else:
         return
     algorithm, _, hexadecimal = expected.partition(":")
-    actual = hashlib.new(algorithm, data).hexdigest()
+    actual = hashlib.new(algorithm, data, usedforsecurity=False).hexdigest()
     if actual != hexadecimal:
         raise ValueError(
             f"{path} is not the official file of {source.name}: its {algorithm} is {actual}, "
-            f"expected {hexadecimal}"
+            f"expected {hexadecimal}; replace or delete it"
         )
 
 

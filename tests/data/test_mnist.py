@@ -1,5 +1,7 @@
 import hashlib
 import os
+import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -99,6 +101,13 @@ def test_damaged_files_are_named(tmp_path, changes, message):
         mnist_function(tmp_path, verify=False)
 
 
+def test_a_truncated_file_is_called_that_with_checksums_too(tmp_path):
+    images = idx(np.zeros((24, 28, 28)))[:-1]
+    place(tmp_path, damage(mnist_like(mnist_files.MNIST), images=images))
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte is truncated: 18831 bytes"):
+        mnist_function(tmp_path)
+
+
 @pytest.mark.parametrize("content", [b"plain", b"\x1f\x8b\x08truncated or garbage", None])
 def test_bad_gzip_files_are_named(tmp_path, content):
     place(tmp_path, mnist_like(mnist_files.MNIST), ".gz")
@@ -140,6 +149,27 @@ def test_missing_files_folders_and_remedies_are_listed(tmp_path, name):
     for part in ("images-idx3-ubyte", str(tmp_path / name), "--data-dir", "MVAE_FAST_DATA"):
         assert part in message
     assert "--download" in message and str(tmp_path / name / "raw") in message
+
+
+def test_missing_files_are_downloaded(tmp_path, server, monkeypatch):
+    mirror, url = server
+    contents = mnist_like(mnist_files.KMNIST)
+    place(mirror, contents, ".gz")
+    source = replace(mnist_files.KMNIST, url=url, delivered={})
+    monkeypatch.setattr(sys.modules["mvae_fast.data.mnist"], "KMNIST", source)
+    splits = kmnist(tmp_path / "data", download=True, verify=False)
+    assert [len(part) for part in splits] == [22, 2, 6]
+    assert (tmp_path / "data" / "kmnist" / "t10k-labels-idx1-ubyte.gz").exists()
+
+
+@pytest.mark.parametrize("verify", [True, False])
+def test_downloads_are_verified_in_any_case(tmp_path, server, monkeypatch, verify):
+    mirror, url = server
+    place(mirror, mnist_like(mnist_files.MNIST), ".gz")
+    source = replace(mnist_files.MNIST, url=url)
+    monkeypatch.setattr(sys.modules["mvae_fast.data.mnist"], "MNIST", source)
+    with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.* does not match"):
+        mnist_function(tmp_path / "data", download=True, verify=verify)
 
 
 @pytest.mark.parametrize("loader", [mnist_function, fashion_mnist])

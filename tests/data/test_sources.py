@@ -1,31 +1,13 @@
 import gzip
 import hashlib
 import io
-import threading
 import zipfile
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 from mvae_fast.data.sources import Source, data_root, find_files
 
 HOME = "https://example.org/tiny"
-
-
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *_):
-        pass
-
-
-@pytest.fixture
-def server(tmp_path):
-    (tmp_path / "mirror").mkdir()
-    handler = partial(Quiet, directory=str(tmp_path / "mirror"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
-        threading.Thread(target=http.serve_forever, daemon=True).start()
-        yield tmp_path / "mirror", f"http://127.0.0.1:{http.server_port}/"
-        http.shutdown()
 
 
 def tiny(**changes):
