@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,10 +14,11 @@ from benchmarks.peers.original import Original
 from benchmarks.workloads import Workload
 from mvae_fast.vae import MVAE, cnf_posterior, label_modality, mlp_modality
 
-__all__ = ["MNIST", "OURS", "PEER", "Setting", "models", "slices"]
+__all__ = ["HALF", "MNIST", "OURS", "PEER", "Setting", "models", "slices"]
 
 #: The candidate that ratios are relative to.
 OURS = "mvae_fast"
+HALF = f"{OURS} bf16"
 PEER = "the original's way"
 
 
@@ -115,49 +117,61 @@ def models(
 
 def slices(
     setting: Setting, steps: int, batches: int, dtype: torch.dtype
-) -> dict[str, Callable[[], None]]:
-    """Functions that train on some mini-batches: loss, gradients and Adam.
+) -> dict[str, Callable[[], Tensor]]:
+    """Functions that train on some mini-batches, loss, gradients and Adam, and give the last loss.
 
     The data are random, in the shape of the setting's; drawing them from the training set, the same
-    for both, is not part of it.
+    for all, is not part of it.
 
     Args:
         setting: What is trained.
         steps: Euler steps of the flow; 0 for none.
         batches: Mini-batches of a call.
-        dtype: Of images and parameters.
+        dtype: Of images and parameters; float32 brings ours under autocast, too.
 
     Returns:
-        By candidate, ours first.
+        By candidate, ours first. All start from the same parameters.
     """
     ours, theirs = models(setting, steps)
     ours.to(dtype)
     theirs.to(dtype)
+    half = copy.deepcopy(ours)
     side, rows = setting.side, setting.batch
     data = [
         (torch.rand(rows, side, side, dtype=dtype), torch.randint(0, setting.classes, (rows,)))
         for _ in range(batches)
     ]
     rate = setting.learning_rate
-    return {
+
+    def autocast_loss(image: Tensor, label: Tensor) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return half.loss({"image": image, "label": label})
+
+    calls = {
         OURS: _slice(
             lambda image, label: ours.loss({"image": image, "label": label}),
             torch.optim.Adam(ours.parameters(), rate, fused=True),
             data,
         ),
+        HALF: _slice(autocast_loss, torch.optim.Adam(half.parameters(), rate, fused=True), data),
         PEER: _slice(theirs.loss, torch.optim.Adam(theirs.parameters(), rate), data),
     }
+    if dtype != torch.float32:
+        del calls[HALF]
+    return calls
 
 
 def _slice(
-    loss: Callable[[Tensor, Tensor], Tensor],
+    loss_of: Callable[[Tensor, Tensor], Tensor],
     optimizer: torch.optim.Optimizer,
     data: list[tuple[Tensor, Tensor]],
-) -> Callable[[], None]:
-    def train() -> None:
+) -> Callable[[], Tensor]:
+    def train() -> Tensor:
         for image, label in data:
             optimizer.zero_grad()
-            loss(image, label).backward()
+            loss = loss_of(image, label)
+            loss.backward()
             optimizer.step()
+        return loss.detach()
 
     return train
