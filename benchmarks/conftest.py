@@ -100,6 +100,8 @@ def _run(config: pytest.Config) -> dict[str, Any]:
     command = "pytest benchmarks/"
     if not any("threads" in row for row in rows):
         command += "test_gpu.py"
+    elif all(row["mode"] == "epoch" for row in rows):
+        command += "test_epoch.py"
     for name in ("full", "compiled"):
         if config.getoption(name):
             command += f" --{name}"

@@ -47,8 +47,8 @@ def _ratio(ratio: Quartiles) -> str:
     return f"{ratio.median:.2f}x ({ratio.lower:.2f}-{ratio.upper:.2f})"
 
 
-def _milliseconds(time: Quartiles) -> str:
-    return f"{time.median * 1e3:.3g} ms"
+def _time(time: Quartiles) -> str:
+    return f"{time.median * 1e3:.3g} ms" if time.median < 1 else f"{time.median:.3g} s"
 
 
 def table(rows: Sequence[Row]) -> str:
@@ -60,13 +60,13 @@ def table(rows: Sequence[Row]) -> str:
     for row in rows:
         timings = Timings(row["seconds"])
         base = _base(row)
-        cells = [*(row[key] for key in keys), _milliseconds(timings.time(base))]
+        cells = [*(row[key] for key in keys), _time(timings.time(base))]
         for peer in peers:
             if peer not in row["seconds"]:
                 cells.append("")
                 continue
             ratio, time = timings.ratio(peer, base), timings.time(peer)
-            cells.append(f"{_ratio(ratio)}, {_milliseconds(time)}")
+            cells.append(f"{_ratio(ratio)}, {_time(time)}")
         cells.append(timings.rounds)
         lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines)

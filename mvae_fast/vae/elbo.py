@@ -174,7 +174,8 @@ def elbo_terms(
             continue
         distribution = modality.decode(z.index_select(1, here.to(z.device)).flatten(0, 1))
         target = x[name][(rows[here] % batch).to(x[name].device)]
-        log_prob = distribution.log_prob(torch.cat([target] * n_samples))
+        target = target.expand(n_samples, *target.shape).flatten(0, 1)  # one sample: not copied
+        log_prob = distribution.log_prob(target)
         if log_prob.shape != (n_samples * len(here),):
             raise ValueError(
                 f"modality {name!r}: the likelihood must give one log_prob for each of "

@@ -148,6 +148,7 @@ def test_rows_with_different_modalities_go_together(make_model, make_data):
         holes[name][~mask[name]] = torch.nan if value.is_floating_point() else -1
     together = model.reconstruct(holes, mask)
     check_generated(together, x, ROWS)
+    check_generated(model.generate(2, holes, mask), x, 2 * ROWS)
     for row in present.any(1).nonzero().flatten().tolist():
         has = {n: x[n][row : row + 1] for i, n in enumerate(names) if present[row, i]}
         for name, alone in model.reconstruct(has).items():

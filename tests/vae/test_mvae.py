@@ -151,6 +151,17 @@ def test_generate_groups_samples_by_condition():
         )
 
 
+def test_each_row_is_a_condition_of_what_its_mask_leaves():
+    model, x = bimodal(AffineFlow()), data(3)
+    mask = {"label": torch.tensor([True, False, True])}
+    partly, without = (
+        model.generate(4, given, given_mask, generator=torch.Generator().manual_seed(1))["image"]
+        for given, given_mask in ((x, mask), ({"image": x["image"]}, None))
+    )
+    same = (partly.mean == without.mean).flatten(1).all(1).view(3, 4)
+    assert same.all(1).tolist() == [False, True, False]
+
+
 def test_a_number_is_one_condition():
     decoded = bimodal().generate(4, {"label": 2})
     assert decoded["image"].mean.shape == (4, 3, 4)
