@@ -95,7 +95,9 @@ def integrate_jacobians(
             stage = reference.combine(z, h[s], weights, velocities)
             velocity, slope = jacobian(stage, s * stages + r)
             velocities.append(velocity)
-            slopes.append(slope @ reference.combine(identity, h[s], weights, slopes))
+            if any(weights):
+                slope = slope @ reference.combine(identity, h[s], weights, slopes)
+            slopes.append(slope)
         if second_order:
             squared = (slopes[0] * slopes[0].mT).sum((1, 2))
             trace = slopes[0].diagonal(dim1=1, dim2=2).sum(1)
