@@ -9,7 +9,7 @@ Any float dtype, any device, differentiable to any order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -18,7 +18,6 @@ from torch import Tensor
 from mvae_fast import nonlinearities
 from mvae_fast.problem import Problem, Solution
 from mvae_fast.tables import Tables
-from mvae_fast.trace import exact_probes
 
 __all__ = ["closed_form", "combine", "dynamics", "integrate", "jacobian"]
 
@@ -76,12 +75,40 @@ def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None, precision: str) -> T
 
 def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
     """Velocity (B, D) and its whole Jacobian (B, D, D) at one step, with ``tables.residual``."""
-    output, tangent, _ = _sweep(z, tables, s, exact_probes(z))
-    assert tangent is not None
-    matrix = tangent.permute(1, 2, 0)
+    # Forward mode from the unit vectors: (B, D, m_l), of which row i is dy_l / dz_i. The first
+    # layer's is its weight, the same for all rows of z; the second's is one product for them all.
+    product: Tensor | None = None
+    y = z
+    layers = _layers(tables, s)
+    for layer, (matrix, gate, bias) in enumerate(layers):
+        if gate is not None:
+            matrix = matrix * gate.unsqueeze(1)
+        y = F.linear(y, matrix, bias)
+        product = matrix.T.contiguous() if product is None else F.linear(product, matrix)
+        if layer < len(layers) - 1:
+            slope = nonlinearities.derivative(tables.nonlinearity, y)
+            product = product * slope.unsqueeze(1)
+            y = nonlinearities.value(tables.nonlinearity, y)
+    assert product is not None
+    full = product.mT.expand(z.shape[0], -1, -1)
     if not tables.residual:
-        return output, matrix
-    return output - z, matrix - torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+        return y, full
+    return y - z, full - torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+
+
+def _layers(tables: Tables, s: int) -> list[tuple[Tensor, Tensor | None, Tensor]]:
+    """Weight (m_l, m_{l-1}), gate (m_l,) or None, and bias (m_l,) of each layer at one step."""
+    widths = tables.widths
+    pairs = list(zip(widths[:-1], widths[1:], strict=True))
+    weights = _row(tables.weight, s).split([m_out * m_in for m_in, m_out in pairs])
+    biases = _row(tables.bias, s).split(list(widths[1:]))
+    gates: Sequence[Tensor | None] = [None] * len(pairs)
+    if tables.gate is not None:
+        gates = _row(tables.gate, s).split(list(widths[1:]))
+    return [
+        (weight.view(m_out, m_in), gate, bias)
+        for weight, gate, bias, (m_in, m_out) in zip(weights, gates, biases, pairs, strict=True)
+    ]
 
 
 def _sweep(
@@ -93,25 +120,18 @@ def _sweep(
     precision: str = "full",
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
     """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
-    widths = tables.widths
-    sizes = [m_out * m_in for m_in, m_out in zip(widths[:-1], widths[1:], strict=True)]
-    weights = _row(tables.weight, s).split(sizes)
-    biases = _row(tables.bias, s).split(list(widths[1:]))
-    gates = None if tables.gate is None else _row(tables.gate, s).split(list(widths[1:]))
-    last = len(sizes) - 1
-
+    layers = _layers(tables, s)
     y, slopes = z, []
-    for layer, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-        matrix = weight.view(widths[layer + 1], widths[layer])
-        if gates is None:
+    for layer, (matrix, gate, bias) in enumerate(layers):
+        if gate is None:
             y = _linear(y, matrix, bias, precision)
         else:
-            y = torch.addcmul(bias, _linear(y, matrix, None, precision), gates[layer])
+            y = torch.addcmul(bias, _linear(y, matrix, None, precision), gate)
         if tangent is not None:
             tangent = _linear(tangent, matrix, None, precision)
-            if gates is not None:
-                tangent = tangent * gates[layer]
-        if layer < last:
+            if gate is not None:
+                tangent = tangent * gate
+        if layer < len(layers) - 1:
             if tangent is not None or with_slopes:
                 slopes.append(nonlinearities.derivative(tables.nonlinearity, y))
             if tangent is not None:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, grid
+from mvae_fast import FastCNF, ODEfunc, grid, logdet
 from mvae_fast.logdet import integrate_log_det
 from mvae_fast.tableaus import EULER, TABLEAUS
 from mvae_fast.tables import build_tables
@@ -31,6 +31,18 @@ def test_exact_is_that_of_the_map(solver, hidden, residual):
     z_t, logp_t = flow(z, torch.zeros(4, 1, dtype=torch.float64))
     torch.testing.assert_close(logp_t[:, 0], -log_det_by_autograd(flow, z), rtol=0, atol=1e-12)
     torch.testing.assert_close(z_t, flow(z), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("log_det", ["exact", "second_order"])
+def test_evaluation_by_parts_is_the_same(monkeypatch, log_det):
+    flow = make(random_net((7, 5), DIM), log_det=log_det)
+    z, times = torch.randn(10, DIM, dtype=torch.float64), torch.tensor([0.0, 0.3, 0.8])
+    expected = flow(z, z[:, :1], times)
+    monkeypatch.setattr(logdet, "_AT_ONCE", 4 * DIM * 7)
+    with torch.no_grad():
+        got = flow(z, z[:, :1], times)
+    for ours, theirs in zip(got, expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-14)
 
 
 @pytest.mark.parametrize("layer_type", ["squash", "ignore", "blend"])

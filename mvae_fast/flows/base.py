@@ -30,6 +30,18 @@ class Flow(nn.Module, ABC):
         Variational Inference with Normalizing Flows (Rezende and Mohamed, 2015), eq. 5,
         https://arxiv.org/abs/1505.05770; amortised parameters: Sylvester Normalizing Flows for
         Variational Inference (van den Berg et al., 2018), https://arxiv.org/abs/1803.05649
+
+    Example:
+        >>> class Scale(Flow):
+        ...     def __init__(self, dim):
+        ...         super().__init__(dim)
+        ...         self.log = nn.Parameter(torch.ones(dim))
+        ...
+        ...     def _move(self, z, cond, reverse, with_change):
+        ...         log = -self.log if reverse else self.log
+        ...         return z * log.exp(), -log.sum().expand(len(z))
+        >>> Scale(3)(torch.ones(2, 3), torch.zeros(2))[1].tolist()
+        [-3.0, -3.0]
     """
 
     dim: int

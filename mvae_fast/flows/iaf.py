@@ -98,7 +98,8 @@ class IAF(Flow):
               \qquad m_i, s_i \text{ functions of } z_{<i} \text{ and } c
 
     The log-determinant is :math:`\sum_i \log \sigma_i`. The inverse takes D sequential passes
-    through every network.
+    through every network, and divides by :math:`\sigma`: where the gate has closed to zero it is
+    not finite.
 
     Args:
         dim: Size D of the state.

@@ -15,7 +15,7 @@ def solve(y: Tensor, r: Tensor, s: Tensor | float, k: Tensor) -> Tensor:
 
     With :math:`r s > -1` the left side has the slope :math:`1 + r s\,(1 - \tanh^2) > 0`, and as
     :math:`|\tanh| < 1` the one root lies within ``[y - |r|, y + |r|]``: bisection finds it to the
-    precision of the dtype in as many halvings as that has bits, whatever the parameters.
+    precision of the dtype in little more halvings than that has bits, whatever the parameters.
 
     Args:
         y: Any shape.
@@ -35,7 +35,8 @@ def solve(y: Tensor, r: Tensor, s: Tensor | float, k: Tensor) -> Tensor:
     """
     with torch.no_grad():
         low, high = y - r.abs(), y + r.abs()
-        for _ in range(2 - math.floor(math.log2(torch.finfo(y.dtype).eps))):
+        # Bits of the dtype, and some for a root that is smaller than its bracket is wide.
+        for _ in range(14 - math.floor(math.log2(torch.finfo(y.dtype).eps))):
             middle = (low + high) / 2
             above = middle + r * torch.tanh(s * middle + k) > y
             low, high = torch.where(above, low, middle), torch.where(above, middle, high)

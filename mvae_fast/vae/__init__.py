@@ -23,11 +23,20 @@ from mvae_fast.vae.modalities import (
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
-from mvae_fast.vae.posteriors import cnf_posterior
+from mvae_fast.vae.posteriors import (
+    FLOWS,
+    cnf_bias_posterior,
+    cnf_posterior,
+    cnf_rank_posterior,
+    iaf_posterior,
+    planar_posterior,
+    sylvester_posterior,
+)
 from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
 
 __all__ = [
     "ANNEALING",
+    "FLOWS",
     "MVAE",
     "BatchNorm1d",
     "BatchNorm2d",
@@ -46,19 +55,24 @@ __all__ = [
     "attribute_modality",
     "attributes_modality",
     "build_mvae",
+    "cnf_bias_posterior",
     "cnf_posterior",
     "conv_modality",
+    "cnf_rank_posterior",
     "elbo_terms",
     "evaluate",
     "exact_log_abs_det_jacobian",
     "gaussian_kl",
+    "iaf_posterior",
     "joint_and_unimodal",
     "jump_annealing",
     "label_modality",
     "linear_annealing",
     "load_mvae",
     "mlp_modality",
+    "planar_posterior",
     "product_of_experts",
     "random_subsets",
     "save_mvae",
+    "sylvester_posterior",
 ]
