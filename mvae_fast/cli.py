@@ -4,24 +4,33 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from mvae_fast import __version__
 
 __all__ = ["main"]
 
+COMMANDS = {
+    "info": "versions, and the engines available",
+    "train": "train MVAE and MVAE-CNF on a data set, print the paper's Table 1",
+    "reproduce": "tables and figures of the paper, ours beside the paper's",
+    "evaluate": "evaluate a trained model on a test split",
+    "sample": "draw samples from a trained model",
+}
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mvae-fast``.
 
-    ``info`` needs nothing beyond the core's own dependencies; ``train`` needs the extra ``[train]``
-    and says so.
+    ``info`` needs nothing beyond the core's own dependencies; the other commands need the extra
+    ``[train]`` and say so.
 
     Args:
         argv: arguments; default: those of the process.
 
     Returns:
-        The exit status.
+        The exit status: 0, 1 where a package is missing, 2 for bad arguments or data, 130 after an
+        interruption.
 
     Example:
         >>> main(["--version"])
@@ -34,13 +43,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"mvae_fast {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    # Each command parses its own options; those of `train` come from its settings.
-    commands.add_parser("info", help="versions, and the engines available", add_help=False)
-    commands.add_parser(
-        "train", help="train MVAE and MVAE-CNF, print the paper's Table 1", add_help=False
-    )
+    for name, help in COMMANDS.items():
+        commands.add_parser(name, help=help, add_help=False)  # each parses its own options
     args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    return _info(rest) if args.command == "info" else _train(rest)
+    if args.command == "info":
+        return _info(rest)
+    try:
+        return _run(args.command, rest)
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("mvae_fast"):
+            raise
+        print(
+            f"mvae-fast {args.command} needs {error.name}: pip install 'mvae_fast[train]'",
+            file=sys.stderr,
+        )
+        return 1
+
+
+def _run(command: str, argv: Sequence[str]) -> int:
+    from mvae_fast.experiments.usage import UsageError
+
+    try:
+        _command(command)(argv)
+    except UsageError as error:
+        print(f"mvae-fast {command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt as interrupt:
+        print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
+        return 130
+    return 0
 
 
 def _info(argv: Sequence[str]) -> int:
@@ -54,34 +85,25 @@ def _info(argv: Sequence[str]) -> int:
     return 0
 
 
-def _train(argv: Sequence[str]) -> int:
-    try:
-        from mvae_fast.experiments.options import parse
+def _train(argv: Sequence[str]) -> None:
+    from mvae_fast.experiments.options import parse
 
-        config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
-        from mvae_fast.experiments.run import prepare, run
-    except ModuleNotFoundError as error:
-        if error.name is None or error.name.startswith("mvae_fast"):
-            raise
-        print(
-            f"mvae-fast train needs {error.name}: pip install 'mvae_fast[train]'", file=sys.stderr
-        )
-        return 1
+    config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
+    from mvae_fast.experiments.run import run
 
-    try:
-        splits = prepare(config)
-    except ValueError as error:
-        print(f"mvae-fast train: {error}", file=sys.stderr)
-        return 2
-    try:
-        run(config, splits)
-    except KeyboardInterrupt:
-        print(
-            f"\nInterrupted. To go on from the last epoch: --resume --out {config.folder}",
-            file=sys.stderr,
-        )
-        return 130
-    return 0
+    run(config)
+
+
+def _command(name: str) -> Callable[[Sequence[str]], None]:
+    if name == "train":
+        return _train
+    if name == "reproduce":
+        from mvae_fast.experiments.reproduce.command import reproduce
+
+        return reproduce
+    from mvae_fast.experiments.checkpoints import evaluate_command, sample_command
+
+    return evaluate_command if name == "evaluate" else sample_command
 
 
 if __name__ == "__main__":

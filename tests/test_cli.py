@@ -20,11 +20,9 @@ def small(tmp_path):
         "image": {"type": "mlp", "shape": [8, 8], "hidden": 16},
         "label": {"type": "label", "num_classes": 10, "hidden": 16, "weight": 50.0},
     }
-    flow = {"type": "cnf", "hidden": [16], "trace": "exact"}
+    flows = {"mvae_cnf": {"type": "cnf", "hidden": [16], "n_steps": 2}}
     path.write_text(
-        yaml.safe_dump(
-            {"epochs": 1, "latent_dim": 6, "n_steps": 2, "modalities": nets, "flow": flow}
-        )
+        yaml.safe_dump({"epochs": 1, "latent_dim": 6, "modalities": nets, "flows": flows})
     )
     return ["--config", str(path), "--batch-size", "200"]
 
@@ -42,8 +40,9 @@ def test_train_end_to_end(small, tmp_path, capsys):
         *(f"{m}/{f}" for m in ("mvae", "mvae_cnf") for f in ("best.ckpt", "last.ckpt", "model.pt")),
     } <= written
     with (out / "table.csv").open() as file:
-        values = [float(row["value"]) for row in csv.DictReader(file)]
-    assert len(values) == 20 and all(0 < value < 1000 for value in values)
+        rows = list(csv.DictReader(file))
+    assert {row["source"] for row in rows} == {"paper", "elbo", "iwae"}
+    assert len(rows) == 30 and all(0 < float(row["mean"]) < 1000 for row in rows)
     assert load_mvae(out / "mvae_cnf" / "model.pt").flow.n_steps == 2
     assert (
         torch.load(out / "mvae" / "best.ckpt", weights_only=True)["hyper_parameters"]["seed"] == 3
@@ -52,8 +51,9 @@ def test_train_end_to_end(small, tmp_path, capsys):
     # Finished: resuming only evaluates, and prints the same table.
     assert main(["train", *small, "--out", str(out), "--seed", "3", "--resume"]) == 0
     again = capsys.readouterr().out
-    assert [line for line in again.splitlines() if line.startswith(("ELBO", "X"))] == [
-        line for line in printed.out.splitlines() if line.startswith(("ELBO", "X"))
+    numbers = ("ELBO", "X", "-log p")
+    assert [line for line in again.splitlines() if line.startswith(numbers)] == [
+        line for line in printed.out.splitlines() if line.startswith(numbers)
     ]
     assert main(["train", *small, "--out", str(out), "--seed", "4", "--resume"]) == 2
     assert "seed: 3 there, 4 here" in capsys.readouterr().err

@@ -186,7 +186,7 @@ def _splits(
         )
     train, test = parts
     validation = min(VALIDATION_ROWS, len(train) // 12)
-    # RandomState's streams are frozen (NEP 19), which a Generator's are not.
-    order = np.random.RandomState(0).permutation(len(train))
+    # A permutation, because official files may be ordered by writer or by class.
+    order = np.random.default_rng(0).permutation(len(train))
     held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
     return Splits(train.subset(rest), train.subset(held_out), test)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import copy
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -10,10 +11,24 @@ from typing import Any
 
 import yaml
 
-__all__ = ["MODELS", "TrainConfig"]
+from mvae_fast.data.splits import SELECTIONS
+from mvae_fast.vae.annealing import ANNEALING
 
-#: Models by the name that ``--models`` takes, with the paper's name for them.
-MODELS: dict[str, str] = {"mvae": "MVAE", "mvae_cnf": "MVAE-CNF"}
+__all__ = ["TITLES", "TrainConfig", "configured", "merge", "title"]
+
+#: The names that models are shown under; any other is shown as it is.
+TITLES: dict[str, str] = {
+    "mvae": "MVAE",
+    "mvae_cnf": "MVAE-CNF",
+    "mvae_planar": "MVAE-planar",
+    "mvae_sylvester": "MVAE-Sylvester",
+    "mvae_iaf": "MVAE-IAF",
+}
+
+
+def title(model: str) -> str:
+    """The name that a model is shown under."""
+    return TITLES.get(model, model)
 
 
 def _option(help: str, **default: Any) -> Any:
@@ -35,39 +50,60 @@ class TrainConfig:
     """
 
     dataset: str = _option("data set")
-    models: list[str] = _option(f"models to train, of {', '.join(MODELS)}")
-    seed: int = _option("seed of initialisation, shuffling and noise")
+    models: list[str] = _option("models to train: names among those of flows")
+    seed: int = _option("seed of initialisation, shuffling and noise", default=0)
     epochs: int = _option("passes over the training split")
     annealing_epochs: int | None = _option(
-        "epochs over which the KL term's weight rises linearly to 1; default: a third of them"
+        "epochs over which the KL term's weight rises linearly to 1; default: a third of them",
+        default=None,
+    )
+    annealing_schedule: str = _option(
+        "linear, or jump: as in the original code, which never gets to 1 while it rises",
+        default="linear",
     )
     batch_size: int = _option("rows a mini-batch")
-    lr: float = _option("Adam's learning rate")
+    optimizer: str = _option("adam, or adamax as in the paper's code", default="adam")
+    lr: float = _option("learning rate")
+    selection: str = _option(
+        "split that chooses the epoch: validation, or test as in the paper's code",
+        default="validation",
+    )
+    validation_samples: int = _option("samples of z_0 a row when an epoch is validated", default=4)
+    paired_fraction: float = _option(
+        "fraction of the training rows whose modalities stay together (weak supervision)",
+        default=1.0,
+    )
     latent_dim: int = _option("latent size D")
-    T: float = _option("integration time of the CNF")
-    n_steps: int = _option("Euler steps from 0 to T")
-    n_random_subsets: int = _option("random subsets of modalities drawn for each mini-batch")
+    n_random_subsets: int = _option(
+        "random subsets of modalities drawn for each mini-batch", default=0
+    )
     modalities: dict[str, Any] = _option(
         "modalities by name, as mvae_fast.vae.build_mvae takes them"
     )
-    flow: dict[str, Any] = _option(
-        "the flow of mvae_cnf, as build_mvae takes it, but for T and n_steps"
+    flows: dict[str, Any] = _option(
+        "for each model the flow of its posterior, as build_mvae takes it, or null"
+    )
+    precision: str = _option(
+        "Lightning's: 32-true, or bf16-mixed for bfloat16 products", default="32-true"
     )
     out: str | None = _option(
         "folder for everything written; default: runs/<dataset>", default=None
     )
-    data_dir: str | None = _option("folder of data sets that are read from files", default=None)
+    data_dir: str | None = _option(
+        "folder of data sets that are read from files; default: $MVAE_FAST_DATA", default=None
+    )
+    download: bool = _option("fetch the data set if it is not there", default=False)
     threads: int | None = _option("CPU threads; null: PyTorch's choice", default=None)
     resume: bool = _option(
         "continue a run that was interrupted, from its last epoch", default=False
     )
 
     def __post_init__(self) -> None:
-        if unknown := set(self.models) - set(MODELS):
-            raise ValueError(f"models must be among {list(MODELS)}, got {sorted(unknown)}")
+        if unknown := set(self.models) - set(self.flows):
+            raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
         if not self.models or len(set(self.models)) < len(self.models):
             raise ValueError(f"models must name at least one model, each once, got {self.models}")
-        for name in ("epochs", "batch_size", "lr", "latent_dim", "T", "n_steps"):
+        for name in ("epochs", "batch_size", "lr", "latent_dim", "validation_samples"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
@@ -75,6 +111,15 @@ class TrainConfig:
         for name in ("seed", "annealing_epochs", "n_random_subsets"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if not 0 < self.paired_fraction <= 1:
+            raise ValueError(f"paired_fraction must be in (0, 1], got {self.paired_fraction}")
+        for name, known in (
+            ("selection", SELECTIONS),
+            ("annealing_schedule", tuple(ANNEALING)),
+            ("optimizer", ("adam", "adamax")),
+        ):
+            if getattr(self, name) not in known:
+                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @classmethod
     def load(cls, dataset: str, **changes: Any) -> TrainConfig:
@@ -91,10 +136,19 @@ class TrainConfig:
 
     @staticmethod
     def packaged(dataset: str) -> dict[str, Any]:
-        """The packaged configuration of a data set."""
-        path = resources.files("mvae_fast.experiments") / "configs" / f"{dataset}.yaml"
+        """The packaged configuration of a data set, merged into the one it names as ``base``.
+
+        Raises:
+            ValueError: if there is none.
+        """
+        folder = resources.files("mvae_fast.experiments") / "configs"
+        path = folder / f"{dataset}.yaml"
+        if not path.is_file():
+            known = sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
+            raise ValueError(f"there is no configuration {dataset!r} among {known}")
         values: dict[str, Any] = yaml.safe_load(path.read_text())
-        return values
+        base = values.pop("base", None)
+        return values if base is None else merge(TrainConfig.packaged(base), values)
 
     @property
     def annealing(self) -> int:
@@ -108,25 +162,94 @@ class TrainConfig:
 
     def model(self, name: str) -> dict[str, Any]:
         """The description of a model, for `build_mvae`."""
-        flow = {**self.flow, "T": self.T, "n_steps": self.n_steps} if name == "mvae_cnf" else None
         return {
             "latent_dim": self.latent_dim,
             "modalities": self.modalities,
-            "flow": flow,
+            "flow": self.flows[name],
             "n_random_subsets": self.n_random_subsets,
         }
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the numbers of a run: all but where and how it runs."""
-        how = {"out", "data_dir", "threads", "resume"}
+        how = {"out", "data_dir", "download", "threads", "resume"}
         return {key: value for key, value in asdict(self).items() if key not in how}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
-        """How a saved `recipe` differs from this one, a line each; which models are trained may
-        differ."""
-        mine = self.recipe()
+        """How a saved `recipe` differs from this one, a line each.
+
+        Which models are trained may differ, and so may the flows of those that are not.
+        """
+
+        def comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
+            flows = recipe.get("flows") or {}
+            return {**recipe, "flows": {name: flows.get(name) for name in self.models}}
+
+        there, here = comparable(saved), comparable(self.recipe())
         return [
-            f"{f.name}: {saved.get(f.name)!r} there, {mine[f.name]!r} here"
+            f"{f.name}: {there.get(f.name)!r} there, {here[f.name]!r} here"
             for f in fields(self)
-            if f.name in mine and f.name != "models" and saved.get(f.name) != mine[f.name]
+            if f.name in here and f.name != "models" and there.get(f.name) != here[f.name]
         ]
+
+
+def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """``base`` with ``changes``; mappings in both are merged in turn.
+
+    Example:
+        >>> merge({"a": {"b": 1, "c": 2}, "d": 3}, {"a": {"c": 4}})
+        {'a': {'b': 1, 'c': 4}, 'd': 3}
+    """
+    merged = dict(base)
+    for key, value in changes.items():
+        old = merged.get(key)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[key] = merge(old, value) if nested else value  # type: ignore[arg-type]
+    return merged
+
+
+def configured(
+    dataset: str, files: Iterable[str | Path] = (), settings: Iterable[str] = ()
+) -> dict[str, Any]:
+    """A data set's packaged configuration with YAML files and ``key=value`` settings on top.
+
+    Args:
+        dataset: the data set.
+        files: YAML files of `TrainConfig`'s fields, merged in order.
+        settings: ``key=value``; dots in the key go down into mappings, the value is YAML.
+
+    Returns:
+        Arguments for `TrainConfig`.
+
+    Raises:
+        ValueError: if a file or a setting cannot be used; it is named.
+
+    Example:
+        >>> values = configured("digits", settings=["flows.mvae_cnf.T=0.5", "epochs=3"])
+        >>> values["flows"]["mvae_cnf"]["T"], values["epochs"]
+        (0.5, 3)
+    """
+    values = copy.deepcopy(TrainConfig.packaged(dataset))
+    known = [f.name for f in fields(TrainConfig)]
+    for file in files:
+        try:
+            changes = yaml.safe_load(Path(file).read_text())
+        except (OSError, yaml.YAMLError) as error:
+            raise ValueError(f"--config {file}: {error}") from None
+        if not isinstance(changes, dict):
+            raise ValueError(f"--config {file}: expected a mapping of settings")
+        if unknown := set(changes) - set(known):
+            raise ValueError(f"--config {file}: unknown settings {sorted(unknown)} (of {known})")
+        values = merge(values, changes)
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        path = key.split(".")
+        if not equals or path[0] not in known:
+            raise ValueError(f"--set {setting}: expected key=value, with key among {known}")
+        try:
+            change: Any = yaml.safe_load(text)
+        except yaml.YAMLError as error:
+            raise ValueError(f"--set {setting}: {error}") from None
+        for part in reversed(path):
+            change = {part: change}
+        values = merge(values, change)
+    return values

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mvae_fast.vae import MVAE
 
-__all__ = ["samples_figure"]
+__all__ = ["mosaic", "samples_figure"]
 
 
 def samples_figure(
@@ -50,7 +50,7 @@ def samples_figure(
         for row, (title, images) in enumerate(panels):
             tiles = images.reshape(n_labels, columns, *images.shape[-2:]).cpu().numpy()
             axis = axes[row, column]
-            axis.imshow(_mosaic(tiles), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(mosaic(tiles), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_title(f"{name}: {title}", fontsize=11)
             axis.set_xticks([])
             axis.set_yticks([])
@@ -61,11 +61,23 @@ def samples_figure(
     figure.savefig(path, dpi=130)
 
 
-def _mosaic(tiles: np.ndarray) -> np.ndarray:
-    """Tiles ``(rows, columns, height, width)`` as one image, with grey lines of a pixel between
-    them."""
-    rows, columns, height, width = tiles.shape
-    framed = np.full((rows, columns, height + 1, width + 1), 0.35)
+def mosaic(tiles: np.ndarray) -> np.ndarray:
+    """Tiles as one picture, with grey lines of a pixel between them.
+
+    Args:
+        tiles: ``(rows, columns, height, width)``, or with a last axis of three colours.
+
+    Returns:
+        ``(rows * (height + 1) + 1, columns * (width + 1) + 1)``, or with three colours.
+
+    Example:
+        >>> mosaic(np.zeros((2, 3, 8, 8))).shape
+        (19, 28)
+    """
+    rows, columns, height, width, *colours = tiles.shape
+    framed = np.full((rows, columns, height + 1, width + 1, *colours), 0.35)
     framed[:, :, 1:, 1:] = tiles
-    image = framed.transpose(0, 2, 1, 3).reshape(rows * (height + 1), columns * (width + 1))
-    return np.pad(image, ((0, 1), (0, 1)), constant_values=0.35)
+    picture = np.moveaxis(framed, 2, 1).reshape(
+        rows * (height + 1), columns * (width + 1), *colours
+    )
+    return np.pad(picture, ((0, 1), (0, 1), *[(0, 0)] * len(colours)), constant_values=0.35)

@@ -1,21 +1,22 @@
-"""The options of ``mvae-fast train``, made from `TrainConfig`."""
+"""Options that name settings: of ``mvae-fast train``, and those that other commands share."""
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Sequence
 from dataclasses import fields
 from typing import get_type_hints
 
 import jsonargparse
 
-from mvae_fast.experiments.config import TrainConfig
+from mvae_fast.experiments.config import TrainConfig, configured
 
 __all__ = ["parse"]
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
-    """Settings from the command line: the packaged configuration, then ``--config`` files, then
-    options.
+    """Settings from the command line: the data set's packaged configuration, then ``--config``
+    files, then ``--set``, then options.
 
     Args:
         argv: arguments behind ``mvae-fast train``.
@@ -33,22 +34,45 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         "draw samples. Without options: scikit-learn's digits, about a minute on two cores.",
         default_env=False,
     )
-    parser.add_argument(
-        "--config", action="config", metavar="FILE", help="YAML file of any of these options"
-    )
+    _add_sources(parser)
     hints = get_type_hints(TrainConfig)
     for option in fields(TrainConfig):
         flag = "--" + option.name.replace("_", "-")
         help = option.metadata["help"]
-        if option.name == "resume":
+        if option.name in ("resume", "download"):
             parser.add_argument(flag, action="store_true", help=help)
         elif option.name == "models":
             parser.add_argument(flag, nargs="+", type=str, help=help)
         else:
             parser.add_argument(flag, type=hints[option.name], help=help)
-    parser.set_defaults(TrainConfig.packaged("digits"))
-    values = parser.parse_args(list(argv)).as_dict()
     try:
-        return TrainConfig(**{name: values[name] for name in hints})
+        # What the other options default to depends on the data set.
+        sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+        _add_sources(sources)
+        sources.add_argument("--dataset")
+        first, _ = sources.parse_known_args(argv)
+        dataset = first.dataset or _dataset_of(first.config)
+        parser.set_defaults(configured(dataset, first.config, first.set))
+        values = parser.parse_args(list(argv)).as_dict()
+        return TrainConfig(**{name: values[name] for name in hints if values[name] is not None})
     except ValueError as error:
         parser.error(str(error))
+
+
+def _add_sources(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", action="append", default=[], metavar="FILE", help="YAML file of settings"
+    )
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="one setting; dots go down, as in flows.mvae_cnf.T=0.5",
+    )
+
+
+def _dataset_of(files: Sequence[str]) -> str:
+    """The data set that configuration files name, or digits."""
+    values = configured("digits", files)
+    return str(values["dataset"])

@@ -2,62 +2,73 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
-import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mvae_fast.data import Splits, batches
-from mvae_fast.experiments.config import MODELS, TrainConfig
+from mvae_fast.experiments.config import TrainConfig, title
+from mvae_fast.experiments.files import write_json
 from mvae_fast.experiments.module import MVAEModule
 from mvae_fast.experiments.progress import EpochBar
 from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.vae import MVAE, save_mvae
+from mvae_fast.vae import save_mvae
 
-__all__ = ["Trained", "train_model"]
+__all__ = ["Trained", "finished", "train_model"]
+
+VALIDATION_BATCH = 1000
+"""Rows a batch in validation."""
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained model.
+    """What became of a training.
 
     Attributes:
-        model: with the weights of its best epoch.
-        epoch: the epoch, counted from 1, that the validation split chose.
-        seconds: wall time of this call's training.
+        epoch: the epoch, counted from 1, whose weights were kept.
+        seconds: wall time of the training, that before interruptions included.
     """
 
-    model: MVAE
     epoch: int
     seconds: float
+
+
+def finished(name: str, config: TrainConfig) -> Trained | None:
+    """What an earlier `train_model` left if it came to its end, else None."""
+    path = config.folder / name / "finished.json"
+    return Trained(**json.loads(path.read_text())) if path.exists() else None
 
 
 def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     """Train one model; keep the checkpoint that is best on the validation split.
 
     Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch), TensorBoard and CSV
-    logs, and the chosen model as ``model.pt`` (`load_mvae`). With ``config.resume`` it goes on from
-    ``last.ckpt``, with the result that an uninterrupted run has.
+    logs, the chosen model as ``model.pt`` (`load_mvae`) and at last ``finished.json``. With
+    ``config.resume`` it goes on from ``last.ckpt``, with the result that an uninterrupted run has,
+    and does nothing where all is done.
 
     Args:
-        name: of the model, one of `MODELS`.
+        name: of the model, one of ``config.models``.
         config: settings of the run.
         splits: the data; the test split is not touched.
 
     Returns:
-        The trained model.
+        What became of it; the model is in ``model.pt``.
 
     Raises:
         KeyboardInterrupt: if the user stopped it.
     """
     folder = config.folder / name
+    if config.resume and (done := finished(name, config)):
+        return done
     last = folder / "last.ckpt"
     resume = config.resume and last.exists()
     if not resume and folder.exists():
@@ -73,13 +84,14 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     latest = ModelCheckpoint(
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
-    start = time.perf_counter()
+    timer = Timer()
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator="auto",
             devices=1,
             max_epochs=config.epochs,
-            callbacks=[EpochBar(MODELS[name]), best, latest],
+            precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
+            callbacks=[EpochBar(title(name)), timer, best, latest],
             logger=[TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
@@ -91,13 +103,16 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
             lr=config.lr,
             annealing_epochs=config.annealing,
             seed=config.seed,
+            annealing_schedule=config.annealing_schedule,
+            optimizer=config.optimizer,
+            validation_samples=config.validation_samples,
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
             trainer.fit(
                 module,
                 batches(splits.train, config.batch_size, seed=config.seed),
-                batches(splits.validation, len(splits.validation)),
+                batches(splits.validation, VALIDATION_BATCH),
                 ckpt_path=str(last) if resume else None,
             )
         except SystemExit as exit:
@@ -108,9 +123,10 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
             raise KeyboardInterrupt from exit
     chosen = _load(folder / "best.ckpt")
     module.load_state_dict(chosen["state_dict"])
-    model = module.model.cpu().eval()
-    save_mvae(model, folder / "model.pt")
-    return Trained(model, chosen["epoch"] + 1, time.perf_counter() - start)
+    save_mvae(module.model.cpu().eval(), folder / "model.pt")
+    trained = Trained(chosen["epoch"] + 1, timer.time_elapsed("train"))
+    write_json(folder / "finished.json", asdict(trained))
+    return trained
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from mvae_fast.vae.batch_norm import BatchNorm1d, BatchNorm2d
 from mvae_fast.vae.build import build_mvae, load_mvae, save_mvae
 from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
-from mvae_fast.vae.evaluation import evaluate, exact_log_abs_det_jacobian
+from mvae_fast.vae.evaluation import evaluate
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
@@ -61,7 +61,6 @@ __all__ = [
     "cnf_rank_posterior",
     "elbo_terms",
     "evaluate",
-    "exact_log_abs_det_jacobian",
     "gaussian_kl",
     "iaf_posterior",
     "joint_and_unimodal",

@@ -16,7 +16,7 @@ from mvae_fast.vae.experts import product_of_experts
 if TYPE_CHECKING:
     from mvae_fast.vae.mvae import MVAE
 
-__all__ = ["ElboTerms", "elbo_terms", "gaussian_kl"]
+__all__ = ["ElboTerms", "elbo_terms", "gaussian_kl", "posteriors"]
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,43 @@ def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
     return 0.5 * (mean.square() + logvar.expm1() - logvar).sum(dim=-1)
 
 
+def posteriors(
+    model: MVAE,
+    x: Mapping[str, Tensor],
+    present: Tensor,
+    subsets: Tensor,
+    *,
+    every_row: bool = False,
+) -> tuple[FlowPosterior, Tensor, Tensor]:
+    """The posteriors of z_T given several subsets of modalities: one product of experts.
+
+    Args:
+        model: the model.
+        x: data, ``(B, ...)`` each.
+        present: which rows have which modality, boolean ``(B, N)``.
+        subsets: boolean ``(S, N)``.
+        every_row: keep every row in every term; see `elbo_terms`.
+
+    Returns:
+        The posterior of the R pairs of subset and row that there are, their places in ``(S, B)``
+        laid flat, ``(R,)``, and which pairs they are, boolean ``(S, B)``.
+    """
+    subsets = subsets.to(present.device)
+    scored = subsets[:, None] & present
+    active = scored.sum(-1) >= subsets.sum(-1, keepdim=True).clamp(max=2)
+    if every_row:
+        active = torch.ones_like(active)
+
+    mean, logvar = model.experts(x, present)
+    mean, logvar = product_of_experts(mean, logvar, scored.to(mean.device))
+    mean, logvar = mean.flatten(0, 1), logvar.flatten(0, 1)
+    # Indices are found on the mask's device: without a mask that is the CPU, and a GPU never waits.
+    rows = active.flatten().nonzero().squeeze(1)
+    if len(rows) < active.numel():
+        mean, logvar = (t.index_select(0, rows.to(mean.device)) for t in (mean, logvar))
+    return FlowPosterior(mean, logvar, model.flow), rows, active
+
+
 def elbo_terms(
     model: MVAE,
     x: Mapping[str, Tensor],
@@ -134,21 +171,8 @@ def elbo_terms(
             f'n_samples must be at least 1, and 1 with at="mean", got {n_samples} with at={at!r}'
         )
     batch = len(present)
-    subsets = subsets.to(present.device)
-    scored = subsets[:, None] & present
-    active = scored.sum(-1) >= subsets.sum(-1, keepdim=True).clamp(max=2)
-    if every_row:
-        active = torch.ones_like(active)
-
-    mean, logvar = model.experts(x, present)
-    mean, logvar = product_of_experts(mean, logvar, scored.to(mean.device))
-    mean, logvar = mean.flatten(0, 1), logvar.flatten(0, 1)
-    # Indices are found on the mask's device: without a mask that is the CPU, and a GPU never waits.
-    rows = active.flatten().nonzero().squeeze(1)
-    if len(rows) < active.numel():
-        mean, logvar = (t.index_select(0, rows.to(mean.device)) for t in (mean, logvar))
-
-    posterior = FlowPosterior(mean, logvar, model.flow)
+    posterior, rows, active = posteriors(model, x, present, subsets, every_row=every_row)
+    mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
         z, log_q = (t.unsqueeze(0) for t in posterior.transport(mean))
     else:
@@ -163,6 +187,7 @@ def elbo_terms(
         return full.index_copy(1, at_rows.to(values.device), values).view(n_samples, *active.shape)
 
     nll = {}
+    scored = subsets.to(present.device)[:, None] & present
     of_rows = scored.flatten(0, 1)[rows]
     for i, (name, modality) in enumerate(model.items()):
         if name not in x:
@@ -182,4 +207,4 @@ def elbo_terms(
                 f"{n_samples * len(here)} rows, got shape {tuple(log_prob.shape)}"
             )
         nll[name] = scatter(-log_prob.view(n_samples, -1), rows[here])
-    return ElboTerms(subsets, active, nll, scatter(divergence, rows))
+    return ElboTerms(subsets.to(present.device), active, nll, scatter(divergence, rows))

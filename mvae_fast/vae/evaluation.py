@@ -1,130 +1,213 @@
-"""Evaluation: the paper's Table 1 numbers in two conventions, and how good the flow's log-density
-is."""
+"""Evaluation: bounds on the likelihood of the modalities, together, alone and conditional, in three
+conventions."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.vae.elbo import elbo_terms
+from mvae_fast.flows import exact_log_det
+from mvae_fast.vae.elbo import ElboTerms, elbo_terms, posteriors
 from mvae_fast.vae.mvae import MVAE
-from mvae_fast.vae.subsets import joint_and_unimodal
+from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
-__all__ = ["CONVENTIONS", "Convention", "evaluate", "exact_log_abs_det_jacobian"]
+__all__ = ["CONVENTIONS", "Convention", "evaluate"]
 
-Convention = Literal["elbo", "paper"]
+Convention = Literal["paper", "elbo", "iwae"]
 
+#: What is reported, by name.
 CONVENTIONS: dict[Convention, str] = {
-    "elbo": "z_0 sampled from the posterior",
-    "paper": "z_0 at the posterior's mean, as in the paper's code: not a bound",
+    "paper": "z_0 at the posterior's mean, integrated trace, as in the paper's code: not a bound",
+    "elbo": "sampled z_0, exact log-determinant of the steps: a bound",
+    "iwae": "importance samples of z_0: a tighter bound",
 }
+
+Batches = Iterable[tuple[Mapping[str, Any], Mapping[str, Tensor] | None]]
 
 
 @torch.no_grad()
 def evaluate(
     model: MVAE,
-    batches: Iterable[tuple[Mapping[str, Any], Mapping[str, Tensor] | None]],
+    batches: Batches,
     convention: Convention = "elbo",
     *,
     n_samples: int = 16,
+    log_det: Literal["exact", "trace"] = "exact",
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    """Negative ELBOs of all modalities together and of each alone, and what they are made of.
+    r"""Negative bounds for all modalities together and for each alone, and what they are made of.
 
     The same code serves models with and without a flow: the KL term is always estimated with the
     z_0 that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that
     are evaluated on the same batches with the same seed see the same noise.
 
+    A CNF integrates the trace along with the state. Of the map that its steps apply, that is the
+    log-determinant only up to an error of the order of the step, which an optimiser may exploit.
+    ``"paper"`` takes it as it is. ``"elbo"`` averages over ``n_samples`` samples and, with
+    ``log_det="exact"``, corrects each row by the difference between exact and integrated
+    log-determinant of its first sample: unbiased, for one factorisation a row and step.
+    ``"iwae"``,
+
+    .. math:: \log p(X) \ge E\Big[\log \tfrac1K \sum_k
+              \frac{p(X | z_T^k)\, p(z_T^k)}{q(z_T^k | X)}\Big] ,
+
+    weighs with integrated traces and corrects by the same difference. Conditional likelihoods are
+    differences: :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`.
+
     Args:
         model: the model; it is evaluated in evaluation mode and left in the mode it had.
         batches: pairs of data and masks, as for ``MVAE.forward``.
-        convention: ``"elbo"`` averages over ``n_samples`` samples of z_0; ``"paper"`` puts z_0 at
-            its mean, which is what the paper's code reports and no bound.
-        n_samples: samples of z_0 a row, for ``"elbo"``.
+        convention: one of `CONVENTIONS`.
+        n_samples: samples K of z_0 a row; ``"paper"`` has one, at the mean.
+        log_det: ``"trace"`` leaves out the correction; ``"paper"`` has none.
         seed: of the noise.
 
     Returns:
         Mean over the rows and its standard error, for ``"elbo/joint"``, ``"elbo/<modality>"``
-        (negative ELBOs), ``"nll/joint/<modality>"``, ``"nll/<modality>"`` (its own reconstruction
-        terms), ``"kl/joint"`` and ``"kl/<modality>"``. The joint entries are averages over rows
-        with at least two modalities.
+        (negative ELBOs), ``"nll/joint/<modality>"``, ``"nll/<modality>"`` (their reconstruction
+        terms), ``"kl/joint"`` and ``"kl/<modality>"``. For ``"iwae"`` it is
+        ``"iwae/joint"``, ``"iwae/<modality>"`` (negative log-likelihoods) and
+        ``"iwae/<modality>|rest"``. The joint entries are averages over rows with at least two
+        modalities, the conditional ones over rows that have all. With a flow and the exact
+        log-determinant there is also ``"log_det_error"``: integrated minus exact, for joint
+        posteriors.
 
     Raises:
         ValueError: if the convention is unknown or there is no batch.
+
+    References:
+        Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10, 11; Burda et al., Importance weighted
+        autoencoders, 2016, eq. 8.
     """
     if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {sorted(CONVENTIONS)}, got {convention!r}")
-    names = list(model.modalities)
-    subsets = joint_and_unimodal(len(names))
-    labels = names if len(names) == 1 else ["joint", *names]
+        raise ValueError(f"convention must be one of {list(CONVENTIONS)}, got {convention!r}")
+    if log_det not in ("exact", "trace"):
+        raise ValueError(f'log_det must be "exact" or "trace", got {log_det!r}')
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
+    subsets, labels = _subsets(list(model.modalities), convention)
     columns: dict[str, list[Tensor]] = {}
-    was_training = model.training
-    model.eval()
-    for x, mask in batches:
-        data, present = model.prepare(x, mask)
-        terms = elbo_terms(
-            model,
-            data,
-            present,
-            subsets,
-            at="sample" if convention == "elbo" else "mean",
-            n_samples=n_samples if convention == "elbo" else 1,
-            generator=generator,
-        )
-        negative_elbo = -terms.elbo().mean(dim=0)
-        for s, label in enumerate(labels):
-            rows = terms.active[s].to(device)
-            columns.setdefault(f"elbo/{label}", []).append(negative_elbo[s][rows])
-            columns.setdefault(f"kl/{label}", []).append(terms.kl.mean(dim=0)[s][rows])
-            for i in subsets[s].nonzero().flatten().tolist():
-                if names[i] not in terms.nll:
-                    continue
-                name = f"nll/joint/{names[i]}" if label == "joint" else f"nll/{label}"
-                scored = rows & present[:, i].to(device)
-                nll = terms.nll[names[i]].mean(dim=0)[s][scored]
-                columns.setdefault(name, []).append(nll)
-    model.train(was_training)
+    with _evaluation_mode(model):
+        for x, mask in batches:
+            data, present = model.prepare(x, mask)
+            terms = elbo_terms(
+                model,
+                data,
+                present,
+                subsets,
+                at="mean" if convention == "paper" else "sample",
+                n_samples=1 if convention == "paper" else n_samples,
+                generator=generator,
+            )
+            error = None
+            if model.flow is not None and convention != "paper" and log_det == "exact":
+                error = _log_det_error(model, data, present, subsets, generator)
+            if convention == "iwae":
+                entries = _likelihoods(terms, labels, error)
+            else:
+                entries = _bounds(terms, labels, list(model.modalities), present, error)
+            for key, values in entries:
+                columns.setdefault(key, []).append(values)
     if not columns:
         raise ValueError("batches must hold at least one batch")
     result = {}
     for key, parts in columns.items():
         values = torch.cat(parts).double()
         if len(values):
-            error = values.std(correction=1) / len(values) ** 0.5 if len(values) > 1 else torch.nan
-            result[key] = (values.mean().item(), float(error))
+            spread = values.std(correction=1) / len(values) ** 0.5 if len(values) > 1 else math.nan
+            result[key] = (values.mean().item(), float(spread))
     return result
 
 
-def exact_log_abs_det_jacobian(flow: nn.Module, z: Tensor, cond: Tensor | None = None) -> Tensor:
-    r"""log|det ∂z_T/∂z_0| of the map that a flow really applies, by D reverse sweeps and an LU
-    decomposition.
+def _subsets(names: list[str], convention: Convention) -> tuple[Tensor, list[str]]:
+    """The subsets that a convention needs, and their labels: ``joint``, a modality, or, of all
+    modalities but one, ``-<modality>``."""
+    n = len(names)
+    subsets = joint_and_unimodal(n)
+    labels = names if n == 1 else ["joint", *names]
+    if convention == "iwae" and n > 2:
+        subsets = torch.cat([subsets, all_but_one(n)])
+        labels = [*labels, *(f"-{name}" for name in names)]
+    return subsets, labels
 
-    A CNF integrates the trace along with the state. Of the discrete map that its steps apply, that
-    is the log-determinant only up to an error of the order of the step, and the optimiser may
-    exploit the
-    difference: this measures it.
 
-    Args:
-        flow: called ``flow(z, logp)``, with ``cond=cond`` where that is given.
-        z: ``(B, D)``.
-        cond: ``(B, C)``, for an amortised flow.
+def _bounds(
+    terms: ElboTerms, labels: list[str], names: list[str], present: Tensor, error: Tensor | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Entries of ``"paper"`` and ``"elbo"``, for the rows that have them."""
+    kl = terms.kl.mean(dim=0)
+    if error is not None:
+        kl = kl + error
+        yield "log_det_error", error[0][terms.active[0].to(kl.device)]
+    for s, label in enumerate(labels):
+        rows = terms.active[s].to(kl.device)
+        negative_elbo = kl[s]
+        for i in terms.subsets[s].nonzero().flatten().tolist():
+            if names[i] not in terms.nll:
+                continue
+            nll = terms.nll[names[i]].mean(dim=0)[s]
+            negative_elbo = negative_elbo + nll
+            key = f"nll/joint/{names[i]}" if label == "joint" else f"nll/{label}"
+            yield key, nll[rows & present[:, i].to(kl.device)]
+        yield f"elbo/{label}", negative_elbo[rows]
+        yield f"kl/{label}", kl[s][rows]
 
-    Returns:
-        ``(B,)``.
+
+def _likelihoods(
+    terms: ElboTerms, labels: list[str], error: Tensor | None
+) -> Iterator[tuple[str, Tensor]]:
+    """Entries of ``"iwae"``, for the rows that have them."""
+    samples = len(terms.kl)
+    negative = math.log(samples) - terms.elbo().logsumexp(dim=0)
+    if error is not None:
+        negative = negative + error
+    active = terms.active.to(negative.device)
+    where = {label: s for s, label in enumerate(labels)}
+    for label, s in where.items():
+        if not label.startswith("-"):
+            yield f"iwae/{label}", negative[s][active[s]]
+    if "joint" not in where:
+        return
+    names = labels[1 : 1 + terms.subsets.shape[1]]
+    everything = active[1 : 1 + len(names)].all(dim=0)
+    for i, name in enumerate(names):
+        rest = where[names[1 - i]] if len(names) == 2 else where[f"-{name}"]
+        yield f"iwae/{name}|rest", (negative[0] - negative[rest])[everything]
+
+
+def _log_det_error(
+    model: MVAE,
+    data: Mapping[str, Tensor],
+    present: Tensor,
+    subsets: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """Integrated trace minus exact log-determinant for a sample of each posterior, ``(S, B)``; 0
+    where there is no term.
+
+    The density of z_T is that much higher than the trace says, and so is the KL term.
     """
-    # Without gradients for the parameters the sweeps are cheaper.
-    extra = {} if cond is None else {"cond": cond.detach()}
-    frozen = {name: p.detach() for name, p in flow.named_parameters()}
-    with torch.enable_grad():
-        z = z.detach().requires_grad_()
-        zero = z.new_zeros(len(z), 1)
-        z_t, _ = torch.func.functional_call(flow, frozen, (z, zero), extra)
-        rows = [
-            torch.autograd.grad(z_t[:, d].sum(), z, retain_graph=True)[0] for d in range(z.shape[1])
-        ]
-    return torch.linalg.slogdet(torch.stack(rows, dim=1)).logabsdet
+    assert model.flow is not None
+    posterior, rows, active = posteriors(model, data, present, subsets)
+    noise = torch.randn(posterior.loc.shape, generator=generator, device=posterior.loc.device)
+    z_0 = posterior.loc + posterior.scale * noise
+    integrated = posterior.transport(z_0)[1]
+    with exact_log_det(model.flow):
+        exact = posterior.transport(z_0)[1]
+    error = exact.new_zeros(active.numel())
+    return error.index_copy(0, rows.to(exact.device), exact - integrated).view(active.shape)
+
+
+@contextmanager
+def _evaluation_mode(model: nn.Module) -> Iterator[None]:
+    was_training = model.training
+    model.eval()
+    try:
+        yield
+    finally:
+        model.train(was_training)

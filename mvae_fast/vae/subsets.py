@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["joint_and_unimodal", "random_subsets"]
+__all__ = ["all_but_one", "joint_and_unimodal", "random_subsets"]
 
 
 def joint_and_unimodal(n: int) -> Tensor:
@@ -27,6 +27,18 @@ def joint_and_unimodal(n: int) -> Tensor:
     """
     alone = torch.eye(n, dtype=torch.bool)
     return alone if n == 1 else torch.cat([torch.ones(1, n, dtype=torch.bool), alone])
+
+
+def all_but_one(n: int) -> Tensor:
+    """Each subset of ``n`` modalities that lacks one of them, as rows of a boolean mask ``(n, n)``.
+
+    Example:
+        >>> all_but_one(3).int()
+        tensor([[0, 1, 1],
+                [1, 0, 1],
+                [1, 1, 0]], dtype=torch.int32)
+    """
+    return ~torch.eye(n, dtype=torch.bool)
 
 
 def random_subsets(n: int, k: int, generator: torch.Generator | None = None) -> Tensor:

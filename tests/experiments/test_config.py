@@ -1,7 +1,7 @@
 import pytest
 import yaml
 
-from mvae_fast.experiments.config import TrainConfig
+from mvae_fast.experiments.config import TrainConfig, configured, title
 from mvae_fast.experiments.options import parse
 
 
@@ -24,19 +24,43 @@ def test_the_papers_settings_are_the_default():
     assert str(config.folder) == "runs/digits"
 
 
+@pytest.mark.parametrize("dataset", ["mnist", "fashion_mnist", "kmnist", "emnist_letters"])
+def test_mnist_like_sets_have_the_papers_full_setting(dataset):
+    config = parse(["--dataset", dataset])
+    assert (config.dataset, config.epochs, config.annealing) == (dataset, 60, 20)
+    assert config.modalities["image"] == {
+        "type": "mlp",
+        "shape": [28, 28],
+        "hidden": 512,
+        "likelihood": "bernoulli",
+        "weight": 1.0,
+    }
+    classes = 26 if dataset == "emnist_letters" else 10
+    assert config.modalities["label"]["num_classes"] == classes
+    assert config.selection == "validation" and config.flows["mvae_cnf"]["hidden"] == [256]
+
+
 def test_annealing_is_a_third_of_the_epochs_unless_given():
     assert TrainConfig.load("digits", epochs=30).annealing == 10
     assert TrainConfig.load("digits", epochs=30, annealing_epochs=0).annealing == 0
 
 
-def test_options_win_over_files_which_win_over_the_packaged_configuration(tmp_path):
+def test_options_win_over_set_over_files_over_the_packaged_configuration(tmp_path):
     path = tmp_path / "mine.yaml"
-    path.write_text(yaml.safe_dump({"epochs": 7, "latent_dim": 9, "n_steps": 3}))
-    config = parse(["--config", str(path), "--latent-dim", "11", "--T", "0.5", "--resume"])
+    path.write_text(yaml.safe_dump({"epochs": 7, "latent_dim": 9, "flows": {"mine": None}}))
+    argv = ["--config", str(path), "--set", "latent_dim=10", "--set", "flows.mvae_cnf.T=0.5"]
+    config = parse([*argv, "--latent-dim", "11", "--models", "mine", "mvae_cnf", "--resume"])
     assert (config.epochs, config.latent_dim, config.lr) == (7, 11, 1e-3)
-    flow = config.model("mvae_cnf")["flow"]
-    assert (flow["T"], flow["n_steps"]) == (0.5, 3)
+    assert config.flows["mvae_cnf"]["T"] == 0.5 and config.flows["mvae_cnf"]["n_steps"] == 10
+    assert config.model("mine")["flow"] is None
     assert config.resume
+
+
+def test_a_file_may_name_the_data_set(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("dataset: mnist\nepochs: 3\n")
+    config = parse(["--config", str(path)])
+    assert (config.dataset, config.epochs, config.batch_size) == ("mnist", 3, 100)
 
 
 def test_a_saved_recipe_is_a_configuration(tmp_path):
@@ -52,6 +76,18 @@ def test_differences_are_told():
     assert config.differences(saved) == ["lr: 0.001 there, 0.01 here"]
 
 
+def test_flows_of_models_that_are_not_trained_may_differ():
+    saved = TrainConfig.load("digits").recipe()
+    flows = TrainConfig.load("digits").flows
+    other = {**flows, "mvae_cnf": {**flows["mvae_cnf"], "T": 2.0}}
+    assert TrainConfig.load("digits", models=["mvae"], flows=other).differences(saved) == []
+    assert len(TrainConfig.load("digits", flows=other).differences(saved)) == 1
+
+
+def test_models_without_a_title_are_shown_as_they_are():
+    assert (title("mvae_cnf"), title("mine")) == ("MVAE-CNF", "mine")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -60,14 +96,42 @@ def test_differences_are_told():
         ({"models": ["mvae", "mvae"]}, "each once"),
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"lr": float("nan")}, "lr must be positive"),
-        ({"T": -1.0}, "T must be positive"),
         ({"threads": 0}, "threads must be positive"),
         ({"annealing_epochs": -1}, "annealing_epochs must not be negative"),
+        ({"paired_fraction": 0.0}, r"paired_fraction must be in \(0, 1\], got 0.0"),
+        ({"selection": "train"}, "selection must be one of .* got 'train'"),
+        ({"annealing_schedule": "cosine"}, "annealing_schedule must be one of"),
+        ({"optimizer": "sgd"}, "optimizer must be one of"),
     ],
 )
 def test_bad_values_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         TrainConfig.load("digits", **change)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["epochs"], "--set epochs: expected key=value"),
+        (["epoch=3"], "--set epoch=3: expected key=value, with key among"),
+        (["flows={"], "--set flows={"),
+    ],
+)
+def test_bad_settings_are_named(settings, message):
+    with pytest.raises(ValueError, match=message):
+        configured("digits", settings=settings)
+
+
+def test_bad_files_are_named(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("epoch: 3")
+    with pytest.raises(ValueError, match=r"mine.yaml: unknown settings \['epoch'\]"):
+        configured("digits", [path])
+    path.write_text("3")
+    with pytest.raises(ValueError, match="mine.yaml: expected a mapping"):
+        configured("digits", [path])
+    with pytest.raises(ValueError, match="there is no configuration 'cifar' among"):
+        configured("cifar")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +141,7 @@ def test_bad_values_are_named(change, message):
         (["--epochs", "many"], "epochs"),
         (["--epoch_count", "3"], "epoch_count"),
         (["--config", "nowhere.yaml"], "nowhere.yaml"),
+        (["--dataset", "cifar"], "no configuration 'cifar'"),
     ],
 )
 def test_bad_options_end_with_a_message(argv, message, capsys):

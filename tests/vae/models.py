@@ -64,9 +64,9 @@ def sound(weight=2.0, dim=D):
     )
 
 
-def bimodal(flow=None, **kwargs):
+def bimodal(flow=None, dim=D, **kwargs):
     torch.manual_seed(0)
-    return MVAE({"image": image(), "label": label()}, D, flow, **kwargs)
+    return MVAE({"image": image(dim=dim), "label": label(dim=dim)}, dim, flow, **kwargs)
 
 
 def trimodal(flow=None, **kwargs):

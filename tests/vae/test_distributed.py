@@ -22,6 +22,7 @@ def work(rank, folder):
         model(x, {"label": MASK["label"][half]}, at="mean").loss.backward()
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], f"{folder}/gradients.pt")
+    dist.barrier()  # a process that leaves first may keep the other waiting for ever
     dist.destroy_process_group()
 
 

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mvae_fast.vae import cnf_posterior, evaluate, exact_log_abs_det_jacobian
+from mvae_fast.flows import exact_log_det
+from mvae_fast.vae import cnf_posterior, evaluate
 from tests.vae.models import AffineFlow, bimodal, data, trimodal
 
 
@@ -11,7 +12,7 @@ def test_entries_are_the_terms_of_the_bounds():
     assert set(result) == {
         *(f"elbo/{name}" for name in ("joint", "image", "label")),
         *(f"kl/{name}" for name in ("joint", "image", "label")),
-        *("nll/joint/image", "nll/joint/label", "nll/image", "nll/label"),
+        *("nll/joint/image", "nll/joint/label", "nll/image", "nll/label", "log_det_error"),
     }
     value = {key: mean for key, (mean, _) in result.items()}
     assert value["elbo/joint"] == pytest.approx(
@@ -65,24 +66,90 @@ def test_bad_arguments_are_named():
         evaluate(bimodal(), [(data(), {})], "bound")
     with pytest.raises(ValueError, match="at least one batch"):
         evaluate(bimodal(), [])
+    with pytest.raises(ValueError, match="log_det must be"):
+        evaluate(bimodal(), [(data(), {})], log_det="second_order")
 
 
-def test_exact_log_det_of_a_known_map():
-    flow = AffineFlow()
-    exact = exact_log_abs_det_jacobian(flow, torch.randn(4, 5))
-    torch.testing.assert_close(exact, flow.log_scale.sum().detach().expand(4))
+def test_a_flow_whose_log_det_is_exact_needs_no_correction():
+    model = bimodal(AffineFlow())
+    result = evaluate(model, [(data(), {})], seed=3)
+    assert result["log_det_error"] == pytest.approx((0.0, 0.0), abs=1e-6)
+    trace = evaluate(model, [(data(), {})], log_det="trace", seed=3)
+    assert "log_det_error" not in trace
+    assert result["elbo/joint"][0] == pytest.approx(trace["elbo/joint"][0], rel=1e-6)
 
 
-def test_integrated_trace_nears_the_exact_log_det_as_steps_shrink():
+def one_large_step():
+    torch.manual_seed(1)
+    flow = cnf_posterior(5, hidden=[16], T=2.0, n_steps=1)
+    with torch.no_grad():
+        for p in flow.parameters():
+            p.mul_(3.0)
+    return bimodal(flow)
+
+
+def test_elbo_has_the_log_det_of_the_steps_and_not_the_trace():
+    """Unbiased: with many samples the corrected ELBO is that of exact log-determinants."""
+    model, batches = one_large_step(), [(data(), {})]
+    trace = evaluate(model, batches, n_samples=4000, log_det="trace")
+    assert model.flow.log_det == "trace"
+    with exact_log_det(model.flow):
+        wanted = evaluate(model, batches, n_samples=4000, log_det="trace")
+    # One correction a row is noisy: average over many repetitions of the rows.
+    rows = {name: value.repeat(500, *[1] * (value.dim() - 1)) for name, value in data().items()}
+    result = evaluate(model, [(rows, {})], n_samples=1)
+    for key in ("elbo/joint", "elbo/image", "elbo/label"):
+        error = abs(result[key][0] - wanted[key][0])
+        assert error < 4 * result[key][1] + 0.02
+        assert error < 0.3 * abs(trace[key][0] - wanted[key][0]), key
+    assert result["log_det_error"][0] == pytest.approx(
+        wanted["kl/joint"][0] - trace["kl/joint"][0], abs=0.05
+    )
+
+
+def exact_log_likelihood(model, x):
+    """log p(x) of a model with a two-dimensional latent, on a grid."""
+    axis = torch.linspace(-7, 7, 281, dtype=torch.float64)
+    z = torch.cartesian_prod(axis, axis)
+    log_p = -0.5 * z.square().sum(1) - torch.log(torch.tensor(2 * torch.pi))
+    likelihoods = model.decode(z.float())
+    values = []
+    for i in range(len(next(iter(x.values())))):
+        terms = [
+            likelihoods[k].log_prob(v[i : i + 1].expand(len(z), *v.shape[1:])) for k, v in x.items()
+        ]
+        values.append((sum(terms).double() + log_p).logsumexp(0) + 2 * (axis[1] - axis[0]).log())
+    return torch.stack(values)
+
+
+@pytest.mark.parametrize("flow", [None, AffineFlow])
+def test_importance_samples_near_the_exact_likelihood(flow):
     torch.manual_seed(0)
-    flow = cnf_posterior(6, hidden=[16], T=3.0).double()
-    z = torch.randn(5, 6, dtype=torch.float64)
-    gaps = []
-    for flow.n_steps in (4, 8, 16):
-        _, change = flow(z, torch.zeros(5, 1, dtype=torch.float64))
-        exact = exact_log_abs_det_jacobian(flow, z)
-        gaps.append((-change.squeeze(1) - exact).abs().max().item())
-    # first order in the step
-    assert gaps[0] / gaps[1] == pytest.approx(2, rel=0.25)
-    assert gaps[1] / gaps[2] == pytest.approx(2, rel=0.15)
-    assert all(p.grad is None for p in flow.parameters())
+    model = bimodal(flow and flow(2), dim=2)
+    with torch.no_grad():  # a posterior wider than the true one: weights of finite variance
+        for modality in model.modalities.values():
+            modality.encoder.net[-1].linear.bias[2:] = 3.0
+        if flow:
+            model.flow.log_scale.copy_(torch.tensor([0.1, 0.3]))
+            model.flow.shift.mul_(0.3)
+    x = data()
+    exact = {
+        "joint": exact_log_likelihood(model, x),
+        **{name: exact_log_likelihood(model, {name: x[name]}) for name in x},
+    }
+    result = evaluate(model, [(x, {})], "iwae", n_samples=20_000)
+    for label, wanted in exact.items():
+        assert result[f"iwae/{label}"][0] == pytest.approx(-wanted.mean().item(), abs=0.02)
+    given = exact["joint"] - exact["label"]
+    assert result["iwae/image|rest"][0] == pytest.approx(-given.mean().item(), abs=0.03)
+    assert result["iwae/joint"][0] < evaluate(model, [(x, {})])["elbo/joint"][0]
+
+
+def test_conditionals_of_three_modalities_are_given_all_others():
+    model = trimodal()
+    x = data(7, ("image", "label", "sound"))
+    result = evaluate(model, [(x, {})], "iwae", n_samples=5)
+    assert set(result) == {
+        *(f"iwae/{name}" for name in ("joint", "image", "label", "sound")),
+        *(f"iwae/{name}|rest" for name in ("image", "label", "sound")),
+    }

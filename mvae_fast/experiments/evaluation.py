@@ -1,0 +1,115 @@
+"""What a trained model is measured by on the test split, computed once and kept beside it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from mvae_fast.data import MultimodalDataset
+from mvae_fast.experiments.files import write_json
+from mvae_fast.experiments.report import Entry
+from mvae_fast.vae import MVAE, evaluate
+from mvae_fast.vae.evaluation import CONVENTIONS
+
+__all__ = ["SAMPLES", "Metrics", "entries", "evaluation", "legend", "quantities"]
+
+#: Samples of z_0 a row, by convention.
+SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
+
+ROWS_AT_ONCE = 8000
+"""Rows times samples in one batch of evaluation: a few hundred megabytes."""
+
+Metrics = Mapping[str, Mapping[str, tuple[float, float]]]
+"""Mean and standard error by convention and key of `mvae_fast.vae.evaluate`."""
+
+
+def evaluation(
+    model: MVAE, dataset: MultimodalDataset, seed: int = 0, cache: Path | None = None
+) -> Metrics:
+    """A model's numbers on a data set in all conventions.
+
+    Args:
+        model: the model.
+        dataset: the rows.
+        seed: of the noise.
+        cache: file that keeps the numbers. It is read if it was written for as many rows and
+            samples, and written again else.
+
+    Returns:
+        The numbers.
+    """
+    about = {"rows": len(dataset), "samples": SAMPLES, "seed": seed}
+    if cache is not None and cache.exists():
+        saved = json.loads(cache.read_text())
+        if saved["about"] == about:
+            metrics: Metrics = saved["metrics"]
+            return metrics
+    metrics = {}
+    for convention in CONVENTIONS:
+        samples = SAMPLES[convention]
+        rows = max(1, ROWS_AT_ONCE // samples)
+        batches = (dataset[i : i + rows] for i in range(0, len(dataset), rows))
+        metrics[convention] = evaluate(model, batches, convention, n_samples=samples, seed=seed)
+    if cache is not None:
+        write_json(cache, {"about": about, "metrics": metrics})
+    return metrics
+
+
+def quantities(modalities: list[str], convention: str) -> dict[str, str]:
+    """Keys of `mvae_fast.vae.evaluate` by the name of the paper's column: modalities are X1, X2,
+    ... in order.
+
+    Example:
+        >>> quantities(["image", "label"], "elbo")["ELBO X1"]
+        'elbo/image'
+    """
+    numbered = [(f"X{i}", name) for i, name in enumerate(modalities, 1)]
+    if convention == "iwae":
+        joint = {} if len(numbered) == 1 else {"-log p joint": "iwae/joint"}
+        given = (
+            {}
+            if len(numbered) == 1
+            else {f"-log p {x} | rest": f"iwae/{m}|rest" for x, m in numbered}
+        )
+        return {**joint, **{f"-log p {x}": f"iwae/{m}" for x, m in numbered}, **given}
+    if len(numbered) == 1:
+        return {"X1 NLL": f"nll/{modalities[0]}", "ELBO X1": f"elbo/{modalities[0]}"}
+    return {
+        **{f"{x} BCE": f"nll/joint/{m}" for x, m in numbered},
+        "ELBO joint": "elbo/joint",
+        **{f"ELBO {x}": f"elbo/{m}" for x, m in numbered},
+    }
+
+
+def entries(
+    section: str, column: str, modalities: list[str], results: list[Metrics]
+) -> Iterator[Entry]:
+    """A model's entries of Table 1.
+
+    Args:
+        section: the data set.
+        column: the model.
+        modalities: names, in the paper's order.
+        results: the numbers of each seed.
+    """
+    for convention in CONVENTIONS:
+        for title, key in quantities(modalities, convention).items():
+            if all(key in metrics[convention] for metrics in results):
+                values = tuple(metrics[convention][key][0] for metrics in results)
+                yield Entry(section, title, convention, column, values)
+
+
+def legend(modalities: list[str]) -> list[str]:
+    """What the names in the table mean."""
+    named = ", ".join(f"X{i} = {name}" for i, name in enumerate(modalities, 1))
+    samples: dict[str, Any] = {"elbo": SAMPLES["elbo"], "iwae": SAMPLES["iwae"]}
+    return [
+        f"{named}; BCE: reconstruction in the joint term; ELBO: negative; nats, lambda = beta = 1",
+        *(
+            f"{convention}: {meaning}"
+            + (f" ({samples[convention]} samples a row)" if convention in samples else "")
+            for convention, meaning in CONVENTIONS.items()
+        ),
+    ]

@@ -1,0 +1,127 @@
+"""``mvae-fast reproduce``."""
+
+from __future__ import annotations
+
+import json
+import platform
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import jsonargparse
+import torch
+
+from mvae_fast import __version__
+from mvae_fast.experiments.report import Report
+from mvae_fast.experiments.reproduce.decisions import DECISIONS, decisions
+from mvae_fast.experiments.reproduce.figures import figure3, figure4, figure5
+from mvae_fast.experiments.reproduce.laboratory import Laboratory
+from mvae_fast.experiments.reproduce.table1 import table1
+from mvae_fast.experiments.reproduce.table2 import table2
+from mvae_fast.experiments.reproduce.table3 import table3
+from mvae_fast.experiments.reproduce.table4 import table4
+from mvae_fast.experiments.usage import usage
+
+__all__ = ["EXPERIMENTS", "reproduce"]
+
+#: The experiments: what each is, and the data set it takes where none is named.
+EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
+    "table1": (table1, "digits", "reconstruction and ELBO on MNIST-like data sets"),
+    "table2": (table2, "digits", "label-conditioned samples, judged by a classifier"),
+    "table3": (table3, "digits", "learning with a fraction of paired examples"),
+    "table4": (table4, "photos", "image transformations: gray, edge, mask"),
+    "figure3": (figure3, "digits", "samples given the label"),
+    "figure4": (figure4, "digits", "unconditional samples"),
+    "figure5": (figure5, "photos", "image transformations in both directions"),
+    "decisions": (decisions, "digits", "what the decisions that the paper leaves open change"),
+}
+
+
+def parser() -> jsonargparse.ArgumentParser:
+    """The command's parser."""
+    kinds = "\n".join(f"  {name:<10} {what}" for name, (_, _, what) in EXPERIMENTS.items())
+    parser = jsonargparse.ArgumentParser(
+        prog="mvae-fast reproduce",
+        description="Train what is missing, evaluate, and print ours beside the paper's. "
+        f"Interrupted, it goes on where it stopped.\n\n{kinds}",
+        formatter_class=jsonargparse.DefaultHelpFormatter,
+        default_env=False,
+    )
+    add = parser.add_argument
+    add("experiment", type=str, choices=list(EXPERIMENTS), help="table or figure")
+    add("--dataset", nargs="+", type=str, help="data sets; default: one that needs no files")
+    add("--models", nargs="+", type=str, default=["mvae", "mvae_cnf"], help="models")
+    add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="a run of each model for each")
+    add("--jobs", type=int, default=1, help="runs at the same time, each on its own threads")
+    add("--out", type=str, default="reproduction", help="folder for everything written")
+    add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
+    add("--download", action="store_true", help="fetch data sets that are not there")
+    add("--config", action="append", default=[], metavar="FILE", help="YAML file of settings")
+    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of all runs")
+    add("--fractions", nargs="+", type=float, default=[], help="table3: fractions that stay paired")
+    add("--decisions", nargs="+", type=str, default=[], help=f"of {', '.join(list(DECISIONS)[1:])}")
+    add(
+        "--through-flow", action="store_true", help="figure4: N(0, I) through the flow, as the code"
+    )
+    return parser
+
+
+def reproduce(argv: Sequence[str]) -> None:
+    """Run an experiment.
+
+    Args:
+        argv: arguments behind ``mvae-fast reproduce``.
+
+    Raises:
+        UsageError: if a setting or a data file is faulty or missing.
+        KeyboardInterrupt: if the user stopped it; the same command goes on.
+    """
+    args = parser().parse_args(list(argv))
+    start = time.perf_counter()
+    experiment, default, _ = EXPERIMENTS[args.experiment]
+    datasets = args.dataset or [default]
+    with usage():
+        laboratory = Laboratory(
+            Path(args.out),
+            args.seeds,
+            args.jobs,
+            args.data_dir,
+            args.download,
+            args.config,
+            args.set,
+        )
+    own: dict[str, Any] = {
+        "table3": {"fractions": args.fractions},
+        "decisions": {"names": args.decisions},
+        "figure4": {"through_flow": args.through_flow},
+    }.get(args.experiment, {})
+    if experiment is not decisions:
+        own["models"] = args.models
+    result: Report | list[Path] = experiment(laboratory, datasets, **own)
+    if isinstance(result, Report):
+        result.about = {**result.about, **_machine(), "command": list(argv)}
+        result.notes.append(json.dumps(_machine()).strip("{}").replace('"', ""))
+        print(f"\n{result.text()}")
+        result = result.write(laboratory.out, "_".join([args.experiment, *datasets]))
+    print(f"\n{time.perf_counter() - start:.0f} s. Written: " + ", ".join(map(str, result)))
+
+
+def _machine() -> dict[str, Any]:
+    """What the numbers were computed with."""
+    return {
+        "machine": _processor(),
+        "system": platform.system(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "mvae_fast": __version__,
+    }
+
+
+def _processor() -> str:
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        for line in cpuinfo.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()

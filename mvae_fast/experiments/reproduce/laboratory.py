@@ -1,0 +1,192 @@
+"""Where the trained models of all experiments are: each is trained once, by who needs it first."""
+
+from __future__ import annotations
+
+import multiprocessing
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from mvae_fast.data import Splits
+from mvae_fast.experiments.config import TrainConfig, configured, title
+from mvae_fast.experiments.evaluation import Metrics, evaluation
+from mvae_fast.experiments.run import load_splits, open_folder
+from mvae_fast.experiments.training import Trained, finished, train_model
+from mvae_fast.experiments.usage import usage
+from mvae_fast.vae import MVAE, load_mvae
+
+__all__ = ["Laboratory", "Run"]
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Run:
+    """One model, trained with one seed.
+
+    Args:
+        config: settings, with that model alone.
+    """
+
+    config: TrainConfig
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.config.models[0]
+
+    @property
+    def folder(self) -> Path:
+        """Folder of everything that belongs to the run."""
+        return self.config.folder / self.name
+
+    @property
+    def trained(self) -> Trained:
+        """What became of the training."""
+        done = finished(self.name, self.config)
+        assert done is not None, f"{self.folder} is not trained"
+        return done
+
+    def model(self) -> MVAE:
+        """The trained model."""
+        return load_mvae(self.folder / "model.pt")
+
+
+@dataclass
+class Laboratory:
+    """Trains what experiments ask for and remembers it under ``<out>/runs``.
+
+    A run that was interrupted goes on, one that is finished is not repeated, and one with other
+    settings is refused.
+
+    Args:
+        out: folder for everything written.
+        seeds: of the runs of each model.
+        jobs: runs that are trained at the same time, in processes of their own.
+        data_dir: folder of the data sets that are read from files.
+        download: fetch data sets that are not there.
+        files: YAML files of settings, as `configured` takes them.
+        settings: ``key=value`` settings, likewise.
+    """
+
+    out: Path
+    seeds: Sequence[int] = (0,)
+    jobs: int = 1
+    data_dir: str | None = None
+    download: bool = False
+    files: Sequence[str] = ()
+    settings: Sequence[str] = ()
+    _splits: dict[tuple[Any, ...], Splits] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.jobs < 1:
+            raise ValueError(f"jobs must be positive, got {self.jobs}")
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds must be at least one, each once, got {list(self.seeds)}")
+
+    def runs(
+        self, dataset: str, model: str, label: str = "", changes: Sequence[str] = (), **fields: Any
+    ) -> list[Run]:
+        """The runs of a model, one a seed.
+
+        Args:
+            dataset: the data set.
+            model: the model.
+            label: name of the folder where it is not the data set's: settings differ there.
+            changes: ``key=value`` settings on top of the laboratory's.
+            fields: fields of `TrainConfig` to replace.
+        """
+        with usage():
+            values = configured(dataset, self.files, [*changes, *self.settings])
+        values = {
+            **values,
+            **fields,
+            "models": [model],
+            "resume": True,
+            "data_dir": self.data_dir,
+            "download": self.download,
+        }
+        folder = self.out / "runs" / (label or dataset)
+        with usage():
+            return [
+                Run(TrainConfig(**{**values, "seed": seed, "out": str(folder / f"seed{seed}")}))
+                for seed in self.seeds
+            ]
+
+    def train(self, runs: Iterable[Run]) -> None:
+        """Train and evaluate what is missing.
+
+        Raises:
+            UsageError: if a run has other settings than its folder, or data are faulty or missing.
+        """
+        runs = list(runs)
+        with usage():  # what can be wrong shows before hours of work
+            for run in runs:
+                self.splits(run.config)
+                open_folder(run.config)
+        missing = [run for run in runs if not (run.folder / "evaluation.json").exists()]
+        self.each(complete, missing)
+
+    def each(self, job: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
+        """Do a job for each run, ``jobs`` at a time."""
+        if self.jobs == 1 or len(runs) < 2:
+            return [job(run) for run in runs]
+        # Each process its own threads: by default all would take all cores.
+        runs = [Run(replace(r.config, threads=r.config.threads or 1)) for r in runs]
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(min(self.jobs, len(runs)), mp_context=context) as pool:
+            try:
+                return list(pool.map(job, runs))
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def splits(self, config: TrainConfig) -> Splits:
+        """The data of a run, read once."""
+        key = (config.dataset, config.selection, config.paired_fraction)
+        if key not in self._splits:
+            self._splits[key] = load_splits(config)
+        return self._splits[key]
+
+    def metrics(self, runs: Sequence[Run]) -> list[Metrics]:
+        """The numbers of trained runs."""
+        return [
+            evaluation(
+                run.model(),
+                self.splits(run.config).test,
+                run.config.seed,
+                run.folder / "evaluation.json",
+            )
+            for run in runs
+        ]
+
+    def about(self, runs: Iterable[Run]) -> list[str]:
+        """Lines on how the runs were trained: epochs chosen and wall time."""
+        by_model: dict[str, list[Run]] = {}
+        for run in runs:
+            by_model.setdefault(f"{run.config.folder.parent.name}, {title(run.name)}", []).append(
+                run
+            )
+        lines = []
+        for name, group in by_model.items():
+            kept = ", ".join(str(run.trained.epoch) for run in group)
+            seeds = ", ".join(str(run.config.seed) for run in group)
+            minutes = sum(run.trained.seconds for run in group) / len(group) / 60
+            lines.append(
+                f"{name}: seeds {seeds}; epochs kept {kept} of {group[0].config.epochs}; "
+                f"training {minutes:.1f} min a seed"
+            )
+        return lines
+
+
+def complete(run: Run) -> None:
+    """Train a run, or go on with it, and evaluate it."""
+    if run.config.threads is not None:
+        torch.set_num_threads(run.config.threads)
+    splits = load_splits(run.config)
+    train_model(run.name, run.config, splits)
+    evaluation(run.model(), splits.test, run.config.seed, run.folder / "evaluation.json")
