@@ -96,7 +96,7 @@ def test_elbo_has_the_log_det_of_the_steps_and_not_the_trace():
     with exact_log_det(model.flow):
         wanted = evaluate(model, batches, n_samples=4000, log_det="trace")
     # One correction a row is noisy: average over many repetitions of the rows.
-    rows = {name: value.repeat(500, *[1] * (value.dim() - 1)) for name, value in data().items()}
+    rows = {name: value.repeat(20_000, *[1] * (value.dim() - 1)) for name, value in data().items()}
     result = evaluate(model, [(rows, {})], n_samples=1)
     for key in ("elbo/joint", "elbo/image", "elbo/label"):
         error = abs(result[key][0] - wanted[key][0])
