@@ -18,8 +18,8 @@ __all__ = ["SAMPLES", "Metrics", "entries", "evaluation", "legend", "quantities"
 #: Samples of z_0 a row, by convention.
 SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
 
-ROWS_AT_ONCE = 8000
-"""Rows times samples in one batch of evaluation: a few hundred megabytes."""
+VALUES_AT_ONCE = 8_000_000
+"""Numbers that the samples of the largest modality have in one batch: 32 megabytes a tensor."""
 
 Metrics = Mapping[str, Mapping[str, tuple[float, float]]]
 """Mean and standard error by convention and key of `mvae_fast.vae.evaluate`."""
@@ -46,10 +46,12 @@ def evaluation(
         if saved["about"] == about:
             metrics: Metrics = saved["metrics"]
             return metrics
+    x, _ = dataset[0]
+    largest = max(value.numel() for value in x.values())
     metrics = {}
     for convention in CONVENTIONS:
         samples = SAMPLES[convention]
-        rows = max(1, ROWS_AT_ONCE // samples)
+        rows = max(1, VALUES_AT_ONCE // (samples * largest))
         batches = (dataset[i : i + rows] for i in range(0, len(dataset), rows))
         metrics[convention] = evaluate(model, batches, convention, n_samples=samples, seed=seed)
     if cache is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -97,7 +98,10 @@ def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVA
     Raises:
         ValueError: if the file is something else.
     """
-    saved = torch.load(path, map_location=map_location, weights_only=True)
+    try:
+        saved = torch.load(path, map_location=map_location, weights_only=True)
+    except pickle.UnpicklingError:
+        saved = None
     if not isinstance(saved, dict) or not {"config", "state_dict"} <= set(saved):
         raise ValueError(f"{path} was not written by save_mvae")
     model = build_mvae(saved["config"]).to(map_location)

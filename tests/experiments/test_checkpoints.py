@@ -1,0 +1,73 @@
+import csv
+
+import numpy as np
+import pytest
+import torch
+from matplotlib import image
+
+from mvae_fast.cli import main
+from mvae_fast.experiments.checkpoints import load_checkpoint
+from mvae_fast.vae import load_mvae
+from tests.experiments.reproduce.tiny import DIGITS, options
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    out = tmp_path_factory.mktemp("run")
+    assert main(["train", *options(DIGITS), "--models", "mvae_cnf", "--out", str(out)]) == 0
+    return out / "mvae_cnf"
+
+
+def test_both_kinds_of_checkpoint_hold_the_model(run):
+    saved = load_mvae(run / "model.pt").state_dict()
+    for name in ("model.pt", "best.ckpt"):
+        model = load_checkpoint(run / name)
+        assert not model.training
+        assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
+
+
+def test_evaluate_prints_the_numbers_of_the_run(run, tmp_path, capsys):
+    assert main(["evaluate", str(run / "model.pt"), "--out", str(tmp_path)]) == 0
+    assert "360 test rows of digits" in capsys.readouterr().out
+    with (tmp_path / "evaluation.csv").open() as file:
+        mine = [row["mean"] for row in csv.DictReader(file)]
+    with (run.parent / "table.csv").open() as file:
+        assert mine == [row["mean"] for row in csv.DictReader(file)]
+
+
+def test_samples_are_written_and_drawn(run, tmp_path):
+    argv = ["sample", str(run / "best.ckpt"), "--n", "12", "--out", str(tmp_path)]
+    assert main([*argv, "--given", "label=3"]) == 0
+    drawn = np.load(tmp_path / "samples.npz")
+    assert drawn["image"].shape == (12, 8, 8) and drawn["label"].shape == (12,)
+    assert drawn["label"].dtype == np.int64
+    assert image.imread(tmp_path / "image.png").shape[0] > 300
+    assert main(argv) == 0
+    assert not np.array_equal(np.load(tmp_path / "samples.npz")["image"], drawn["image"])
+
+
+def test_a_row_of_data_may_be_given(run, tmp_path):
+    np.save(tmp_path / "row.npy", np.full((8, 8), 0.5, np.float32))
+    argv = ["sample", str(run / "model.pt"), "--n", "2", "--out", str(tmp_path)]
+    assert main([*argv, "--given", f"image={tmp_path / 'row.npy'}"]) == 0
+    assert np.load(tmp_path / "samples.npz")["label"].shape == (2,)
+
+
+@pytest.mark.parametrize(
+    ("argv", "message"),
+    [
+        (["sample", "{run}/none.pt"], "none.pt: no such file"),
+        (["sample", "{run}/model.pt", "--n", "0"], "--n must be positive"),
+        (["sample", "{run}/model.pt", "--given", "sound=3"], "with a modality of"),
+        (["sample", "{run}/model.pt", "--given", "label=[1, x]"], "a number or a .npy file"),
+        (["sample", "{run}/model.pt", "--given", "label=12"], "needs data in 0..9"),
+        (
+            ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],
+            "lacks the model's",
+        ),
+        (["evaluate", "{run}/../config.yaml", "--dataset", "digits"], "config.yaml"),
+    ],
+)
+def test_mistakes_are_named(run, argv, message, capsys):
+    assert main([word.format(run=run) for word in argv]) == 2
+    assert message in capsys.readouterr().err
