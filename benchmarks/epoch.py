@@ -67,7 +67,7 @@ MNIST = Setting(
     width=512,
     latent=128,
     flow_width=256,
-    batch=256,
+    batch=100,
     label_weight=50.0,
     learning_rate=1e-3,
 )
