@@ -58,8 +58,8 @@ def load_dataset(
         Train, validation and test splits.
 
     Raises:
-        ValueError: if the name is unknown, or a file is damaged or not the official one.
-        TypeError: if the data set does not take an option.
+        ValueError: if the name or an option is unknown, or a file is damaged or not the official
+            one.
         FileNotFoundError: if files are missing.
 
     Example:
@@ -71,5 +71,5 @@ def load_dataset(
     loader = DATASETS[name]
     known = set(inspect.signature(loader).parameters) - {"data_dir", "download"}
     if unknown := set(options) - known:
-        raise TypeError(f"{name} takes the options {sorted(known)}, got {sorted(unknown)}")
+        raise ValueError(f"{name} takes the options {sorted(known)}, got {sorted(unknown)}")
     return loader(data_dir, download=download, **options)

@@ -50,6 +50,9 @@ class TrainConfig:
     """
 
     dataset: str = _option("data set")
+    dataset_options: dict[str, Any] = _option(
+        "options of its loader, such as train_split of CelebA", default_factory=dict
+    )
     models: list[str] = _option("models to train: names among those of flows")
     seed: int = _option("seed of initialisation, shuffling and noise", default=0)
     epochs: int = _option("passes over the training split")

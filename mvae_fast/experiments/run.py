@@ -33,7 +33,9 @@ def load_splits(config: TrainConfig) -> Splits:
         ValueError: if the data set is unknown or its files are faulty.
         FileNotFoundError: if its files are not there.
     """
-    splits = load_dataset(config.dataset, config.data_dir, download=config.download)
+    splits = load_dataset(
+        config.dataset, config.data_dir, download=config.download, **config.dataset_options
+    )
     splits = splits.select_on(config.selection)
     if config.paired_fraction < 1:
         splits = splits._replace(train=unpair(splits.train, config.paired_fraction))

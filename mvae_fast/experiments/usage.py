@@ -14,7 +14,7 @@ class UsageError(Exception):
 
 @contextmanager
 def usage() -> Iterator[None]:
-    """Take errors about values and missing files for the user's.
+    """Take errors about values, files, connections and optional packages for the user's.
 
     For the steps that only look at settings and data: the same errors from anywhere else are
     faults of ours, and keep their traceback.
@@ -27,5 +27,7 @@ def usage() -> Iterator[None]:
     """
     try:
         yield
-    except (ValueError, FileNotFoundError) as error:
+    except ModuleNotFoundError:
+        raise
+    except (ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
         raise UsageError(str(error)) from error

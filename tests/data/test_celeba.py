@@ -1,5 +1,3 @@
-import io
-
 import numpy as np
 import pytest
 import torch
@@ -8,31 +6,15 @@ from PIL import Image
 from mvae_fast.data import celeba19, celeba_edge, celeba_gray, celeba_mask, face_masks
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.transforms import edges, gray, resize_and_crop
-
-N = {"0": 12, "1": 20, "2": 5}
-EIGHTEEN = (
-    "bald bangs black_hair blond_hair brown_hair bushy_eyebrows eyeglasses gray_hair heavy_makeup "
-    "male mouth_slightly_open mustache pale_skin receding_hairline smiling straight_hair wavy_hair "
-    "wearing_hat"
-).split()
-FORTY = (
-    "5_o_Clock_Shadow Arched_Eyebrows Attractive Bags_Under_Eyes Bald Bangs Big_Lips Big_Nose "
-    "Black_Hair Blond_Hair Blurry Brown_Hair Bushy_Eyebrows Chubby Double_Chin Eyeglasses Goatee "
-    "Gray_Hair Heavy_Makeup High_Cheekbones Male Mouth_Slightly_Open Mustache Narrow_Eyes No_Beard "
-    "Oval_Face Pale_Skin Pointy_Nose Receding_Hairline Rosy_Cheeks Sideburns Smiling Straight_Hair "
-    "Wavy_Hair Wearing_Earrings Wearing_Hat Wearing_Lipstick Wearing_Necklace Wearing_Necktie Young"
-).split()
-PARTS = [part for part, n in N.items() for _ in range(n)]
-NAMES = [f"{i + 1:06d}.jpg" for i in range(len(PARTS))]
-ATTRIBUTES = np.random.default_rng(1).integers(0, 2, (len(PARTS), 40))
-
-
-def jpeg(number):
-    generator = np.random.default_rng(number)
-    coarse = Image.fromarray(generator.integers(0, 256, (7, 6, 3), dtype=np.uint8))
-    packed = io.BytesIO()
-    coarse.resize((178, 218), Image.Resampling.BICUBIC).save(packed, "jpeg")
-    return packed.getvalue()
+from tests.data.celeba_layout import (
+    ATTRIBUTES,
+    EIGHTEEN,
+    FORTY,
+    NAMES,
+    PARTS,
+    jpeg,
+    write_celeba,
+)
 
 
 @pytest.fixture(scope="module")
@@ -42,22 +24,8 @@ def jpegs():
 
 @pytest.fixture
 def folder(tmp_path, jpegs):
-    images = tmp_path / "celeba" / "img_align_celeba"
-    images.mkdir(parents=True)
-    for name, content in zip(NAMES, jpegs, strict=True):
-        (images / name).write_bytes(content)
-    rows = [
-        f"{n}  {' '.join(f'{2 * a - 1:2d}' for a in r)} "
-        for n, r in zip(NAMES, ATTRIBUTES, strict=True)
-    ]
-    lines(tmp_path, "list_attr_celeba.txt", [str(len(NAMES)), " ".join(FORTY) + " ", *rows])
-    partition = [f"{n} {p}" for n, p in zip(NAMES, PARTS, strict=True)]
-    lines(tmp_path, "list_eval_partition.txt", partition)
+    write_celeba(tmp_path, jpegs)
     return tmp_path
-
-
-def lines(folder, name, content, end="\r\n"):
-    (folder / "celeba" / name).write_bytes("".join(f"{line}{end}" for line in content).encode())
 
 
 def pixels(folder, number):

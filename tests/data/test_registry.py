@@ -9,7 +9,7 @@ def test_unknown_data_sets_are_named():
 
 
 def test_unknown_options_are_named():
-    with pytest.raises(TypeError, match=r"mnist takes the options \['verify'\], got \['verfy'\]"):
+    with pytest.raises(ValueError, match=r"mnist takes the options \['verify'\], got \['verfy'\]"):
         load_dataset("mnist", verfy=False)
 
 

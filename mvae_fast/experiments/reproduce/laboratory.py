@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -147,7 +148,8 @@ class Laboratory:
 
     def splits(self, config: TrainConfig) -> Splits:
         """The data of a run, read once."""
-        key = (config.dataset, config.selection, config.paired_fraction)
+        options = json.dumps(config.dataset_options, sort_keys=True)
+        key = (config.dataset, options, config.selection, config.paired_fraction)
         if key not in self._splits:
             self._splits[key] = load_splits(config)
         return self._splits[key]
