@@ -98,7 +98,10 @@ def reproduce(argv: Sequence[str]) -> None:
     }.get(args.experiment, {})
     if experiment is not decisions:
         own["models"] = args.models
-    result: Report | list[Path] = experiment(laboratory, datasets, **own)
+    try:
+        result: Report | list[Path] = experiment(laboratory, datasets, **own)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt("The same command goes on from the last epoch.") from None
     if isinstance(result, Report):
         result.about = {**result.about, **_machine(), "command": list(argv)}
         result.notes.append(json.dumps(_machine()).strip("{}").replace('"', ""))

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+import joblib
 import torch
 
 from mvae_fast.data import Splits
@@ -138,13 +137,8 @@ class Laboratory:
             return [job(run) for run in runs]
         # Each process its own threads: by default all would take all cores.
         runs = [Run(replace(r.config, threads=r.config.threads or 1)) for r in runs]
-        context = multiprocessing.get_context("spawn")
-        with ProcessPoolExecutor(min(self.jobs, len(runs)), mp_context=context) as pool:
-            try:
-                return list(pool.map(job, runs))
-            except BaseException:
-                pool.shutdown(cancel_futures=True)
-                raise
+        done: list[T] = joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
+        return done
 
     def splits(self, config: TrainConfig) -> Splits:
         """The data of a run, read once."""
