@@ -180,18 +180,24 @@ class TrainConfig:
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """How a saved `recipe` differs from this one, a line each.
 
-        Which models are trained may differ, and so may the flows of those that are not.
+        Which models are trained may differ, and so may the flows of those that are not. What a
+        recipe of an older version does not have was as is the default.
         """
+        defaults = {
+            f.name: f.default_factory() if callable(f.default_factory) else f.default
+            for f in fields(self)
+        }
 
         def comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
             flows = recipe.get("flows") or {}
-            return {**recipe, "flows": {name: flows.get(name) for name in self.models}}
+            own = {name: flows.get(name) for name in self.models}
+            return {**defaults, **recipe, "flows": own}
 
         there, here = comparable(saved), comparable(self.recipe())
         return [
-            f"{f.name}: {there.get(f.name)!r} there, {here[f.name]!r} here"
-            for f in fields(self)
-            if f.name in here and f.name != "models" and there.get(f.name) != here[f.name]
+            f"{name}: {there[name]!r} there, {here[name]!r} here"
+            for name in self.recipe()
+            if name != "models" and there[name] != here[name]
         ]
 
 

@@ -84,6 +84,14 @@ def test_flows_of_models_that_are_not_trained_may_differ():
     assert len(TrainConfig.load("digits", flows=other).differences(saved)) == 1
 
 
+def test_an_older_recipe_had_the_defaults():
+    saved = TrainConfig.load("digits").recipe()
+    del saved["dataset_options"], saved["precision"]
+    assert TrainConfig.load("digits").differences(saved) == []
+    changed = TrainConfig.load("digits", precision="bf16-mixed").differences(saved)
+    assert changed == ["precision: '32-true' there, 'bf16-mixed' here"]
+
+
 def test_models_without_a_title_are_shown_as_they_are():
     assert (title("mvae_cnf"), title("mine")) == ("MVAE-CNF", "mine")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import os
 import platform
 import time
 from collections.abc import Callable, Sequence
@@ -103,17 +103,19 @@ def reproduce(argv: Sequence[str]) -> None:
     except KeyboardInterrupt:
         raise KeyboardInterrupt("The same command goes on from the last epoch.") from None
     if isinstance(result, Report):
-        result.about = {**result.about, **_machine(), "command": list(argv)}
-        result.notes.append(json.dumps(_machine()).strip("{}").replace('"', ""))
+        machine = _machine()
+        about = {"command": list(argv), **machine, "runs": laboratory.recipes}
+        result.about = {**result.about, **about}
+        result.notes.append(", ".join(f"{key} {value}" for key, value in machine.items()))
         print(f"\n{result.text()}")
         result = result.write(laboratory.out, "_".join([args.experiment, *datasets]))
     print(f"\n{time.perf_counter() - start:.0f} s. Written: " + ", ".join(map(str, result)))
 
 
-def _machine() -> dict[str, Any]:
+def _machine() -> dict[str, str]:
     """What the numbers were computed with."""
     return {
-        "machine": _processor(),
+        "machine": f"{_processor()} ({os.cpu_count()} cores)",
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,

@@ -80,6 +80,8 @@ class Laboratory:
     download: bool = False
     files: Sequence[str] = ()
     settings: Sequence[str] = ()
+    recipes: dict[str, Any] = field(default_factory=dict)
+    """What each run that was asked for is made of, by its folder below ``<out>/runs``."""
     _splits: dict[tuple[Any, ...], Splits] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -128,6 +130,8 @@ class Laboratory:
             for run in runs:
                 self.splits(run.config)
                 open_folder(run.config)
+                name = run.folder.relative_to(self.out / "runs").as_posix()
+                self.recipes[name] = run.config.recipe()
         missing = [run for run in runs if not (run.folder / "evaluation.json").exists()]
         self.each(complete, missing)
 
