@@ -76,6 +76,8 @@ class TrainConfig:
         "fraction of the training rows whose modalities stay together (weak supervision)",
         default=1.0,
     )
+    elbo_samples: int = _option("samples of z_0 a row of the test split, for ELBOs", default=16)
+    iwae_samples: int = _option("likewise, for importance-weighted likelihoods", default=64)
     latent_dim: int = _option("latent size D")
     n_random_subsets: int = _option(
         "random subsets of modalities drawn for each mini-batch", default=0
@@ -106,7 +108,8 @@ class TrainConfig:
             raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
         if not self.models or len(set(self.models)) < len(self.models):
             raise ValueError(f"models must name at least one model, each once, got {self.models}")
-        for name in ("epochs", "batch_size", "lr", "latent_dim", "validation_samples"):
+        counts = ("epochs", "batch_size", "latent_dim", "elbo_samples", "iwae_samples")
+        for name in (*counts, "validation_samples", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
         if self.threads is not None and self.threads < 1:
@@ -159,6 +162,11 @@ class TrainConfig:
         return self.epochs // 3 if self.annealing_epochs is None else self.annealing_epochs
 
     @property
+    def samples(self) -> dict[str, int]:
+        """Samples of z_0 a row of the test split, by convention."""
+        return {"paper": 1, "elbo": self.elbo_samples, "iwae": self.iwae_samples}
+
+    @property
     def folder(self) -> Path:
         """Folder for everything written."""
         return Path(self.out or f"runs/{self.dataset}")
@@ -180,8 +188,8 @@ class TrainConfig:
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """How a saved `recipe` differs from this one, a line each.
 
-        Which models are trained may differ, and so may the flows of those that are not. What a
-        recipe of an older version does not have was as is the default.
+        Which models are trained may differ, and so may the flows of those that are not, and how
+        many samples are evaluated. What a recipe of an older version lacks was as is the default.
         """
         defaults = {
             f.name: f.default_factory() if callable(f.default_factory) else f.default
@@ -197,7 +205,7 @@ class TrainConfig:
         return [
             f"{name}: {there[name]!r} there, {here[name]!r} here"
             for name in self.recipe()
-            if name != "models" and there[name] != here[name]
+            if name not in ("models", "elbo_samples", "iwae_samples") and there[name] != here[name]
         ]
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from mvae_fast.data import MultimodalDataset
 from mvae_fast.experiments.files import write_json
@@ -15,7 +14,7 @@ from mvae_fast.vae.evaluation import CONVENTIONS
 
 __all__ = ["SAMPLES", "Metrics", "entries", "evaluation", "legend", "quantities"]
 
-#: Samples of z_0 a row, by convention.
+#: Samples of z_0 a row, by convention, where nothing else is asked for.
 SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
 
 VALUES_AT_ONCE = 8_000_000
@@ -26,7 +25,11 @@ Metrics = Mapping[str, Mapping[str, tuple[float, float]]]
 
 
 def evaluation(
-    model: MVAE, dataset: MultimodalDataset, seed: int = 0, cache: Path | None = None
+    model: MVAE,
+    dataset: MultimodalDataset,
+    seed: int = 0,
+    cache: Path | None = None,
+    samples: Mapping[str, int] = SAMPLES,
 ) -> Metrics:
     """A model's numbers on a data set in all conventions.
 
@@ -36,11 +39,12 @@ def evaluation(
         seed: of the noise.
         cache: file that keeps the numbers. It is read if it was written for as many rows and
             samples, and written again else.
+        samples: samples of z_0 a row, by convention.
 
     Returns:
         The numbers.
     """
-    about = {"rows": len(dataset), "samples": SAMPLES, "seed": seed}
+    about = {"rows": len(dataset), "samples": dict(samples), "seed": seed}
     if cache is not None and cache.exists():
         saved = json.loads(cache.read_text())
         if saved["about"] == about:
@@ -50,10 +54,10 @@ def evaluation(
     largest = max(value.numel() for value in x.values())
     metrics = {}
     for convention in CONVENTIONS:
-        samples = SAMPLES[convention]
-        rows = max(1, VALUES_AT_ONCE // (samples * largest))
+        n = samples[convention]
+        rows = max(1, VALUES_AT_ONCE // (n * largest))
         batches = (dataset[i : i + rows] for i in range(0, len(dataset), rows))
-        metrics[convention] = evaluate(model, batches, convention, n_samples=samples, seed=seed)
+        metrics[convention] = evaluate(model, batches, convention, n_samples=n, seed=seed)
     if cache is not None:
         write_json(cache, {"about": about, "metrics": metrics})
     return metrics
@@ -103,15 +107,14 @@ def entries(
                 yield Entry(section, title, convention, column, values)
 
 
-def legend(modalities: list[str]) -> list[str]:
+def legend(modalities: list[str], samples: Mapping[str, int] = SAMPLES) -> list[str]:
     """What the names in the table mean."""
     named = ", ".join(f"X{i} = {name}" for i, name in enumerate(modalities, 1))
-    samples: dict[str, Any] = {"elbo": SAMPLES["elbo"], "iwae": SAMPLES["iwae"]}
     return [
         f"{named}; BCE: reconstruction in the joint term; ELBO: negative; nats, lambda = beta = 1",
         *(
             f"{convention}: {meaning}"
-            + (f" ({samples[convention]} samples a row)" if convention in samples else "")
+            + (f" ({samples[convention]} samples a row)" if samples[convention] > 1 else "")
             for convention, meaning in CONVENTIONS.items()
         ),
     ]

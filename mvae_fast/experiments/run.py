@@ -97,7 +97,7 @@ def run(config: TrainConfig) -> Report:
     models = {name: load_mvae(config.folder / name / "model.pt") for name in trained}
     modalities = list(config.modalities)
     table: list[Entry] = []
-    notes = legend(modalities)
+    notes = legend(modalities, config.samples)
     chosen = ", ".join(f"{title(name)} {t.epoch}" for name, t in trained.items())
     notes.append(
         f"seed {config.seed}; epoch chosen on the {config.selection} split, "
@@ -105,7 +105,7 @@ def run(config: TrainConfig) -> Report:
     )
     for name, model in models.items():
         cache = config.folder / name / "evaluation.json"
-        metrics = evaluation(model, splits.test, config.seed, cache)
+        metrics = evaluation(model, splits.test, config.seed, cache, config.samples)
         table += entries(config.dataset, title(name), modalities, [metrics])
         if "log_det_error" in metrics["elbo"]:
             error = metrics["elbo"]["log_det_error"][0]

@@ -70,5 +70,5 @@ def decisions(laboratory: Laboratory, datasets: Sequence[str], names: Sequence[s
             errors = tuple(r["elbo"]["log_det_error"][0] for r in results)
             table.append(Entry(dataset, column, "", "trace - log-det", errors))
         table.append(Entry(dataset, column, "", "minutes", minutes))
-        notes = notes or legend(modalities)
+        notes = notes or legend(modalities, group[0].config.samples)
     return Report("Decisions that the paper leaves open: MVAE-CNF", table, notes)

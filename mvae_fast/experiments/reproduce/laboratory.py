@@ -55,6 +55,12 @@ class Run:
         """The trained model."""
         return load_mvae(self.folder / "model.pt")
 
+    def evaluate(self, splits: Splits) -> Metrics:
+        """The trained model's numbers on the test split."""
+        cache = self.folder / "evaluation.json"
+        config = self.config
+        return evaluation(self.model(), splits.test, config.seed, cache, config.samples)
+
 
 @dataclass
 class Laboratory:
@@ -154,15 +160,7 @@ class Laboratory:
 
     def metrics(self, runs: Sequence[Run]) -> list[Metrics]:
         """The numbers of trained runs."""
-        return [
-            evaluation(
-                run.model(),
-                self.splits(run.config).test,
-                run.config.seed,
-                run.folder / "evaluation.json",
-            )
-            for run in runs
-        ]
+        return [run.evaluate(self.splits(run.config)) for run in runs]
 
     def about(self, runs: Iterable[Run]) -> list[str]:
         """Lines on how the runs were trained: epochs chosen and wall time."""
@@ -189,4 +187,4 @@ def complete(run: Run) -> None:
         torch.set_num_threads(run.config.threads)
     splits = load_splits(run.config)
     train_model(run.name, run.config, splits)
-    evaluation(run.model(), splits.test, run.config.seed, run.folder / "evaluation.json")
+    run.evaluate(splits)

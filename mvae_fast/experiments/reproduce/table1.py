@@ -34,7 +34,7 @@ def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         table += (e for e in published.table1(dataset) if e.column == title(model))
         table += entries(dataset, title(model), modalities, results)
         if not notes:
-            notes = legend(modalities)
+            notes = legend(modalities, group[0].config.samples)
         if "log_det_error" in results[0]["elbo"]:
             errors = ", ".join(f"{r['elbo']['log_det_error'][0]:+.3f}" for r in results)
             notes.append(

@@ -69,6 +69,6 @@ def table3(
             test = laboratory.splits(group[0].config).test
             values = tuple(label_accuracy(run.model(), test) for run in group)
             table.append(Entry(dataset, "label right", "given X1", column, values))
-        notes = notes or legend(modalities)
+        notes = notes or legend(modalities, group[0].config.samples)
     notes += laboratory.about(run for group in runs.values() for run in group)
     return Report("Table 3: learning with few paired examples", table, notes, digits=3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mvae_fast.experiments.config import title
+from mvae_fast.experiments.evaluation import legend
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
@@ -54,7 +55,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
                 table.append(Entry(pair, row, convention, title(model), values))
     notes = [
         "negative ELBO of both modalities and of each alone (iwae: negative log-likelihood), nats",
-        *(f"{convention}: {meaning}" for convention, meaning in CONVENTIONS.items()),
+        *legend([], runs[pairs[0], models[0]][0].config.samples)[1:],
         *laboratory.about(run for group in runs.values() for run in group),
     ]
     return Report("Table 4: image transformations", table, notes)

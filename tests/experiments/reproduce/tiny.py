@@ -11,6 +11,8 @@ DIGITS = [
     "flows.mvae_cnf.n_steps=2",
 ]
 PHOTOS = [
+    "elbo_samples=1",
+    "iwae_samples=2",
     "epochs=1",
     "batch_size=750",
     "latent_dim=4",
