@@ -17,6 +17,7 @@ PHOTOS = [
     "batch_size=750",
     "latent_dim=4",
     "modalities.image.channels=2",
+    "modalities.gray.channels=2",
     "flows.mvae_cnf.hidden=[8]",
     "flows.mvae_cnf.n_steps=2",
 ]
