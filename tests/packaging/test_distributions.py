@@ -57,7 +57,7 @@ def test_wheel_of_the_sdist(source_tree, python):
     required = [r.replace(" ", "") for r in metadata.get_all("Requires-Dist") if "extra" not in r]
     names_required = {runtime_requirement(find_torch()), "torchdiffeq>=0.2.4", "numpy"}
     assert set(required) == names_required
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {"train", "masks", "test", "bench", "dev"}
     assert "mvae-fast = mvae_fast.cli:main" in scripts
 
 
