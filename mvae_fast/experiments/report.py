@@ -115,7 +115,10 @@ class Report:
         for section, rows in self.tables().items():
             head = rows[0]
             rule = ["---", "---", *["---:"] * (len(head) - 2)]
-            table = "\n".join("| " + " | ".join(line) + " |" for line in [head, rule, *rows[1:]])
+            lines = [
+                [cell.replace("|", r"\|") for cell in line] for line in [head, rule, *rows[1:]]
+            ]
+            table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
             parts += [f"## {section}", table]
         if self.notes:
             parts.append("\n".join(f"- {note}" for note in self.notes))

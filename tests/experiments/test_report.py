@@ -62,3 +62,8 @@ def test_files_hold_the_same_numbers(report, tmp_path):
     saved = json.loads(paths[1].read_text())
     assert saved["seed"] == 3 and saved["entries"][2]["values"] == [101.0, 103.0]
     assert "| ELBO joint | elbo | 102.00 ± 1.41 | 97.00 |" in paths[2].read_text()
+
+
+def test_a_bar_in_a_name_is_no_border_in_markdown():
+    entry = Entry("mnist", "-log p X1 | rest", "iwae", "MVAE", (90.0,))
+    assert r"| -log p X1 \| rest | iwae | 90.00 |" in Report("", [entry]).markdown()
