@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from mvae_fast.data import load_dataset
+from mvae_fast.experiments.config import title
 from mvae_fast.experiments.evaluation import entries, evaluation, legend
 from mvae_fast.experiments.figures import mosaic
 from mvae_fast.experiments.report import Report
@@ -84,7 +85,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
     metrics = evaluation(model, test, args.seed)
     report = Report(
         f"{args.checkpoint} on the {len(test)} test rows of {dataset}",
-        list(entries(dataset, Path(args.checkpoint).parent.name, names, [metrics])),
+        list(entries(dataset, title(Path(args.checkpoint).parent.name), names, [metrics])),
         legend(names),
     )
     print(report.text())

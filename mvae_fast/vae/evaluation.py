@@ -56,8 +56,9 @@ def evaluate(
     .. math:: \log p(X) \ge E\Big[\log \tfrac1K \sum_k
               \frac{p(X | z_T^k)\, p(z_T^k)}{q(z_T^k | X)}\Big] ,
 
-    weighs with integrated traces and corrects by the same difference. Conditional likelihoods are
-    differences: :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`.
+    weighs with integrated traces and corrects by the same difference, which is right as far as that
+    does not vary between samples of a row. Conditional likelihoods are differences:
+    :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`.
 
     Args:
         model: the model; it is evaluated in evaluation mode and left in the mode it had.
@@ -89,7 +90,7 @@ def evaluate(
     if log_det not in ("exact", "trace"):
         raise ValueError(f'log_det must be "exact" or "trace", got {log_det!r}')
     device = next(model.parameters()).device
-    generator = torch.Generator(device).manual_seed(seed)
+    generator, of_errors = (torch.Generator(device).manual_seed(seed) for _ in range(2))
     subsets, labels = _subsets(list(model.modalities), convention)
     columns: dict[str, list[Tensor]] = {}
     with _evaluation_mode(model):
@@ -106,7 +107,7 @@ def evaluate(
             )
             error = None
             if model.flow is not None and convention != "paper" and log_det == "exact":
-                error = _log_det_error(model, data, present, subsets, generator)
+                error = _log_det_error(model, data, present, subsets, of_errors)
             if convention == "iwae":
                 entries = _likelihoods(terms, labels, error)
             else:

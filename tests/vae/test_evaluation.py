@@ -61,6 +61,20 @@ def test_seed_decides_and_the_mode_is_kept():
     assert model.training
 
 
+def test_models_with_and_without_a_flow_see_the_same_noise():
+    """A flow that does nothing changes nothing, in later batches neither."""
+    flow = AffineFlow()
+    with torch.no_grad():
+        flow.log_scale.zero_()
+        flow.shift.zero_()
+    batches = [(data(), {})] * 3
+    for convention in ("elbo", "iwae"):
+        with_flow = evaluate(bimodal(flow), batches, convention, n_samples=2)
+        without = evaluate(bimodal(), batches, convention, n_samples=2)
+        for key, value in without.items():
+            assert with_flow[key] == pytest.approx(value, rel=1e-5), key
+
+
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="convention must be one of"):
         evaluate(bimodal(), [(data(), {})], "bound")
