@@ -79,7 +79,8 @@ def evaluate(
         posteriors.
 
     Raises:
-        ValueError: if the convention is unknown or there is no batch.
+        ValueError: if the convention is unknown, there is no batch, or the log-determinant is to be
+            exact and the flow's solver has no fixed steps (such a flow needs ``log_det="trace"``).
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10, 11; Burda et al., Importance weighted

@@ -94,8 +94,11 @@ def test_settings_come_back_after_an_error_and_from_within():
 
 
 def test_a_module_without_flows_is_left_alone():
-    with exact_log_det(nn.Linear(2, 2)):
-        pass
+    module = nn.Linear(2, 2)
+    before = dict(vars(module))
+    with exact_log_det(module):
+        assert vars(module) == before
+    assert vars(module) == before
 
 
 @pytest.mark.parametrize("make", [cnf, amortised])

@@ -36,6 +36,7 @@ def test_processes_side_by_side_have_the_same_result(tmp_path):
         lab.train(lab.runs("digits", "mvae"))
     for a, b in zip(one.runs("digits", "mvae"), two.runs("digits", "mvae"), strict=True):
         for key, value in weights(a).items():
+            # float32 after eight steps: another process may choose other kernels, other sums.
             torch.testing.assert_close(value, weights(b)[key], rtol=1e-5, atol=1e-6)
 
 
