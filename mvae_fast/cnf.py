@@ -195,7 +195,7 @@ class FastCNF(SolverSettings):
         precision = self.precision
         if precision is None:
             precision = _AUTOCAST.get(torch.get_autocast_dtype(device), "full")
-            fits = z.ndim == 2 and self._fused() and (logpz is None or self.log_det == "trace")
+            fits = z.ndim == 2 and self.fused and (logpz is None or self.log_det == "trace")
             engine = engines.get(engines.resolve(self.engine, z.device, dtype))
             if not (fits and dtype == torch.float32 and precision in engine.precisions):
                 precision = "full"
@@ -219,7 +219,7 @@ class FastCNF(SolverSettings):
         if times is not None:
             times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
-        fused = z.ndim == 2 and self._fused()
+        fused = z.ndim == 2 and self.fused
         if precision != "full" and not fused:
             raise ValueError(f"precision: {precision!r} is for {_FUSED}")
         trace = self._trace(z, probes) if logpz is not None or self._penalised else None
@@ -368,8 +368,10 @@ class FastCNF(SolverSettings):
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
 
-    def _fused(self) -> bool:
-        """Whether one call of an engine does the solve of states (B, D)."""
+    @property
+    def fused(self) -> bool:
+        """Whether one call of an engine does the solve of states (B, D), in the present mode (train
+        or eval); else torchdiffeq does it, step by step."""
         fused_fns = all(fn in FUSED_PENALTIES for fn in self.regularization_fns)
         return (
             self._present_solver in TABLEAUS
@@ -420,7 +422,7 @@ class FastCNF(SolverSettings):
 
     def extra_repr(self) -> str:
         engine = self.engine
-        if not self._fused():
+        if not self.fused:
             engine = f"{engine} (torchdiffeq)"
         elif engine == "auto":
             end = self.sqrt_end_time

@@ -15,7 +15,7 @@ from torch.distributions import Categorical, Distribution
 
 from mvae_fast.data import load_dataset
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.evaluation import entries, evaluation, legend
+from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import mosaic
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import UsageError, usage
@@ -83,10 +83,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
     if missing := set(names) - set(test.arrays):
         raise UsageError(f"data set {dataset!r} lacks the model's modalities {sorted(missing)}")
     metrics = evaluation(model, test, args.seed)
+    column = title(Path(args.checkpoint).parent.name)
     report = Report(
         f"{args.checkpoint} on the {len(test)} test rows of {dataset}",
-        list(entries(dataset, title(Path(args.checkpoint).parent.name), names, [metrics])),
-        legend(names),
+        list(entries(dataset, column, names, [metrics])),
+        [*legend(names), *log_det_notes(column, [metrics])],
     )
     print(report.text())
     if args.out is not None:

@@ -10,7 +10,7 @@ import yaml
 from mvae_fast import __version__
 from mvae_fast.data import Splits, load_dataset, unpair
 from mvae_fast.experiments.config import TrainConfig, title
-from mvae_fast.experiments.evaluation import entries, evaluation, legend
+from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import samples_figure
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.training import train_model
@@ -107,11 +107,7 @@ def run(config: TrainConfig) -> Report:
         cache = config.folder / name / "evaluation.json"
         metrics = evaluation(model, splits.test, config.seed, cache, config.samples)
         table += entries(config.dataset, title(name), modalities, [metrics])
-        if "log_det_error" in metrics["elbo"]:
-            error = metrics["elbo"]["log_det_error"][0]
-            notes.append(
-                f"{title(name)}: integrated trace - exact log-determinant: {error:+.3f} nats"
-            )
+        notes += log_det_notes(title(name), [metrics])
     about = {
         "version": __version__,
         "torch": torch.__version__,

@@ -10,8 +10,9 @@ from torch import nn
 
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows.amortized_cnf import AmortizedCNF
+from mvae_fast.tableaus import TABLEAUS
 
-__all__ = ["exact_log_det"]
+__all__ = ["exact_log_det", "has_exact_log_det"]
 
 # With log_det="exact" a FastCNF takes the exact trace, through the steps and in full precision, and
 # refuses an engine by name: none of these changes the steps that it applies.
@@ -41,8 +42,7 @@ def exact_log_det(module: nn.Module) -> Iterator[None]:
         module: A flow, a chain of flows, or a model that holds some.
 
     Yields:
-        None. A flow whose solver is not one of `mvae_fast.tableaus.TABLEAUS` (or whose velocity
-        `mvae_fast.FastCNF` has no tables for) raises ValueError when it is called.
+        None. A flow that has none (see `has_exact_log_det`) raises ValueError when it is called.
 
     Example:
         >>> import torch
@@ -62,3 +62,29 @@ def exact_log_det(module: nn.Module) -> Iterator[None]:
                         restore.callback(setattr, part, name, getattr(part, name))
                         setattr(part, name, setting)
         yield
+
+
+def has_exact_log_det(module: nn.Module) -> bool:
+    """Whether every flow of a module has an exact log-determinant in its present mode.
+
+    A continuous flow has none with a solver that is not one of `mvae_fast.tableaus.TABLEAUS`, as
+    adaptive ones are not, or with a velocity that `mvae_fast.FastCNF` leaves to torchdiffeq.
+
+    Args:
+        module: A flow, a chain of flows, or a model that holds some.
+
+    Returns:
+        Whether `exact_log_det` works with it.
+
+    Example:
+        >>> from mvae_fast import FastCNF, ODEfunc, ODEnet
+        >>> flow = FastCNF(ODEfunc(ODEnet((8,), (2,))), solver="dopri5")
+        >>> has_exact_log_det(flow)
+        False
+    """
+    with exact_log_det(module):
+        return all(
+            part.fused if isinstance(part, FastCNF) else part.solver in TABLEAUS
+            for part in module.modules()
+            if isinstance(part, FastCNF | AmortizedCNF)
+        )

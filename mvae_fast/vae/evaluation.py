@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows import exact_log_det
+from mvae_fast.flows import exact_log_det, has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, posteriors
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
@@ -37,7 +37,7 @@ def evaluate(
     convention: Convention = "elbo",
     *,
     n_samples: int = 16,
-    log_det: Literal["exact", "trace"] = "exact",
+    log_det: Literal["exact", "trace", "available"] = "exact",
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     r"""Negative bounds for all modalities together and for each alone, and what they are made of.
@@ -65,7 +65,9 @@ def evaluate(
         batches: pairs of data and masks, as for ``MVAE.forward``.
         convention: one of `CONVENTIONS`.
         n_samples: samples K of z_0 a row; ``"paper"`` has one, at the mean.
-        log_det: ``"trace"`` leaves out the correction; ``"paper"`` has none.
+        log_det: ``"trace"`` leaves out the correction; ``"paper"`` has none. ``"available"`` is
+            ``"exact"`` where the flow has an exact log-determinant (`mvae_fast.flows
+            .has_exact_log_det`) and ``"trace"`` where not.
         seed: of the noise.
 
     Returns:
@@ -76,11 +78,11 @@ def evaluate(
         ``"iwae/<modality>|rest"``. The joint entries are averages over rows with at least two
         modalities, the conditional ones over rows that have all. With a flow and the exact
         log-determinant there is also ``"log_det_error"``: integrated minus exact, for joint
-        posteriors.
+        posteriors; nan with ``"available"`` and a flow that has none.
 
     Raises:
         ValueError: if the convention is unknown, there is no batch, or the log-determinant is to be
-            exact and the flow's solver has no fixed steps (such a flow needs ``log_det="trace"``).
+            exact and the flow has no exact one, as with adaptive solvers.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10, 11; Burda et al., Importance weighted
@@ -88,13 +90,15 @@ def evaluate(
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention must be one of {list(CONVENTIONS)}, got {convention!r}")
-    if log_det not in ("exact", "trace"):
-        raise ValueError(f'log_det must be "exact" or "trace", got {log_det!r}')
+    if log_det not in ("exact", "trace", "available"):
+        raise ValueError(f'log_det must be "exact", "trace" or "available", got {log_det!r}')
     device = next(model.parameters()).device
     generator, of_errors = (torch.Generator(device).manual_seed(seed) for _ in range(2))
     subsets, labels = _subsets(list(model.modalities), convention)
     columns: dict[str, list[Tensor]] = {}
     with _evaluation_mode(model):
+        correctable = model.flow is not None and convention != "paper" and log_det != "trace"
+        unknown = correctable and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:
             data, present = model.prepare(x, mask)
             terms = elbo_terms(
@@ -107,7 +111,7 @@ def evaluate(
                 generator=generator,
             )
             error = None
-            if model.flow is not None and convention != "paper" and log_det == "exact":
+            if correctable and not unknown:
                 error = _log_det_error(model, data, present, subsets, of_errors)
             if convention == "iwae":
                 entries = _likelihoods(terms, labels, error)
@@ -123,6 +127,8 @@ def evaluate(
         if len(values):
             spread = values.std(correction=1) / len(values) ** 0.5 if len(values) > 1 else math.nan
             result[key] = (values.mean().item(), float(spread))
+    if unknown and convention == "elbo":
+        result["log_det_error"] = (math.nan, math.nan)
     return result
 
 

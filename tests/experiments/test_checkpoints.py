@@ -71,3 +71,12 @@ def test_a_row_of_data_may_be_given(run, tmp_path):
 def test_mistakes_are_named(run, argv, message, capsys):
     assert main([word.format(run=run) for word in argv]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_model_with_an_adaptive_solver_is_evaluated_by_its_trace(tmp_path, capsys):
+    settings = options([*DIGITS, "flows.mvae_cnf.solver=dopri5", "epochs=1", "iwae_samples=2"])
+    assert main(["train", *settings, "--models", "mvae_cnf", "--out", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+    assert "MVAE-CNF: its solver's steps have no exact log-determinant" in printed
+    assert main(["evaluate", str(tmp_path / "mvae_cnf" / "model.pt")]) == 0
+    assert "have no exact log-determinant" in capsys.readouterr().out

@@ -5,7 +5,13 @@ import torch
 from torch import nn
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
-from mvae_fast.flows import AmortizedCNF, PlanarFlow, SequentialFlow, exact_log_det
+from mvae_fast.flows import (
+    AmortizedCNF,
+    PlanarFlow,
+    SequentialFlow,
+    exact_log_det,
+    has_exact_log_det,
+)
 from tests.flows.kinds import COND, inputs, log_det
 
 
@@ -44,6 +50,7 @@ FLOWS = {
 def test_it_is_the_change_of_the_map_and_settings_come_back(name, training):
     flow = FLOWS[name]()
     flow.train(training)
+    assert has_exact_log_det(flow)
     cond_dim = getattr(flow, "cond_dim", 0)
     z, logp, cond = inputs(3, cond_dim)
     before = settings_of(flow)
@@ -105,5 +112,20 @@ def test_a_module_without_flows_is_left_alone():
 def test_a_solver_without_steps_of_its_own_says_so(make):
     flow = make(solver="dopri5")
     z, logp, cond = inputs(3, getattr(flow, "cond_dim", 0))
+    assert not has_exact_log_det(SequentialFlow([cnf(), flow]))
+    assert flow.log_det == "trace"
     with exact_log_det(flow), pytest.raises(ValueError, match="log_det: 'exact' is that of the s"):
         flow(z, logp, **cond)
+
+
+def test_an_exact_log_det_may_be_there_in_one_mode_only():
+    flow = cnf()
+    flow.test_solver = "dopri5"
+    assert has_exact_log_det(flow.train())
+    assert not has_exact_log_det(flow.eval())
+
+
+def test_a_velocity_without_tables_has_no_exact_log_det():
+    flow = FastCNF(ODEfunc(nn.Linear(3, 3)))
+    assert not flow.fused
+    assert not has_exact_log_det(flow)

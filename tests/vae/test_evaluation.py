@@ -1,3 +1,5 @@
+import math
+
 import pytest
 import torch
 
@@ -91,6 +93,24 @@ def test_a_flow_whose_log_det_is_exact_needs_no_correction():
     trace = evaluate(model, [(data(), {})], log_det="trace", seed=3)
     assert "log_det_error" not in trace
     assert result["elbo/joint"][0] == pytest.approx(trace["elbo/joint"][0], rel=1e-6)
+
+
+@pytest.mark.parametrize("convention", ["elbo", "iwae"])
+def test_an_adaptive_flow_has_no_exact_log_det(convention):
+    flow = cnf_posterior(5, hidden=[8], solver="dopri5")
+    model, batches = bimodal(flow), [(data(), {})]
+    with pytest.raises(ValueError, match="log_det: 'exact' is that of the steps"):
+        evaluate(model, batches, convention, n_samples=2)
+    available = evaluate(model, batches, convention, n_samples=2, log_det="available")
+    trace = evaluate(model, batches, convention, n_samples=2, log_det="trace")
+    error = available.pop("log_det_error", None)
+    assert available == trace
+    assert all(map(math.isnan, error)) if convention == "elbo" else error is None
+
+
+def test_available_means_exact_where_there_is_one():
+    model, batches = one_large_step(), [(data(), {})]
+    assert evaluate(model, batches, log_det="available") == evaluate(model, batches)
 
 
 def one_large_step():

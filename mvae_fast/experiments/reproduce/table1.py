@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.evaluation import entries, legend
+from mvae_fast.experiments.evaluation import entries, legend, log_det_notes
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
@@ -35,11 +35,6 @@ def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         table += entries(dataset, title(model), modalities, results)
         if not notes:
             notes = legend(modalities, group[0].config.samples)
-        if "log_det_error" in results[0]["elbo"]:
-            errors = ", ".join(f"{r['elbo']['log_det_error'][0]:+.3f}" for r in results)
-            notes.append(
-                f"{dataset}, {title(model)}: integrated trace - exact log-determinant of the "
-                f"steps, joint posteriors: {errors} nats"
-            )
+        notes += log_det_notes(f"{dataset}, {title(model)}", results)
     notes += laboratory.about(run for group in runs.values() for run in group)
     return Report("Table 1: MNIST-like data sets", table, notes)

@@ -8,7 +8,7 @@ import torch
 
 from mvae_fast.data import MultimodalDataset
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.evaluation import entries, legend
+from mvae_fast.experiments.evaluation import entries, legend, log_det_notes
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
@@ -64,11 +64,13 @@ def table3(
         column = f"{title(model)}, {100 * fraction:g} %"
         if model == "mvae_cnf":
             table += published.table3(dataset, fraction, column)
-        table += entries(dataset, column, modalities, laboratory.metrics(group))
+        results = laboratory.metrics(group)
+        table += entries(dataset, column, modalities, results)
         if modalities == ["image", "label"]:
             test = laboratory.splits(group[0].config).test
             values = tuple(label_accuracy(run.model(), test) for run in group)
             table.append(Entry(dataset, "label right", "given X1", column, values))
         notes = notes or legend(modalities, group[0].config.samples)
+        notes += log_det_notes(f"{dataset}, {column}", results)
     notes += laboratory.about(run for group in runs.values() for run in group)
     return Report("Table 3: learning with few paired examples", table, notes, digits=3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.evaluation import legend
+from mvae_fast.experiments.evaluation import legend, log_det_notes
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
@@ -35,6 +35,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     runs = {(p, m): laboratory.runs(p, m) for p in pairs for m in models}
     laboratory.train(run for group in runs.values() for run in group)
     table: list[Entry] = []
+    errors: list[str] = []
     for (pair, model), group in runs.items():
         image, other = group[0].config.modalities
         initials = f"{image[0]}{other[0]}".upper()
@@ -48,6 +49,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
             e for e in published.table4(pair, (joint, first, second)) if e.column == title(model)
         )
         results = laboratory.metrics(group)
+        errors += log_det_notes(f"{pair}, {title(model)}", results)
         for convention in CONVENTIONS:
             kind = "iwae" if convention == "iwae" else "elbo"
             for key, row in names.items():
@@ -56,6 +58,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     notes = [
         "negative ELBO of both modalities and of each alone (iwae: negative log-likelihood), nats",
         *legend([], runs[pairs[0], models[0]][0].config.samples)[1:],
+        *errors,
         *laboratory.about(run for group in runs.values() for run in group),
     ]
     return Report("Table 4: image transformations", table, notes)
