@@ -15,8 +15,8 @@ CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/cuda/*.cu cs
 .PHONY: demo test lint bench clean
 
 demo: $(VENV)/.stamp-train
-	$(BIN)/mvae-fast train
-	@echo "Results: runs/digits (samples.png, the table); curves: $(BIN)/tensorboard --logdir runs"
+	$(BIN)/mvae-fast train --out runs/demo --overwrite
+	@echo "Results: runs/demo (samples.png, the table); curves: $(BIN)/tensorboard --logdir runs"
 
 test: lint
 	$(BIN)/python -m pytest

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import copy
+import argparse
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
+import jsonargparse
 import yaml
 
+from mvae_fast.data.registry import DATASETS
 from mvae_fast.data.splits import SELECTIONS
 from mvae_fast.vae.annealing import ANNEALING
 
-__all__ = ["TITLES", "TrainConfig", "configured", "merge", "title"]
+__all__ = ["TITLES", "TrainConfig", "chosen_dataset", "configured", "merge", "title"]
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
@@ -102,10 +104,13 @@ class TrainConfig:
     resume: bool = _option(
         "continue a run that was interrupted, from its last epoch", default=False
     )
+    overwrite: bool = _option("replace models that are in the folder already", default=False)
 
     def __post_init__(self) -> None:
         if unknown := set(self.models) - set(self.flows):
             raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
+        if self.resume and self.overwrite:
+            raise ValueError("resume and overwrite exclude each other")
         if not self.models or len(set(self.models)) < len(self.models):
             raise ValueError(f"models must name at least one model, each once, got {self.models}")
         counts = ("epochs", "batch_size", "latent_dim", "elbo_samples", "iwae_samples")
@@ -147,14 +152,9 @@ class TrainConfig:
         Raises:
             ValueError: if there is none.
         """
-        folder = resources.files("mvae_fast.experiments") / "configs"
-        path = folder / f"{dataset}.yaml"
-        if not path.is_file():
-            known = sorted(p.name[:-5] for p in folder.iterdir() if p.name.endswith(".yaml"))
-            raise ValueError(f"there is no configuration {dataset!r} among {known}")
-        values: dict[str, Any] = yaml.safe_load(path.read_text())
-        base = values.pop("base", None)
-        return values if base is None else merge(TrainConfig.packaged(base), values)
+        if dataset not in DATASETS:
+            raise ValueError(f"there is no configuration {dataset!r} among {sorted(DATASETS)}")
+        return _layers(dataset)
 
     @property
     def annealing(self) -> int:
@@ -182,13 +182,13 @@ class TrainConfig:
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the numbers of a run: all but where and how it runs."""
-        how = {"out", "data_dir", "download", "threads", "resume"}
+        how = {"out", "data_dir", "download", "threads", "resume", "overwrite"}
         return {key: value for key, value in asdict(self).items() if key not in how}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """How a saved `recipe` differs from this one, a line each.
 
-        Which models are trained may differ, and so may the flows of those that are not, and how
+        Which models are trained may differ, and so may flows that only one of them has, and how
         many samples are evaluated. What a recipe of an older version lacks was as is the default.
         """
         defaults = {
@@ -196,10 +196,14 @@ class TrainConfig:
             for f in fields(self)
         }
 
+        shared = [name for name in self.models if name in (saved.get("flows") or {})]
+
         def comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
-            flows = recipe.get("flows") or {}
-            own = {name: flows.get(name) for name in self.models}
-            return {**defaults, **recipe, "flows": own}
+            return {
+                **defaults,
+                **recipe,
+                "flows": {name: recipe["flows"][name] for name in shared},
+            }
 
         there, here = comparable(saved), comparable(self.recipe())
         return [
@@ -207,6 +211,14 @@ class TrainConfig:
             for name in self.recipe()
             if name not in ("models", "elbo_samples", "iwae_samples") and there[name] != here[name]
         ]
+
+
+def _layers(name: str) -> dict[str, Any]:
+    """A packaged file of settings on top of the one that it names as ``base``."""
+    path = resources.files("mvae_fast.experiments") / "configs" / f"{name}.yaml"
+    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    base = values.pop("base", None)
+    return values if base is None else merge(_layers(base), values)
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,14 +250,29 @@ def configured(
         Arguments for `TrainConfig`.
 
     Raises:
-        ValueError: if a file or a setting cannot be used; it is named.
+        ValueError: if a file or a setting cannot be used, or is for another data set; it is named.
 
     Example:
         >>> values = configured("digits", settings=["flows.mvae_cnf.T=0.5", "epochs=3"])
         >>> values["flows"]["mvae_cnf"]["T"], values["epochs"]
         (0.5, 3)
     """
-    values = copy.deepcopy(TrainConfig.packaged(dataset))
+    values = _typed(_changed(TrainConfig.packaged(dataset), files, settings))
+    if values["dataset"] != dataset:
+        # The networks and everything else would be those of the first one.
+        raise ValueError(f"dataset must be {dataset!r} here, got {values['dataset']!r}")
+    return values
+
+
+def chosen_dataset(files: Iterable[str | Path], settings: Iterable[str]) -> str:
+    """The data set that files or settings name, as `configured` takes them, or digits."""
+    return str(_changed({"dataset": "digits"}, files, settings)["dataset"])
+
+
+def _changed(
+    values: dict[str, Any], files: Iterable[str | Path], settings: Iterable[str]
+) -> dict[str, Any]:
+    """``values`` with files and settings on top."""
     known = [f.name for f in fields(TrainConfig)]
     for file in files:
         try:
@@ -270,3 +297,16 @@ def configured(
             change = {part: change}
         values = merge(values, change)
     return values
+
+
+def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings as the types of `TrainConfig`'s fields: YAML takes 1e-3 for a string."""
+    hints = get_type_hints(TrainConfig)
+    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False)
+    for name in values:
+        parser.add_argument(f"--{name}", type=hints[name])
+    try:
+        typed: dict[str, Any] = parser.parse_object(dict(values)).as_dict()
+    except argparse.ArgumentError as error:
+        raise ValueError(" ".join(str(error).split())) from None
+    return typed

@@ -7,11 +7,19 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json"]
+__all__ = ["write_json", "write_text"]
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text`` so that a process killed at any moment leaves the old file or the new one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
+    unfinished.write_text(text)
+    unfinished.replace(path)
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` so that a process killed at any moment leaves the old file or the new one.
+    """Write ``content`` as JSON, as `write_text` does.
 
     Example:
         >>> import tempfile
@@ -22,7 +30,4 @@ def write_json(path: Path, content: Any) -> None:
           "b": 1
         }
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(json.dumps(content, indent=2))
-    unfinished.replace(path)
+    write_text(path, json.dumps(content, indent=2))

@@ -9,7 +9,7 @@ from typing import get_type_hints
 
 import jsonargparse
 
-from mvae_fast.experiments.config import TrainConfig, configured
+from mvae_fast.experiments.config import TrainConfig, chosen_dataset, configured
 
 __all__ = ["parse"]
 
@@ -39,7 +39,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     for option in fields(TrainConfig):
         flag = "--" + option.name.replace("_", "-")
         help = option.metadata["help"]
-        if option.name in ("resume", "download"):
+        if option.name in ("resume", "overwrite", "download"):
             parser.add_argument(flag, action="store_true", help=help)
         elif option.name == "models":
             parser.add_argument(flag, nargs="+", type=str, help=help)
@@ -51,7 +51,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         _add_sources(sources)
         sources.add_argument("--dataset")
         first, _ = sources.parse_known_args(argv)
-        dataset = first.dataset or _dataset_of(first.config)
+        dataset = first.dataset or chosen_dataset(first.config, first.set)
         parser.set_defaults(configured(dataset, first.config, first.set))
         values = parser.parse_args(list(argv)).as_dict()
         return TrainConfig(**{name: values[name] for name in hints if values[name] is not None})
@@ -70,9 +70,3 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="one setting; dots go down, as in flows.mvae_cnf.T=0.5",
     )
-
-
-def _dataset_of(files: Sequence[str]) -> str:
-    """The data set that configuration files name, or digits."""
-    values = configured("digits", files)
-    return str(values["dataset"])

@@ -5,19 +5,20 @@ from __future__ import annotations
 import time
 
 import torch
-import yaml
 
 from mvae_fast import __version__
 from mvae_fast.data import Splits, load_dataset, unpair
+from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import samples_figure
+from mvae_fast.experiments.folder import open_folder
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.training import train_model
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import load_mvae
 
-__all__ = ["load_splits", "open_folder", "run"]
+__all__ = ["load_splits", "run"]
 
 
 def load_splits(config: TrainConfig) -> Splits:
@@ -42,28 +43,6 @@ def load_splits(config: TrainConfig) -> Splits:
     return splits
 
 
-def open_folder(config: TrainConfig) -> None:
-    """Make the folder of a run and write its recipe there.
-
-    Args:
-        config: settings of the run.
-
-    Raises:
-        ValueError: if ``config.resume`` finds the recipe of another run.
-    """
-    path = config.folder / "config.yaml"
-    recipe = config.recipe()
-    if config.resume and path.exists():
-        saved = yaml.safe_load(path.read_text())
-        if differences := config.differences(saved):
-            raise ValueError(
-                f"the run in {config.folder} has other settings: {'; '.join(differences)}"
-            )
-        recipe["flows"] = {**saved["flows"], **recipe["flows"]}
-    config.folder.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(recipe, sort_keys=False))
-
-
 def run(config: TrainConfig) -> Report:
     """Train the models of ``config``, print and write the table of the test split and the samples.
 
@@ -80,6 +59,7 @@ def run(config: TrainConfig) -> Report:
     start = time.perf_counter()
     with usage():
         splits = load_splits(config)
+        check_models(config, splits)
         open_folder(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)

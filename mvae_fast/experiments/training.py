@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import shutil
+import os
 import signal
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from mvae_fast.data import Splits, batches
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.files import write_json
+from mvae_fast.experiments.folder import discard
 from mvae_fast.experiments.module import MVAEModule
 from mvae_fast.experiments.progress import EpochBar
 from mvae_fast.experiments.quiet import quiet_lightning
@@ -71,8 +72,10 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
         return done
     last = folder / "last.ckpt"
     resume = config.resume and last.exists()
-    if not resume and folder.exists():
-        shutil.rmtree(folder)
+    if resume:
+        _follow(last)
+    else:
+        discard(folder)
     best = ModelCheckpoint(
         folder,
         filename="best",
@@ -127,6 +130,32 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     trained = Trained(chosen["epoch"] + 1, timer.time_elapsed("train"))
     write_json(folder / "finished.json", asdict(trained))
     return trained
+
+
+def _follow(checkpoint: Path) -> None:
+    """Let a checkpoint's callbacks find their files in a folder that was moved or copied.
+
+    Lightning keeps absolute paths: elsewhere it would forget which epoch was the best so far.
+    """
+    saved = _load(checkpoint)
+    here = str(checkpoint.parent.resolve())
+    there = {state["dirpath"] for state in saved["callbacks"].values() if "dirpath" in state}
+    if there == {here}:
+        return
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {moved(k): moved(v) for k, v in value.items()}
+        if isinstance(value, str):
+            for old in there:
+                if value == old or value.startswith(old + os.sep):
+                    return here + value[len(old) :]
+        return value
+
+    saved["callbacks"] = {key: moved(state) for key, state in saved["callbacks"].items()}
+    unfinished = checkpoint.with_suffix(".part")
+    torch.save(saved, unfinished)
+    unfinished.replace(checkpoint)
 
 
 def _load(path: Path) -> dict[str, Any]:

@@ -63,6 +63,11 @@ def test_a_file_may_name_the_data_set(tmp_path):
     assert (config.dataset, config.epochs, config.batch_size) == ("mnist", 3, 100)
 
 
+def test_a_setting_may_name_the_data_set():
+    config = parse(["--set", "dataset=shapes6", "--set", "epochs=3"])
+    assert (config.dataset, config.epochs, len(config.modalities)) == ("shapes6", 3, 6)
+
+
 def test_a_saved_recipe_is_a_configuration(tmp_path):
     config = parse(["--epochs", "3"])
     path = tmp_path / "config.yaml"
@@ -76,7 +81,7 @@ def test_differences_are_told():
     assert config.differences(saved) == ["lr: 0.001 there, 0.01 here"]
 
 
-def test_flows_of_models_that_are_not_trained_may_differ():
+def test_flows_of_models_that_only_one_has_may_differ():
     saved = TrainConfig.load("digits").recipe()
     flows = TrainConfig.load("digits").flows
     other = {**flows, "mvae_cnf": {**flows["mvae_cnf"], "T": 2.0}}
@@ -110,6 +115,7 @@ def test_models_without_a_title_are_shown_as_they_are():
         ({"selection": "train"}, "selection must be one of .* got 'train'"),
         ({"annealing_schedule": "cosine"}, "annealing_schedule must be one of"),
         ({"optimizer": "sgd"}, "optimizer must be one of"),
+        ({"resume": True, "overwrite": True}, "resume and overwrite exclude each other"),
     ],
 )
 def test_bad_values_are_named(change, message):
@@ -123,11 +129,20 @@ def test_bad_values_are_named(change, message):
         (["epochs"], "--set epochs: expected key=value"),
         (["epoch=3"], "--set epoch=3: expected key=value, with key among"),
         (["flows={"], "--set flows={"),
+        (["epochs=abc"], '"epochs": Expected a .*int.* Got value: abc'),
+        (["batch_size=2.5"], '"batch_size": Expected'),
+        (["models=mvae"], '"models": Expected a .*list'),
+        (["dataset=shapes6"], "dataset must be 'digits' here, got 'shapes6'"),
     ],
 )
 def test_bad_settings_are_named(settings, message):
     with pytest.raises(ValueError, match=message):
         configured("digits", settings=settings)
+
+
+def test_numbers_may_be_written_as_in_python():
+    """YAML 1.1 takes 1e-3 for a string."""
+    assert configured("digits", settings=["lr=1e-3"])["lr"] == 1e-3
 
 
 def test_bad_files_are_named(tmp_path):
@@ -138,8 +153,12 @@ def test_bad_files_are_named(tmp_path):
     path.write_text("3")
     with pytest.raises(ValueError, match="mine.yaml: expected a mapping"):
         configured("digits", [path])
-    with pytest.raises(ValueError, match="there is no configuration 'cifar' among"):
-        configured("cifar")
+    for name in ("cifar", "paper"):
+        with pytest.raises(ValueError, match=f"there is no configuration {name!r} among"):
+            configured(name)
+    path.write_text("dataset: mnist")
+    with pytest.raises(ValueError, match="dataset must be 'digits' here, got 'mnist'"):
+        configured("digits", [path])
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,5 @@
 import csv
+import shutil
 
 import pytest
 import torch
@@ -78,6 +79,31 @@ def test_a_killed_run_goes_on_as_if_nothing_had_been(tmp_path, splits, monkeypat
 
     again = training.train_model("mvae_cnf", tiny(tmp_path / "killed", resume=True), splits)
     assert again == resumed == training.finished("mvae_cnf", tiny(tmp_path / "killed"))
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_a_moved_run_remembers_its_best_epoch(tmp_path, splits, monkeypatch, copied):
+    def worse_and_worse(self, batch, batch_idx):
+        self.log("val/elbo_sum", float(self.current_epoch))
+
+    monkeypatch.setattr(MVAEModule, "validation_step", worse_and_worse)
+
+    class KillingBar(EpochBar, Kill):
+        pass
+
+    with monkeypatch.context() as patch, pytest.raises(SystemError, match="killed"):
+        patch.setattr(training, "EpochBar", KillingBar)
+        training.train_model("mvae", tiny(tmp_path / "there"), splits)
+    best = (tmp_path / "there" / "mvae" / "best.ckpt").read_bytes()
+    if copied:
+        shutil.copytree(tmp_path / "there", tmp_path / "here")
+    else:
+        (tmp_path / "there").rename(tmp_path / "here")
+    trained = training.train_model("mvae", tiny(tmp_path / "here", resume=True), splits)
+    assert trained.epoch == 1
+    assert (tmp_path / "here" / "mvae" / "best.ckpt").read_bytes() == best
+    if copied:
+        assert (tmp_path / "there" / "mvae" / "best.ckpt").read_bytes() == best
 
 
 def test_the_seed_decides_everything(tmp_path, splits):

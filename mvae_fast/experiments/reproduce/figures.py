@@ -37,7 +37,7 @@ def figure3(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
         The files written.
     """
     paths = []
-    for dataset, trained in _models(laboratory, datasets, models).items():
+    for dataset, trained in _models(laboratory, datasets, models, "an image and a label").items():
         panels = {}
         run = laboratory.runs(dataset, models[0])[0]
         given = {"label": torch.arange(run.config.modalities["label"]["num_classes"])}
@@ -69,7 +69,7 @@ def figure4(
         The files written.
     """
     paths = []
-    for dataset, trained in _models(laboratory, datasets, models).items():
+    for dataset, trained in _models(laboratory, datasets, models, "an image").items():
         panels, captions = {}, {}
         for name, model in trained.items():
             drawn = _unconditional(model, COLUMNS * COLUMNS, through_flow)
@@ -100,7 +100,7 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
     """
     pairs = [pair for dataset in datasets for pair in PAIRS.get(dataset, (dataset,))]
     paths = []
-    for pair, trained in _models(laboratory, pairs, models).items():
+    for pair, trained in _models(laboratory, pairs, models, "a pair of images").items():
         run = laboratory.runs(pair, models[0])[0]
         image, other = run.config.modalities
         test = laboratory.splits(run.config).test
@@ -127,11 +127,11 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
 
 
 def _models(
-    laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]
+    laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str], needs: str
 ) -> dict[str, dict[str, MVAE]]:
-    """The models of the first seed by data set and title."""
+    """The models of the first seed by data set and title; see `Laboratory.train`."""
     runs = {d: {m: laboratory.runs(d, m)[0] for m in models} for d in datasets}
-    laboratory.train(run for group in runs.values() for run in group.values())
+    laboratory.train((run for group in runs.values() for run in group.values()), needs)
     return {d: {title(m): run.model() for m, run in group.items()} for d, group in runs.items()}
 
 

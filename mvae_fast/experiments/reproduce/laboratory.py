@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -12,16 +12,43 @@ import joblib
 import torch
 
 from mvae_fast.data import Splits
+from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured, title
 from mvae_fast.experiments.evaluation import Metrics, evaluation
-from mvae_fast.experiments.run import load_splits, open_folder
+from mvae_fast.experiments.folder import open_folder
+from mvae_fast.experiments.run import load_splits
 from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE, load_mvae
 
-__all__ = ["Laboratory", "Run"]
+__all__ = ["NEEDS", "Laboratory", "Run"]
 
 T = TypeVar("T")
+
+#: Settings that are not the user's to change in a laboratory, and the options for them.
+OWN = {
+    "dataset": "dataset",
+    "models": "models",
+    "seed": "seeds",
+    "out": "out",
+    "data_dir": "data-dir",
+    "download": "download",
+}
+
+#: What experiments need of a data set, and whether its modalities have it.
+NEEDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
+    "an image": lambda modalities: _is_image(modalities.get("image")),
+    "an image and a label": lambda modalities: (
+        _is_image(modalities.get("image")) and "label" in modalities
+    ),
+    "a pair of images": lambda modalities: (
+        len(modalities) == 2 and all(map(_is_image, modalities.values()))
+    ),
+}
+
+
+def _is_image(modality: Mapping[str, Any] | None) -> bool:
+    return modality is not None and len(modality.get("shape", ())) > 1
 
 
 @dataclass(frozen=True)
@@ -93,6 +120,10 @@ class Laboratory:
     def __post_init__(self) -> None:
         if self.jobs < 1:
             raise ValueError(f"jobs must be positive, got {self.jobs}")
+        for setting in self.settings:
+            name = setting.partition("=")[0]
+            if name in OWN:
+                raise ValueError(f"--set {setting}: {name} has an option of its own, --{OWN[name]}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds must be at least one, each once, got {list(self.seeds)}")
 
@@ -109,14 +140,14 @@ class Laboratory:
             fields: fields of `TrainConfig` to replace.
         """
         with usage():
-            values = configured(dataset, self.files, [*changes, *self.settings])
+            values = configured(dataset, self.files, [*self.settings, *changes])
         values = {
             **values,
             **fields,
             "models": [model],
             "resume": True,
-            "data_dir": self.data_dir,
-            "download": self.download,
+            "data_dir": self.data_dir or values.get("data_dir"),
+            "download": self.download or values.get("download", False),
         }
         folder = self.out / "runs" / (label or dataset)
         with usage():
@@ -125,16 +156,28 @@ class Laboratory:
                 for seed in self.seeds
             ]
 
-    def train(self, runs: Iterable[Run]) -> None:
+    def train(self, runs: Iterable[Run], needs: str | None = None) -> None:
         """Train and evaluate what is missing.
 
+        Args:
+            runs: the runs.
+            needs: what the data sets must have, one of `NEEDS`.
+
         Raises:
-            UsageError: if a run has other settings than its folder, or data are faulty or missing.
+            UsageError: if a run has other settings than its folder, a model's description is
+                faulty, or data are faulty or missing, or do not suit.
         """
         runs = list(runs)
         with usage():  # what can be wrong shows before hours of work
             for run in runs:
-                self.splits(run.config)
+                modalities = run.config.modalities
+                if needs is not None and not NEEDS[needs](modalities):
+                    raise ValueError(
+                        f"the data set must have {needs}; {run.config.dataset} has "
+                        f"{list(modalities)}"
+                    )
+            for run in runs:
+                check_models(run.config, self.splits(run.config))
                 open_folder(run.config)
                 name = run.folder.relative_to(self.out / "runs").as_posix()
                 self.recipes[name] = run.config.recipe()

@@ -54,7 +54,9 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         The table; a section for each data set.
     """
     runs = {(d, m): laboratory.runs(d, m) for d in datasets for m in models}
-    laboratory.train(run for group in runs.values() for run in group)
+    laboratory.train(
+        (run for group in runs.values() for run in group), needs="an image and a label"
+    )
     table: list[Entry] = []
     notes = ["fraction of images generated from a label that the classifier gives that label"]
     for dataset in datasets:

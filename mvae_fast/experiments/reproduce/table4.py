@@ -33,7 +33,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     """
     pairs = [pair for dataset in datasets for pair in PAIRS.get(dataset, (dataset,))]
     runs = {(p, m): laboratory.runs(p, m) for p in pairs for m in models}
-    laboratory.train(run for group in runs.values() for run in group)
+    laboratory.train((run for group in runs.values() for run in group), needs="a pair of images")
     table: list[Entry] = []
     errors: list[str] = []
     for (pair, model), group in runs.items():

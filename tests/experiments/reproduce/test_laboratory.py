@@ -82,11 +82,52 @@ def test_other_settings_are_refused_before_any_work(tmp_path):
         other.train(other.runs("digits", "mvae"))
 
 
+def test_another_flow_is_refused_although_the_folder_is_shared(tmp_path):
+    lab = laboratory(tmp_path, seeds=[0])
+    lab.train([run for model in ("mvae", "mvae_cnf") for run in lab.runs("digits", model)])
+    other = laboratory(tmp_path, seeds=[0], settings=[*DIGITS, "flows.mvae_cnf.n_steps=1"])
+    with pytest.raises(UsageError, match="'n_steps': 2.* there, .*'n_steps': 1.* here"):
+        other.train([run for m in ("mvae", "mvae_cnf") for run in other.runs("digits", m)])
+
+
+def test_an_experiments_own_changes_win(tmp_path):
+    lab = laboratory(tmp_path, settings=["flows.mvae_cnf.n_steps=5", "epochs=3"])
+    config = lab.runs("digits", "mvae_cnf", "one", ["flows.mvae_cnf.n_steps=1"])[0].config
+    assert (config.flows["mvae_cnf"]["n_steps"], config.epochs) == (1, 3)
+
+
+def test_a_file_of_settings_may_say_where_data_are(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("data_dir: somewhere\ndownload: true")
+    config = laboratory(tmp_path, files=[path]).runs("digits", "mvae")[0].config
+    assert (config.data_dir, config.download) == ("somewhere", True)
+    lab = laboratory(tmp_path, files=[path], data_dir="elsewhere")
+    assert lab.runs("digits", "mvae")[0].config.data_dir == "elsewhere"
+
+
+def test_unsuitable_data_sets_are_refused_before_any_work(tmp_path):
+    lab = laboratory(tmp_path, settings=[])
+    for dataset, needs in [
+        ("photos_gray", "an image and a label"),
+        ("digits", "a pair of images"),
+        ("mirflickr", "an image"),
+    ]:
+        with pytest.raises(UsageError, match=f"the data set must have {needs}; {dataset} has"):
+            lab.train(lab.runs(dataset, "mvae"), needs)
+    lab = laboratory(tmp_path, settings=["flows.mvae_cnf.n_stepz=1"])
+    with pytest.raises(UsageError, match="n_stepz"):
+        lab.train([*lab.runs("digits", "mvae"), *lab.runs("digits", "mvae_cnf")])
+    assert not list((tmp_path / "runs").rglob("last.ckpt"))
+
+
 def test_mistakes_are_named(tmp_path):
     with pytest.raises(ValueError, match="jobs must be positive, got 0"):
         laboratory(tmp_path, jobs=0)
     with pytest.raises(ValueError, match="seeds must be at least one, each once"):
         laboratory(tmp_path, seeds=[1, 1])
+    for setting, option in [("seed=3", "seeds"), ("models=[mvae]", "models"), ("out=a", "out")]:
+        with pytest.raises(ValueError, match=f"{setting.split('=')[0]} has .* own, --{option}"):
+            laboratory(tmp_path, settings=[setting])
     with pytest.raises(UsageError, match="no configuration 'cifar'"):
         laboratory(tmp_path).runs("cifar", "mvae")
     with pytest.raises(UsageError, match="models must be among"):

@@ -1,0 +1,51 @@
+import pytest
+
+from mvae_fast.data import MultimodalDataset, Splits, load_dataset
+from mvae_fast.experiments.checks import check_models
+from mvae_fast.experiments.config import TrainConfig, configured
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load_dataset("digits")
+
+
+def config(*settings, **changes):
+    return TrainConfig(**{**configured("digits", settings=settings), **changes})
+
+
+def test_a_packaged_run_is_in_order(digits):
+    check_models(config(), digits)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("flows.mvae_cnf.n_stepz=3", "flow: .*n_stepz"),
+        ("flows.mvae_cnf.n_steps=many", "flow: "),
+        ("flows.mvae_cnf.solver=newton", "solver: got 'newton'"),
+        ("flows.mvae_cnf.type=spline", "flow: type must be one of .* got 'spline'"),
+        ("modalities.image.shape=[8, 9]", r"'image': rows must have shape \(8, 9\), got \(8, 8\)"),
+        ("modalities.label.num_classes=5", "'label': .* got values from"),
+        ("modalities.image.likelihood=poisson", "likelihood must be one of .*'poisson'"),
+        ("modalities.text={type: label, num_classes: 3}", "modalities must be those of digits"),
+        ("precision=foo", "[Pp]recision 'foo'"),
+    ],
+)
+def test_mistakes_are_named(digits, setting, message):
+    with pytest.raises(ValueError, match=message):
+        check_models(config(setting), digits)
+
+
+def test_every_split_is_looked_at(digits):
+    x, _ = digits.test[:]
+    broken = MultimodalDataset({"image": x["image"], "label": x["label"] + 10})
+    with pytest.raises(ValueError, match="'label'"):
+        check_models(config(), Splits(digits.train, digits.validation, broken))
+
+
+def test_data_of_another_type_are_named(digits):
+    x, _ = digits.train[:]
+    floats = MultimodalDataset({"image": x["image"], "label": x["label"].double()})
+    with pytest.raises(ValueError, match="digits: modality 'label': .*float"):
+        check_models(config(), Splits(floats, digits.validation, digits.test))
