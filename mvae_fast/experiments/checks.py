@@ -7,6 +7,7 @@ import torch
 
 from mvae_fast.data import Splits
 from mvae_fast.experiments.config import TrainConfig
+from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.quiet import quiet_lightning
 from mvae_fast.vae import build_mvae
 
@@ -21,10 +22,11 @@ def check_models(config: TrainConfig, splits: Splits) -> None:
         splits: its data.
 
     Raises:
-        ValueError: if a model's description is faulty or does not fit the data, or the precision is
-            unknown.
+        ValueError: if a model's description is faulty or does not fit the data, the precision is
+            unknown, or the device is not there.
     """
     with quiet_lightning():
+        resolve_device(config.device)
         lightning.Trainer(devices=1, precision=config.precision, logger=False)  # type: ignore[arg-type]
     served = list(splits.train.arrays)
     if set(served) != set(config.modalities):

@@ -100,6 +100,9 @@ class TrainConfig:
         "folder of data sets that are read from files; default: $MVAE_FAST_DATA", default=None
     )
     download: bool = _option("fetch the data set if it is not there", default=False)
+    device: str = _option(
+        "auto (a GPU if there is one), cpu, cuda or cuda:<number>", default="auto"
+    )
     threads: int | None = _option("CPU threads; null: PyTorch's choice", default=None)
     resume: bool = _option(
         "continue a run that was interrupted, from its last epoch", default=False
@@ -182,7 +185,7 @@ class TrainConfig:
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the numbers of a run: all but where and how it runs."""
-        how = {"out", "data_dir", "download", "threads", "resume", "overwrite"}
+        how = {"out", "data_dir", "download", "device", "threads", "resume", "overwrite"}
         return {key: value for key, value in asdict(self).items() if key not in how}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:

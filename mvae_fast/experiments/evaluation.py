@@ -35,7 +35,7 @@ def evaluation(
     """A model's numbers on a data set in all conventions.
 
     Args:
-        model: the model.
+        model: the model; the rows are taken to its device.
         dataset: the rows.
         seed: of the noise.
         cache: file that keeps the numbers. It is read if it was written for as many rows and
@@ -51,13 +51,17 @@ def evaluation(
         if saved["about"] == about:
             metrics: Metrics = saved["metrics"]
             return metrics
+    device = next(model.parameters()).device
     x, _ = dataset[0]
     largest = max(value.numel() for value in x.values())
     metrics = {}
     for convention in CONVENTIONS:
         n = samples[convention]
         rows = max(1, VALUES_AT_ONCE // (n * largest))
-        batches = (dataset[i : i + rows] for i in range(0, len(dataset), rows))
+        batches = (
+            ({k: v.to(device) for k, v in x.items()}, {k: v.to(device) for k, v in mask.items()})
+            for x, mask in (dataset[i : i + rows] for i in range(0, len(dataset), rows))
+        )
         metrics[convention] = evaluate(
             model, batches, convention, n_samples=n, log_det="available", seed=seed
         )

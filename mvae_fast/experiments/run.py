@@ -10,6 +10,7 @@ from mvae_fast import __version__
 from mvae_fast.data import Splits, load_dataset, unpair
 from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, title
+from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import samples_figure
 from mvae_fast.experiments.folder import open_folder
@@ -85,7 +86,9 @@ def run(config: TrainConfig) -> Report:
     )
     for name, model in models.items():
         cache = config.folder / name / "evaluation.json"
+        model.to(resolve_device(config.device))
         metrics = evaluation(model, splits.test, config.seed, cache, config.samples)
+        model.cpu()
         table += entries(config.dataset, title(name), modalities, [metrics])
         notes += log_det_notes(title(name), [metrics])
     about = {

@@ -16,6 +16,7 @@ from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mvae_fast.data import Splits, batches
 from mvae_fast.experiments.config import TrainConfig, title
+from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.files import write_json
 from mvae_fast.experiments.folder import discard
 from mvae_fast.experiments.module import MVAEModule
@@ -88,10 +89,11 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
         folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
     )
     timer = Timer()
+    device = resolve_device(config.device)
     with quiet_lightning():
         trainer = lightning.Trainer(
-            accelerator="auto",
-            devices=1,
+            accelerator=device.type,
+            devices=1 if device.index is None else [device.index],
             max_epochs=config.epochs,
             precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
             callbacks=[EpochBar(title(name)), timer, best, latest],

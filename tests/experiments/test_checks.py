@@ -30,6 +30,7 @@ def test_a_packaged_run_is_in_order(digits):
         ("modalities.image.likelihood=poisson", "likelihood must be one of .*'poisson'"),
         ("modalities.text={type: label, num_classes: 3}", "modalities must be those of digits"),
         ("precision=foo", "[Pp]recision 'foo'"),
+        ("device=gpu", "device must be auto"),
     ],
 )
 def test_mistakes_are_named(digits, setting, message):

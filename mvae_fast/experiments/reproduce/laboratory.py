@@ -14,6 +14,7 @@ import torch
 from mvae_fast.data import Splits
 from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured, title
+from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import Metrics, evaluation
 from mvae_fast.experiments.folder import open_folder
 from mvae_fast.experiments.run import load_splits
@@ -79,14 +80,15 @@ class Run:
         return done
 
     def model(self) -> MVAE:
-        """The trained model."""
+        """The trained model, on the CPU."""
         return load_mvae(self.folder / "model.pt")
 
     def evaluate(self, splits: Splits) -> Metrics:
         """The trained model's numbers on the test split."""
         cache = self.folder / "evaluation.json"
         config = self.config
-        return evaluation(self.model(), splits.test, config.seed, cache, config.samples)
+        model = self.model().to(resolve_device(config.device))
+        return evaluation(model, splits.test, config.seed, cache, config.samples)
 
 
 @dataclass

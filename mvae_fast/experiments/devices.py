@@ -1,0 +1,37 @@
+"""Where models are trained and evaluated."""
+
+from __future__ import annotations
+
+import re
+
+import torch
+
+__all__ = ["resolve_device"]
+
+
+def resolve_device(name: str) -> torch.device:
+    """The device that a setting names.
+
+    Args:
+        name: ``auto``, which is the first GPU if there is one and else the CPU, ``cpu``, ``cuda``
+            or ``cuda:<number>``.
+
+    Returns:
+        The device; a GPU with its number.
+
+    Raises:
+        ValueError: if it is none of these, or there is no such GPU.
+
+    Example:
+        >>> resolve_device("cpu")
+        device(type='cpu')
+    """
+    if not re.fullmatch(r"auto|cpu|cuda(:\d+)?", name):
+        raise ValueError(f"device must be auto, cpu, cuda or cuda:<number>, got {name!r}")
+    gpus = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "cpu" or (name == "auto" and not gpus):
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= gpus:
+        raise ValueError(f"device must be one that is there, got {name!r}; GPUs: {gpus}")
+    return torch.device("cuda", index)
