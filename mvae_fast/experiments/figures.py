@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from torch import Tensor
 
-from mvae_fast.vae import MVAE
+from mvae_fast.vae import MVAE, CategoricalLikelihood
 
-__all__ = ["mosaic", "samples_figure"]
+__all__ = ["mosaic", "samples_figure", "tiles"]
 
 
 def samples_figure(
@@ -20,7 +21,6 @@ def samples_figure(
     *,
     image: str = "image",
     label: str = "label",
-    n_labels: int = 10,
     columns: int = 10,
     seed: int = 0,
 ) -> None:
@@ -30,15 +30,20 @@ def samples_figure(
     label alone; unconditional ones draw z_T from the prior.
 
     Args:
-        models: models by the name they are shown under.
+        models: models of the same modalities by the name they are shown under.
         path: file to write; its suffix chooses the format.
-        image: modality that is drawn.
-        label: modality that is given.
-        n_labels: labels 0..n_labels-1.
+        image: modality that is drawn, grey or with three colours.
+        label: modality that is given, one row for each of its classes.
         columns: samples a row.
         seed: of the noise.
+
+    Raises:
+        ValueError: if ``label`` has no classes.
     """
-    figure = Figure(figsize=(4.2 * len(models), 8.6), layout="constrained")
+    n_labels = _num_classes(next(iter(models.values())), label)
+    # A panel is as wide as high where there are ten labels.
+    size = (4.2 * len(models), 2 * (4.2 * n_labels / columns + 0.1))
+    figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(2, len(models), squeeze=False)
     for column, (name, model) in enumerate(models.items()):
         device = next(model.parameters()).device
@@ -48,17 +53,38 @@ def samples_figure(
         unconditional = model.sample(n_labels * columns, generator=generator)[image].mean
         panels = (("given the label", conditional), ("unconditional", unconditional))
         for row, (title, images) in enumerate(panels):
-            tiles = images.reshape(n_labels, columns, *images.shape[-2:]).cpu().numpy()
+            tiled = tiles(images, columns)
             axis = axes[row, column]
-            axis.imshow(mosaic(tiles), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            axis.imshow(mosaic(tiled), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
             axis.set_title(f"{name}: {title}", fontsize=11)
             axis.set_xticks([])
             axis.set_yticks([])
             if row == 0:
-                height = tiles.shape[-2] + 1
+                height = tiled.shape[2] + 1
                 axis.set_yticks([height * (i + 0.5) for i in range(n_labels)], range(n_labels))
                 axis.tick_params(length=0)
     figure.savefig(path, dpi=130)
+
+
+def tiles(images: Tensor, columns: int) -> np.ndarray:
+    """Images in rows, for `mosaic`.
+
+    Args:
+        images: ``(n, height, width)``, or ``(n, channels, height, width)`` with one channel or
+            three.
+        columns: images a row; divides n.
+
+    Returns:
+        ``(n / columns, columns, height, width)``, with a last axis of colours if there are three.
+
+    Example:
+        >>> tiles(torch.zeros(6, 3, 8, 8), 3).shape
+        (2, 3, 8, 8, 3)
+    """
+    if images.dim() == 4:
+        images = images.squeeze(1) if images.shape[1] == 1 else images.movedim(1, -1)
+    tiled: np.ndarray = images.unflatten(0, (-1, columns)).cpu().numpy()
+    return tiled
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:
@@ -81,3 +107,10 @@ def mosaic(tiles: np.ndarray) -> np.ndarray:
         rows * (height + 1), columns * (width + 1), *colours
     )
     return np.pad(picture, ((0, 1), (0, 1), *[(0, 0)] * len(colours)), constant_values=0.35)
+
+
+def _num_classes(model: MVAE, label: str) -> int:
+    likelihood = dict(model.items())[label].likelihood
+    if not isinstance(likelihood, CategoricalLikelihood):
+        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
+    return likelihood.num_classes

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.figures import mosaic
+from mvae_fast.experiments.figures import mosaic, tiles
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE
@@ -43,7 +43,7 @@ def figure3(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
         given = {"label": torch.arange(run.config.modalities["label"]["num_classes"])}
         for name, model in trained.items():
             drawn = model.generate(COLUMNS, given, generator=_generator())["image"].mean
-            panels[f"{name}: given the label"] = _tiles(drawn, COLUMNS)
+            panels[f"{name}: given the label"] = tiles(drawn, COLUMNS)
         paths.append(_draw(panels, laboratory.out / f"figure3_{dataset}.png"))
     return paths
 
@@ -74,7 +74,7 @@ def figure4(
         for name, model in trained.items():
             drawn = _unconditional(model, COLUMNS * COLUMNS, through_flow)
             heading = f"{name}: unconditional"
-            panels[heading] = _tiles(drawn["image"].mean, COLUMNS)
+            panels[heading] = tiles(drawn["image"].mean, COLUMNS)
             if "label" in drawn:
                 captions[heading] = drawn["label"].mode.view(-1, COLUMNS).tolist()
         suffix = "_through_flow" if through_flow else ""
@@ -121,7 +121,7 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
                 f"{name}: {image}, {other}; {other} from {image}, {image} from {other}; "
                 f"{image} and {other} from nothing"
             )
-            panels[heading] = np.concatenate([_tiles(_coloured(row), COLUMNS) for row in rows])
+            panels[heading] = np.concatenate([tiles(_coloured(row), COLUMNS) for row in rows])
         paths.append(_draw(panels, laboratory.out / f"figure5_{pair}.png", below=True))
     return paths
 
@@ -152,15 +152,6 @@ def _coloured(images: Tensor) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def _tiles(images: Tensor, columns: int) -> np.ndarray:
-    """Tiles for `mosaic` of images ``(B, H, W)`` or ``(B, C, H, W)``."""
-    if images.dim() == 4:
-        images = images.movedim(1, -1)
-    if images.shape[-1] == 1:
-        images = images.squeeze(-1)
-    return images.unflatten(0, (-1, columns)).numpy()
-
-
 def _draw(
     panels: Mapping[str, np.ndarray],
     path: Path,
@@ -170,16 +161,16 @@ def _draw(
     """Draw mosaics side by side, or one below the other, and write the file."""
     count = len(panels)
     rows, columns = (count, 1) if below else (1, count)
-    tallest = max(tiles.shape[0] / tiles.shape[1] for tiles in panels.values())
+    tallest = max(panel.shape[0] / panel.shape[1] for panel in panels.values())
     size = (6.0, 6.0 * tallest * count + 0.4) if below else (4.2 * count, 4.2 * tallest + 0.4)
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axis, (heading, tiles) in zip(axes, panels.items(), strict=True):
-        axis.imshow(mosaic(tiles), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    for axis, (heading, panel) in zip(axes, panels.items(), strict=True):
+        axis.imshow(mosaic(panel), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axis.set_title(heading, fontsize=8 if below else 11)
         axis.set_xticks([])
         axis.set_yticks([])
-        height, width = (side + 1 for side in tiles.shape[2:4])
+        height, width = (side + 1 for side in panel.shape[2:4])
         for i, line in enumerate((captions or {}).get(heading, [])):
             for j, caption in enumerate(line):
                 axis.text(j * width + 2, (i + 1) * height - 2, caption, color="orange", fontsize=6)

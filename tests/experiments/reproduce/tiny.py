@@ -21,6 +21,17 @@ PHOTOS = [
     "flows.mvae_cnf.hidden=[8]",
     "flows.mvae_cnf.n_steps=2",
 ]
+SIX = ("image", "outline", "label", "position", "attributes", "size")
+SHAPES = [
+    "elbo_samples=1",
+    "iwae_samples=2",
+    "epochs=1",
+    "batch_size=1000",
+    "latent_dim=4",
+    *map(NETS.format, SIX),
+    "flows.mvae_cnf.hidden=[8]",
+    "flows.mvae_cnf.n_steps=2",
+]
 
 
 def options(settings):
