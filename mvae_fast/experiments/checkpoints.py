@@ -19,7 +19,8 @@ from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_de
 from mvae_fast.experiments.figures import mosaic
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import UsageError, usage
-from mvae_fast.vae import MVAE, build_mvae, load_mvae
+from mvae_fast.vae import MVAE, load_mvae
+from mvae_fast.vae.build import read_saved, restore
 
 __all__ = ["evaluate_command", "load_checkpoint", "sample_command"]
 
@@ -42,16 +43,10 @@ def load_checkpoint(path: str | Path) -> MVAE:
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     if path.suffix != ".ckpt":
         return load_mvae(path)
-    saved = torch.load(path, map_location="cpu", weights_only=True)
-    try:
-        model = build_mvae(saved["hyper_parameters"]["model"])
-        prefix = "model."
-        model.load_state_dict(
-            {k[len(prefix) :]: v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
-        )
-    except (KeyError, TypeError) as error:
-        raise ValueError(f"checkpoint {path} was not written by mvae-fast train: {error}") from None
-    return model.eval()
+    saved = read_saved(path, {"hyper_parameters", "state_dict"})
+    prefix = "model."
+    weights = {k[len(prefix) :]: v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
+    return restore(path, saved["hyper_parameters"].get("model"), weights)
 
 
 def evaluate_command(argv: Sequence[str]) -> None:

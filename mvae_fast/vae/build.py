@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import copy
-import pickle
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from mvae_fast.vae.modalities import MODALITIES
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.posteriors import FLOWS
 
-__all__ = ["build_mvae", "load_mvae", "save_mvae"]
+__all__ = ["build_mvae", "load_mvae", "read_saved", "restore", "save_mvae"]
 
 
 def build_mvae(config: Mapping[str, Any]) -> MVAE:
@@ -32,6 +31,7 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
 
     Raises:
         ValueError: if the description names something unknown, or lacks something.
+        TypeError: if it is not a mapping.
 
     Example:
         >>> model = build_mvae(
@@ -47,6 +47,8 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
         >>> list(model.modalities)
         ['image', 'label']
     """
+    if not isinstance(config, Mapping):
+        raise TypeError(f"config must be a mapping, got {config!r}")
     if unknown := set(config) - {"latent_dim", "modalities", "flow", "n_random_subsets"}:
         raise ValueError(f"config has unknown keys {sorted(unknown)}")
     if missing := {"latent_dim", "modalities"} - set(config):
@@ -96,16 +98,58 @@ def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVA
         The model, in evaluation mode.
 
     Raises:
-        ValueError: if the file is something else.
+        ValueError: if the file is damaged or something else.
+        OSError: if it cannot be opened.
+    """
+    saved = read_saved(path, {"config", "state_dict"})
+    return restore(path, saved["config"], saved["state_dict"]).to(map_location)
+
+
+def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
+    """Read a mapping that ``torch.save`` wrote, to the CPU and without pickle's trust.
+
+    Args:
+        path: file to read.
+        keys: what the mapping must hold.
+
+    Returns:
+        The mapping.
+
+    Raises:
+        ValueError: if the file is damaged or something else, or lacks a key.
+        OSError: if it cannot be opened.
+    """
+    with Path(path).open("rb") as file:
+        try:
+            saved = torch.load(file, map_location="cpu", weights_only=True)
+        except Exception as error:  # what torch.load makes of other content may be any of them
+            raise ValueError(
+                f"{path} is not a checkpoint of mvae-fast, or it is damaged"
+            ) from error
+    if not isinstance(saved, dict) or not keys <= set(saved):
+        raise ValueError(f"{path} is not a checkpoint of mvae-fast: it lacks {sorted(keys)}")
+    return saved
+
+
+def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVAE:
+    """The model of a description, with weights.
+
+    Args:
+        path: where they were read, for the message.
+        config: the description, as `build_mvae` takes it.
+        state_dict: the weights.
+
+    Returns:
+        The model, in evaluation mode.
+
+    Raises:
+        ValueError: if there is no such model, or the weights are those of another one.
     """
     try:
-        saved = torch.load(path, map_location=map_location, weights_only=True)
-    except pickle.UnpicklingError:
-        saved = None
-    if not isinstance(saved, dict) or not {"config", "state_dict"} <= set(saved):
-        raise ValueError(f"{path} was not written by save_mvae")
-    model = build_mvae(saved["config"]).to(map_location)
-    model.load_state_dict(saved["state_dict"])
+        model = build_mvae(config)
+        model.load_state_dict(state_dict)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a checkpoint of mvae-fast: {error}") from error
     return model.eval()
 
 

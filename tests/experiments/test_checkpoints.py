@@ -53,6 +53,19 @@ def test_a_row_of_data_may_be_given(run, tmp_path):
     assert np.load(tmp_path / "samples.npz")["label"].shape == (2,)
 
 
+def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
+    whole = (run / "best.ckpt").read_bytes()
+    path = tmp_path / "other.ckpt"
+    for content in (b"", b"hello world", whole[:10], whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        assert main(["sample", str(path)]) == 2
+        assert "other.ckpt is not a checkpoint of mvae-fast" in capsys.readouterr().err
+    for saved in ({"hyper_parameters": {}, "state_dict": {}}, {"state_dict": {}}):
+        torch.save(saved, path)
+        assert main(["sample", str(path)]) == 2
+        assert "other.ckpt is not a checkpoint of mvae-fast" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
@@ -65,7 +78,7 @@ def test_a_row_of_data_may_be_given(run, tmp_path):
             ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],
             "lacks the model's",
         ),
-        (["evaluate", "{run}/../config.yaml", "--dataset", "digits"], "config.yaml"),
+        (["evaluate", "{run}/../config.yaml", "--dataset", "digits"], "is not a checkpoint"),
     ],
 )
 def test_mistakes_are_named(run, argv, message, capsys):

@@ -56,10 +56,27 @@ def test_a_hand_made_model_has_no_description_to_save(tmp_path):
         save_mvae(bimodal(), tmp_path / "model.pt")
 
 
-def test_another_file_is_named(tmp_path):
-    torch.save({"weights": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(ValueError, match="other.pt was not written by save_mvae"):
-        load_mvae(tmp_path / "other.pt")
+def test_other_files_and_damaged_ones_are_named(tmp_path):
+    save_mvae(build_mvae(CONFIG), tmp_path / "model.pt")
+    whole = (tmp_path / "model.pt").read_bytes()
+    for content in (b"", b"hello world", b"epochs: 3\n", whole[:10], whole[: len(whole) // 2]):
+        (tmp_path / "other.pt").write_bytes(content)
+        with pytest.raises(ValueError, match="other.pt is not a checkpoint of mvae-fast"):
+            load_mvae(tmp_path / "other.pt")
+    weights = build_mvae(CONFIG).state_dict()
+    for saved, message in (
+        (torch.zeros(1), r"it lacks \['config', 'state_dict'\]"),
+        ({"state_dict": weights}, r"it lacks \['config', 'state_dict'\]"),
+        ({"config": 3, "state_dict": weights}, "config must be a mapping, got 3"),
+        ({"config": {**CONFIG, "modalities": 3}, "state_dict": weights}, "items"),
+        ({"config": {"lr": 3}, "state_dict": weights}, r"unknown keys \['lr'\]"),
+        ({"config": {**CONFIG, "latent_dim": 5}, "state_dict": weights}, "size mismatch"),
+    ):
+        torch.save(saved, tmp_path / "other.pt")
+        with pytest.raises(ValueError, match=f"(?s)other.pt is not a .* mvae-fast: .*{message}"):
+            load_mvae(tmp_path / "other.pt")
+    with pytest.raises(FileNotFoundError, match="none.pt"):
+        load_mvae(tmp_path / "none.pt")
 
 
 @pytest.mark.parametrize(
