@@ -101,9 +101,13 @@ def _command(name: str) -> Callable[[Sequence[str]], None]:
         from mvae_fast.experiments.reproduce.command import reproduce
 
         return reproduce
-    from mvae_fast.experiments.checkpoints import evaluate_command, sample_command
+    if name == "evaluate":
+        from mvae_fast.experiments.checkpoints import evaluate_command
 
-    return evaluate_command if name == "evaluate" else sample_command
+        return evaluate_command
+    from mvae_fast.experiments.sampling import sample_command
+
+    return sample_command
 
 
 if __name__ == "__main__":

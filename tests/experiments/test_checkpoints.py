@@ -1,9 +1,7 @@
 import csv
 
-import numpy as np
 import pytest
 import torch
-from matplotlib import image
 
 from mvae_fast.cli import main
 from mvae_fast.experiments.checkpoints import load_checkpoint
@@ -35,45 +33,23 @@ def test_evaluate_prints_the_numbers_of_the_run(run, tmp_path, capsys):
         assert mine == [row["mean"] for row in csv.DictReader(file)]
 
 
-def test_samples_are_written_and_drawn(run, tmp_path):
-    argv = ["sample", str(run / "best.ckpt"), "--n", "12", "--out", str(tmp_path)]
-    assert main([*argv, "--given", "label=3"]) == 0
-    drawn = np.load(tmp_path / "samples.npz")
-    assert drawn["image"].shape == (12, 8, 8) and drawn["label"].shape == (12,)
-    assert drawn["label"].dtype == np.int64
-    assert image.imread(tmp_path / "image.png").shape[0] > 300
-    assert main(argv) == 0
-    assert not np.array_equal(np.load(tmp_path / "samples.npz")["image"], drawn["image"])
-
-
-def test_a_row_of_data_may_be_given(run, tmp_path):
-    np.save(tmp_path / "row.npy", np.full((8, 8), 0.5, np.float32))
-    argv = ["sample", str(run / "model.pt"), "--n", "2", "--out", str(tmp_path)]
-    assert main([*argv, "--given", f"image={tmp_path / 'row.npy'}"]) == 0
-    assert np.load(tmp_path / "samples.npz")["label"].shape == (2,)
-
-
 def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
     whole = (run / "best.ckpt").read_bytes()
     path = tmp_path / "other.ckpt"
     for content in (b"", b"hello world", whole[:10], whole[: len(whole) // 2]):
         path.write_bytes(content)
-        assert main(["sample", str(path)]) == 2
+        assert main(["evaluate", str(path)]) == 2
         assert "other.ckpt is not a checkpoint of mvae-fast" in capsys.readouterr().err
     for saved in ({"hyper_parameters": {}, "state_dict": {}}, {"state_dict": {}}):
         torch.save(saved, path)
-        assert main(["sample", str(path)]) == 2
+        assert main(["evaluate", str(path)]) == 2
         assert "other.ckpt is not a checkpoint of mvae-fast" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
-        (["sample", "{run}/none.pt"], "none.pt: no such file"),
-        (["sample", "{run}/model.pt", "--n", "0"], "--n must be positive"),
-        (["sample", "{run}/model.pt", "--given", "sound=3"], "with a modality of"),
-        (["sample", "{run}/model.pt", "--given", "label=[1, x]"], "a number or a .npy file"),
-        (["sample", "{run}/model.pt", "--given", "label=12"], "needs data in 0..9"),
+        (["evaluate", "{run}/none.pt"], "none.pt: no such file"),
         (
             ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],
             "lacks the model's",
