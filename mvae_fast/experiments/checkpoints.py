@@ -4,13 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import jsonargparse
-import yaml
 
 from mvae_fast.data import load_dataset
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
+from mvae_fast.experiments.evaluation import (
+    SAMPLES,
+    entries,
+    evaluation,
+    legend,
+    log_det_notes,
+)
+from mvae_fast.experiments.folder import read_recipe
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.vae import MVAE, load_mvae
@@ -46,6 +53,9 @@ def load_checkpoint(path: str | Path) -> MVAE:
 def evaluate_command(argv: Sequence[str]) -> None:
     """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.
 
+    On the data set of the run that the checkpoint belongs to, the options of the data set, the
+    numbers of samples and the seed are those of the run, too, and so are the numbers.
+
     Args:
         argv: arguments behind ``mvae-fast evaluate``.
 
@@ -61,30 +71,51 @@ def evaluate_command(argv: Sequence[str]) -> None:
     add("checkpoint", type=str, help="model.pt or a .ckpt")
     add("--dataset", type=str, help="default: that of the run that the checkpoint belongs to")
     add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
-    add("--seed", type=int, default=0, help="of the noise")
+    add("--seed", type=int, help="of the noise; default: that of the run, or 0")
     add("--out", type=str, help="folder for evaluation.csv, .json and .md; default: none")
     args = parser.parse_args(list(argv))
     with usage():
         model = load_checkpoint(args.checkpoint)
-        dataset = args.dataset or _dataset_of(Path(args.checkpoint))
-        test = load_dataset(dataset, args.data_dir).test
+        recipe = _recipe(Path(args.checkpoint), args.dataset)
+        dataset, options = recipe["dataset"], recipe["dataset_options"]
+        test = load_dataset(dataset, args.data_dir, **options).test
+    samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
+    seed = recipe["seed"] if args.seed is None else args.seed
     names = list(model.modalities)
     if missing := set(names) - set(test.arrays):
         raise UsageError(f"data set {dataset!r} lacks the model's modalities {sorted(missing)}")
-    metrics = evaluation(model, test, args.seed)
-    column = title(Path(args.checkpoint).parent.name)
+    metrics = evaluation(model, test, seed, samples=samples)
+    column = title(Path(args.checkpoint).resolve().parent.name)
+    chosen = "".join(f", {key} {value}" for key, value in options.items())
     report = Report(
-        f"{args.checkpoint} on the {len(test)} test rows of {dataset}",
+        f"{args.checkpoint} on the {len(test)} test rows of {dataset}{chosen}",
         list(entries(dataset, column, names, [metrics])),
-        [*legend(names), *log_det_notes(column, [metrics])],
+        [*legend(names, samples), *log_det_notes(column, [metrics])],
+        {"dataset_options": options, "samples": samples, "seed": seed},
     )
     print(report.text())
     if args.out is not None:
         print("\nWritten: " + ", ".join(map(str, report.write(Path(args.out), "evaluation"))))
 
 
-def _dataset_of(checkpoint: Path) -> str:
-    path = checkpoint.parent.parent / "config.yaml"
-    if not path.exists():
-        raise ValueError(f"--dataset is needed: {path}, which would name it, is not there")
-    return str(yaml.safe_load(path.read_text())["dataset"])
+def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
+    """What the run of a checkpoint was evaluated on and how, or for another data set the defaults.
+
+    Args:
+        checkpoint: the file, in the folder of a model in that of the run.
+        dataset: the data set; None: that of the run.
+
+    Raises:
+        ValueError: if no data set is named, here or by the run.
+    """
+    path = checkpoint.resolve().parent.parent / "config.yaml"
+    try:
+        saved = read_recipe(path)
+    except (OSError, ValueError):
+        if dataset is None:
+            raise ValueError(
+                f"--dataset is needed: there is no {path} of a run that names it"
+            ) from None
+        saved = {}
+    default: dict[str, Any] = {"dataset": dataset, "dataset_options": {}, "seed": 0}
+    return {**default, **saved} if dataset in (None, saved.get("dataset")) else default

@@ -1,18 +1,23 @@
 import csv
+import json
+import shutil
 
 import pytest
 import torch
+import yaml
 
 from mvae_fast.cli import main
 from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.vae import load_mvae
+from tests.data.mirflickr_layout import FEATURES, TAGS, write_mirflickr
 from tests.experiments.reproduce.tiny import DIGITS, options
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     out = tmp_path_factory.mktemp("run")
-    assert main(["train", *options(DIGITS), "--models", "mvae_cnf", "--out", str(out)]) == 0
+    settings = options([*DIGITS, "seed=7", "elbo_samples=3", "iwae_samples=5"])
+    assert main(["train", *settings, "--models", "mvae_cnf", "--out", str(out)]) == 0
     return out / "mvae_cnf"
 
 
@@ -24,13 +29,71 @@ def test_both_kinds_of_checkpoint_hold_the_model(run):
         assert all(torch.equal(value, saved[key]) for key, value in model.state_dict().items())
 
 
+def numbers(path):
+    with path.open() as file:
+        return [row["mean"] for row in csv.DictReader(file)]
+
+
 def test_evaluate_prints_the_numbers_of_the_run(run, tmp_path, capsys):
     assert main(["evaluate", str(run / "model.pt"), "--out", str(tmp_path)]) == 0
-    assert "360 test rows of digits" in capsys.readouterr().out
-    with (tmp_path / "evaluation.csv").open() as file:
-        mine = [row["mean"] for row in csv.DictReader(file)]
-    with (run.parent / "table.csv").open() as file:
-        assert mine == [row["mean"] for row in csv.DictReader(file)]
+    printed = capsys.readouterr().out
+    assert "360 test rows of digits" in printed
+    assert "(3 samples a row)" in printed and "(5 samples a row)" in printed
+    assert numbers(tmp_path / "evaluation.csv") == numbers(run.parent / "table.csv")
+    assert json.loads((tmp_path / "evaluation.json").read_text())["seed"] == 7
+
+
+def test_the_noise_may_be_another(run, tmp_path):
+    argv = ["evaluate", str(run / "model.pt"), "--out", str(tmp_path), "--seed", "0"]
+    assert main(argv) == 0
+    assert numbers(tmp_path / "evaluation.csv") != numbers(run.parent / "table.csv")
+
+
+def test_a_checkpoint_is_found_from_its_own_folder(run, monkeypatch, capsys):
+    monkeypatch.chdir(run)
+    assert main(["evaluate", "model.pt"]) == 0
+    assert "MVAE-CNF" in capsys.readouterr().out
+
+
+def test_evaluate_takes_the_rows_that_the_run_held_out(tmp_path, capsys):
+    write_mirflickr(tmp_path, split=2)
+    settings = [
+        "dataset_options={split: 2, clip: 0.5, verify: false}",
+        "epochs=1",
+        "latent_dim=4",
+        f"modalities.image={{shape: [{FEATURES}], hidden: 8}}",
+        f"modalities.text={{shape: [{TAGS}], hidden: 8}}",
+    ]
+    out, files = tmp_path / "out", ["--data-dir", str(tmp_path)]
+    train = ["train", "--dataset", "mirflickr", *files, "--models", "mvae", *options(settings)]
+    assert main([*train, "--out", str(out)]) == 0
+    capsys.readouterr()
+    argv = ["evaluate", str(out / "mvae" / "model.pt"), *files, "--out", str(out)]
+    for named in ([], ["--dataset", "mirflickr"]):
+        assert main([*argv, *named]) == 0
+        assert "4 test rows of mirflickr, split 2, clip 0.5" in capsys.readouterr().out
+        assert numbers(out / "evaluation.csv") == numbers(out / "table.csv")
+
+
+def test_another_data_set_has_its_own_options(run, tmp_path, capsys):
+    (tmp_path / "mvae").mkdir()
+    copy = shutil.copy(run / "model.pt", tmp_path / "mvae")
+    recipe = yaml.safe_load((run.parent / "config.yaml").read_text())
+    recipe = {**recipe, "dataset": "mirflickr", "dataset_options": {"split": 2}}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump(recipe))
+    assert main(["evaluate", str(copy), "--dataset", "digits"]) == 0
+    assert "(16 samples a row)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("content", [None, "epochs: 3", "a: [", "3"])
+def test_a_checkpoint_without_a_run_needs_a_data_set(run, tmp_path, content, capsys):
+    (tmp_path / "mvae").mkdir()
+    copy = shutil.copy(run / "model.pt", tmp_path / "mvae")
+    if content is not None:
+        (tmp_path / "config.yaml").write_text(content)
+    assert main(["evaluate", str(copy)]) == 2
+    assert f"--dataset is needed: there is no {tmp_path}/config.yaml" in capsys.readouterr().err
+    assert main(["evaluate", str(copy), "--dataset", "digits"]) == 0
 
 
 def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
