@@ -59,6 +59,15 @@ def test_train_end_to_end(small, tmp_path, capsys):
     assert "seed: 3 there, 4 here" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("command", [["train"], ["reproduce", "table1", "--seeds", "0"]])
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_in_the_place_of_a_folder_is_named(command, below, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    out = tmp_path / "file" / below
+    assert main([*command, "--out", str(out)]) == 2
+    assert f"out must be a folder, got {out}" in capsys.readouterr().err
+
+
 def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypatch):
     def interrupt(self, batch, batch_idx):
         raise KeyboardInterrupt

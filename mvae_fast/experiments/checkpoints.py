@@ -8,7 +8,7 @@ from typing import Any
 
 import jsonargparse
 
-from mvae_fast.data import load_dataset
+from mvae_fast.data import MultimodalDataset, load_dataset
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.evaluation import (
     SAMPLES,
@@ -17,13 +17,17 @@ from mvae_fast.experiments.evaluation import (
     legend,
     log_det_notes,
 )
+from mvae_fast.experiments.files import make_folder
 from mvae_fast.experiments.folder import read_recipe
 from mvae_fast.experiments.report import Report
-from mvae_fast.experiments.usage import UsageError, usage
+from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE, load_mvae
 from mvae_fast.vae.build import read_saved, restore
 
 __all__ = ["evaluate_command", "load_checkpoint"]
+
+CHECKED_AT_ONCE = 1000
+"""Rows: 50 megabytes of CelebA's images."""
 
 
 def load_checkpoint(path: str | Path) -> MVAE:
@@ -60,7 +64,7 @@ def evaluate_command(argv: Sequence[str]) -> None:
         argv: arguments behind ``mvae-fast evaluate``.
 
     Raises:
-        UsageError: if checkpoint or data set cannot be used.
+        UsageError: if checkpoint, data set or folder cannot be used.
     """
     parser = jsonargparse.ArgumentParser(
         prog="mvae-fast evaluate",
@@ -79,11 +83,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
         recipe = _recipe(Path(args.checkpoint), args.dataset)
         dataset, options = recipe["dataset"], recipe["dataset_options"]
         test = load_dataset(dataset, args.data_dir, **options).test
+        _check(model, dataset, test)
+        out = None if args.out is None else make_folder(args.out, "--out")
     samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
     seed = recipe["seed"] if args.seed is None else args.seed
     names = list(model.modalities)
-    if missing := set(names) - set(test.arrays):
-        raise UsageError(f"data set {dataset!r} lacks the model's modalities {sorted(missing)}")
     metrics = evaluation(model, test, seed, samples=samples)
     column = title(Path(args.checkpoint).resolve().parent.name)
     chosen = "".join(f", {key} {value}" for key, value in options.items())
@@ -94,8 +98,23 @@ def evaluate_command(argv: Sequence[str]) -> None:
         {"dataset_options": options, "samples": samples, "seed": seed},
     )
     print(report.text())
-    if args.out is not None:
-        print("\nWritten: " + ", ".join(map(str, report.write(Path(args.out), "evaluation"))))
+    if out is not None:
+        print("\nWritten: " + ", ".join(map(str, report.write(out, "evaluation"))))
+
+
+def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
+    """Raise if the model cannot score the data."""
+    names, there = list(model.modalities), list(test.arrays)
+    if set(names) != set(there):
+        raise ValueError(
+            f"--dataset {dataset} must have the model's modalities {names}, got {there}"
+        )
+    try:
+        # All rows, as a label that the model does not have may be in any of them.
+        for start in range(0, len(test), CHECKED_AT_ONCE):
+            model.prepare(*test[start : start + CHECKED_AT_ONCE])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"--dataset {dataset} does not fit the model: {error}") from error
 
 
 def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Files that are whole or not there, and the folders for them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,28 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["write_json", "write_text"]
+__all__ = ["make_folder", "write_json", "write_text"]
+
+
+def make_folder(path: str | Path, name: str) -> Path:
+    """Make a folder to write to, unless it is there.
+
+    Args:
+        path: of the folder.
+        name: of the argument that it came from, for the message.
+
+    Returns:
+        The path.
+
+    Raises:
+        ValueError: if there can be no such folder, for example because a file is in its place.
+    """
+    path = Path(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ValueError(f"{name} must be a folder, got {path}: {error.strerror}") from error
+    return path
 
 
 def write_text(path: Path, text: str) -> None:

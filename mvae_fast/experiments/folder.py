@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from mvae_fast.experiments.config import TrainConfig
-from mvae_fast.experiments.files import write_text
+from mvae_fast.experiments.files import make_folder, write_text
 
 __all__ = ["discard", "open_folder", "read_recipe"]
 
@@ -27,7 +27,8 @@ def open_folder(config: TrainConfig) -> None:
 
     Raises:
         ValueError: if the folder holds models to be trained and neither ``resume`` nor
-            ``overwrite`` is set, if it keeps models of other settings, or its recipe is damaged.
+            ``overwrite`` is set, if it keeps models of other settings, its recipe is damaged, or
+            there can be no such folder.
     """
     path = config.folder / "config.yaml"
     recipe = config.recipe()
@@ -55,6 +56,7 @@ def open_folder(config: TrainConfig) -> None:
     for name in removed:
         discard(config.folder / name)
     text = yaml.safe_dump(recipe, sort_keys=False)
+    make_folder(config.folder, "out")
     if not path.exists() or path.read_text() != text:
         write_text(path, text)
 

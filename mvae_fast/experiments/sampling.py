@@ -15,6 +15,7 @@ from torch.distributions import Categorical, Distribution
 
 from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.figures import mosaic, tiles
+from mvae_fast.experiments.files import make_folder
 from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
@@ -28,7 +29,7 @@ def sample_command(argv: Sequence[str]) -> None:
         argv: arguments behind ``mvae-fast sample``.
 
     Raises:
-        UsageError: if the checkpoint or a condition cannot be used.
+        UsageError: if the checkpoint, a condition or the folder cannot be used.
     """
     parser = jsonargparse.ArgumentParser(
         prog="mvae-fast sample",
@@ -54,6 +55,7 @@ def sample_command(argv: Sequence[str]) -> None:
     with usage():
         model = load_checkpoint(args.checkpoint)
         given = dict(condition(text, model) for text in args.given)
+        folder = make_folder(args.out, "--out")
     generator = torch.Generator().manual_seed(args.seed)
     drawn = (
         model.generate(args.n, given, generator=generator)
@@ -61,8 +63,6 @@ def sample_command(argv: Sequence[str]) -> None:
         else model.sample(args.n, generator=generator)
     )
     values = {name: _shown(distribution) for name, distribution in drawn.items()}
-    folder = Path(args.out)
-    folder.mkdir(parents=True, exist_ok=True)
     written = [folder / "samples.npz"]
     np.savez(written[0], **{k: v.numpy() for k, v in values.items()})  # type: ignore[arg-type]
     for name, value in values.items():

@@ -29,5 +29,5 @@ def usage() -> Iterator[None]:
         yield
     except ModuleNotFoundError:
         raise
-    except (ValueError, FileNotFoundError, ConnectionError, ImportError) as error:
+    except (ValueError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error

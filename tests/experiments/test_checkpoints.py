@@ -8,7 +8,7 @@ import yaml
 
 from mvae_fast.cli import main
 from mvae_fast.experiments.checkpoints import load_checkpoint
-from mvae_fast.vae import load_mvae
+from mvae_fast.vae import build_mvae, load_mvae, save_mvae
 from tests.data.mirflickr_layout import FEATURES, TAGS, write_mirflickr
 from tests.experiments.reproduce.tiny import DIGITS, options
 
@@ -115,14 +115,44 @@ def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
         (["evaluate", "{run}/none.pt"], "none.pt: no such file"),
         (
             ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],
-            "lacks the model's",
+            "must have the model's modalities ['image', 'label'], got ['image', 'gray']",
+        ),
+        (
+            ["evaluate", "{run}/model.pt", "--dataset", "shapes6"],
+            "got ['image', 'outline', 'label'",
         ),
         (["evaluate", "{run}/../config.yaml", "--dataset", "digits"], "is not a checkpoint"),
+        (["evaluate", "{run}/model.pt", "--out", "{run}/model.pt"], "--out must be a folder, got"),
+        (
+            ["evaluate", "{run}/model.pt", "--out", "{run}/model.pt/a"],
+            "model.pt/a: Not a directory",
+        ),
     ],
 )
 def test_mistakes_are_named(run, argv, message, capsys):
     assert main([word.format(run=run) for word in argv]) == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("modality", "message"),
+    [
+        ({"image": {"type": "mlp", "shape": [4, 4]}}, "rows must have shape (4, 4), got (8, 8)"),
+        ({"label": {"type": "label", "num_classes": 9}}, "needs data in 0..8, got values from 0"),
+    ],
+)
+def test_data_that_do_not_fit_are_named_before_any_work(tmp_path, modality, message, capsys):
+    modalities = {
+        "image": {"type": "mlp", "shape": [8, 8]},
+        "label": {"type": "label", "num_classes": 10},
+    }
+    model = build_mvae({"latent_dim": 4, "modalities": {**modalities, **modality}})
+    save_mvae(model, tmp_path / "model.pt")
+    argv = ["evaluate", str(tmp_path / "model.pt"), "--dataset", "digits"]
+    assert main([*argv, "--out", str(tmp_path / "out")]) == 2
+    complaint = capsys.readouterr().err
+    assert "--dataset digits does not fit the model: " in complaint and message in complaint
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_model_with_an_adaptive_solver_is_evaluated_by_its_trace(tmp_path, capsys):

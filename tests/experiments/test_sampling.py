@@ -101,3 +101,9 @@ def test_mistakes_are_named(checkpoint, tmp_path, argv, message, capsys):
     assert sample(checkpoint, tmp_path / "out", *argv) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("below", ["", "deeper"])
+def test_a_file_is_no_folder_for_samples(checkpoint, below, capsys):
+    assert sample(checkpoint, checkpoint / below) == 2
+    assert f"--out must be a folder, got {checkpoint / below}: " in capsys.readouterr().err
