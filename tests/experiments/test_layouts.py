@@ -70,7 +70,7 @@ def test_image_transformations_of_celeba(celeba, tmp_path):
     assert ours == {quantity for quantity, _ in published}
 
 
-def test_learning_with_few_pairs_on_flickr(tmp_path):
+def test_learning_with_few_pairs_on_flickr(tmp_path, capsys):
     write_mirflickr(tmp_path, split=1)
     settings = [
         *SMALL,
@@ -88,6 +88,10 @@ def test_learning_with_few_pairs_on_flickr(tmp_path):
     assert {row["column"] for row in table} == set(columns)
     published = [row for row in table if row["source"] == "published"]
     assert {row["column"] for row in published} == {"MVAE-CNF, 30 %", "MVAE-CNF, 100 %"}
+    ours = {row["quantity"] for row in table if row["source"] == "paper"}
+    theirs = {row["quantity"] for row in published}
+    assert theirs & ours == {"X1 BCE", "X2 BCE"} and theirs - ours == {"joint loss, lambda 50"}
+    assert "which is none of our rows" in capsys.readouterr().out
     assert "label right" not in {row["quantity"] for row in table}
 
 

@@ -9,7 +9,7 @@ import torch
 from mvae_fast.data import MultimodalDataset
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.evaluation import entries, legend, log_det_notes
-from mvae_fast.experiments.report import Entry, Report
+from mvae_fast.experiments.report import PUBLISHED, Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae import MVAE
@@ -72,5 +72,7 @@ def table3(
             table.append(Entry(dataset, "label right", "given X1", column, values))
         notes = notes or legend(modalities, group[0].config.samples)
         notes += log_det_notes(f"{dataset}, {column}", results)
+    if any(entry.source == PUBLISHED for entry in table):
+        notes.append(published.FLICKR_NOTE)
     notes += laboratory.about(run for group in runs.values() for run in group)
     return Report("Table 3: learning with few paired examples", table, notes, digits=3)
