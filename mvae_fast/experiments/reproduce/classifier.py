@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from mvae_fast.data import MultimodalDataset, batches
 from mvae_fast.experiments.quiet import quiet_lightning
 
-__all__ = ["Classifier", "trained_classifier"]
+__all__ = ["Classifier", "labelled", "trained_classifier"]
+
+RECIPE = 1
+"""Version of network and training; what was trained with another one is trained anew."""
 
 
 class Classifier(lightning.LightningModule):
@@ -67,26 +71,55 @@ class Classifier(lightning.LightningModule):
         )
 
 
+def labelled(dataset: MultimodalDataset) -> MultimodalDataset:
+    """The rows that have both ``image`` and ``label``.
+
+    Example:
+        >>> arrays = {"image": torch.zeros(3, 8, 8), "label": torch.tensor([4, -1, 2])}
+        >>> masks = {"label": torch.tensor([True, False, True])}
+        >>> labelled(MultimodalDataset(arrays, masks))[:][0]["label"]
+        tensor([4, 2])
+    """
+    masks = [dataset.masks[name] for name in ("image", "label") if name in dataset.masks]
+    return dataset.subset(torch.stack(masks).all(dim=0)) if masks else dataset
+
+
 def trained_classifier(
-    train: MultimodalDataset, num_classes: int, path: Path, *, epochs: int = 10, seed: int = 0
+    train: MultimodalDataset,
+    num_classes: int,
+    path: Path,
+    rows_of: Mapping[str, Any],
+    *,
+    epochs: int = 10,
+    seed: int = 0,
+    accept_bare: bool = False,
 ) -> Classifier:
-    """A classifier trained on real images, read from ``path`` if it is there, else written to it.
+    """A classifier trained on real images, read from ``path`` if one that was trained likewise is
+    there, else written to it.
 
     Args:
-        train: rows with the modalities ``image`` and ``label``.
+        train: rows with the modalities ``image`` and ``label``; those that lack one are left out.
         num_classes: number of labels.
-        path: file of the weights.
+        path: file of the weights, with what they were trained on and how.
+        rows_of: what the rows are, in plain data.
         epochs: passes over the rows.
         seed: of initialisation and shuffling.
+        accept_bare: also read a file of weights alone, which says nothing of their origin.
 
     Returns:
         The classifier, in evaluation mode.
     """
+    train = labelled(train)
+    about = {**rows_of, "rows": len(train), "epochs": epochs, "seed": seed, "recipe": RECIPE}
     torch.manual_seed(seed)
     classifier = Classifier(train[0][0]["image"].numel(), num_classes)
     if path.exists():
-        classifier.load_state_dict(torch.load(path, weights_only=True))
-        return classifier.eval()
+        saved = torch.load(path, weights_only=True)
+        if accept_bare and "about" not in saved:
+            saved = {"about": about, "state_dict": saved}
+        if saved.get("about") == about:
+            classifier.load_state_dict(saved["state_dict"])
+            return classifier.eval()
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -100,6 +133,6 @@ def trained_classifier(
         trainer.fit(classifier, batches(train, 100, seed=seed))
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_suffix(".part")
-    torch.save(classifier.state_dict(), unfinished)
+    torch.save({"about": about, "state_dict": classifier.state_dict()}, unfinished)
     unfinished.replace(path)
     return classifier.eval()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from scipy.stats import binomtest
@@ -11,7 +12,7 @@ from torch import Tensor
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
-from mvae_fast.experiments.reproduce.classifier import trained_classifier
+from mvae_fast.experiments.reproduce.classifier import labelled, trained_classifier
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae import MVAE
 
@@ -61,12 +62,20 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     notes = ["fraction of images generated from a label that the classifier gives that label"]
     for dataset in datasets:
         config = runs[dataset, models[0]][0].config
-        splits = laboratory.splits(config)
+        # However the models are supervised and selected, it is the same judge.
+        full = replace(config, selection="validation", paired_fraction=1.0)
+        splits = laboratory.splits(full)
         num_classes = config.modalities["label"]["num_classes"]
         classifier = trained_classifier(
-            splits.train, num_classes, laboratory.out / "classifiers" / f"{dataset}.pt"
+            splits.train,
+            num_classes,
+            laboratory.out / "classifiers" / f"{dataset}.pt",
+            {"dataset": dataset, "dataset_options": config.dataset_options},
+            # Weights that are kept alone are of an earlier version, and trained on what the runs
+            # were trained on; all runs in a folder have the same settings.
+            accept_bare=config == full and not config.dataset_options,
         )
-        x, _ = splits.test[:]
+        x, _ = labelled(splits.test)[:]
         real = classifier.accuracy(x["image"], x["label"])
         notes.append(f"{dataset}: the classifier is right on {real:.4f} of the real test images")
         for model in models:
@@ -77,11 +86,10 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
                     for run in runs[dataset, model]
                 ]
                 values = tuple(classifier.accuracy(*pair) for pair in samples)
-                table.append(Entry(dataset, f"{n} samples", "ours", title(model), values))
-            total = sum(len(labels) for _, labels in samples)
-            hits = round(
-                sum(v * len(labels) for v, (_, labels) in zip(values, samples, strict=True))
-            )
+                judged = len(samples[0][1])
+                table.append(Entry(dataset, f"{judged} samples", "ours", title(model), values))
+            total = judged * len(samples)
+            hits = round(sum(values) * judged)
             low, high = binomtest(hits, total).proportion_ci(method="wilson")
             notes.append(
                 f"{dataset}, {title(model)}: {hits / total:.4f} of {total} samples, 95 % interval "

@@ -11,6 +11,8 @@ from matplotlib import image
 from mvae_fast.cli import main
 from mvae_fast.data import Splits, load_dataset
 from mvae_fast.experiments import run as experiment_run
+from mvae_fast.experiments.reproduce import table2
+from mvae_fast.experiments.reproduce.classifier import trained_classifier
 from mvae_fast.experiments.reproduce.decisions import DECISIONS
 from mvae_fast.experiments.reproduce.table2 import labelled_samples
 from mvae_fast.experiments.reproduce.table3 import label_accuracy
@@ -59,6 +61,35 @@ def test_table2(out, capsys):
     written = (out / "classifiers" / "digits.pt").stat().st_mtime_ns
     assert run(out, "table2", "--seeds", "0", "1") == 0
     assert (out / "classifiers" / "digits.pt").stat().st_mtime_ns == written
+
+
+def test_the_judge_of_table2_does_not_depend_on_the_supervision(tmp_path):
+    settings = [*DIGITS, "paired_fraction=0.1", "selection=test"]
+    judge = tmp_path / "classifiers" / "digits.pt"
+    judge.parent.mkdir()
+    torch.save({"net.1.weight": torch.zeros(1)}, judge)  # of unknown rows: to be replaced
+    argv = ["--seeds", "0", "--models", "mvae"]
+    assert run(tmp_path, "table2", *argv, settings=settings) == 0
+    path = tmp_path / "wanted.pt"
+    wanted = trained_classifier(load_dataset("digits").train, 10, path, {}).state_dict()
+    weights = torch.load(judge)["state_dict"]
+    assert all(torch.equal(value, weights[key]) for key, value in wanted.items())
+
+
+def test_weights_of_the_judge_alone_serve_the_default_settings(out):
+    assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
+    judge = out / "classifiers" / "digits.pt"
+    torch.save(torch.load(judge)["state_dict"], judge)
+    written = judge.stat().st_mtime_ns
+    assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
+    assert judge.stat().st_mtime_ns == written
+
+
+def test_rows_of_table2_say_how_many_samples_there_are(out, monkeypatch):
+    monkeypatch.setattr(table2, "COUNTS", (25, 103))
+    assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
+    table = rows(out / "table2_digits.csv")
+    assert [row["quantity"] for row in table] == ["20 samples", "100 samples"]
 
 
 def test_samples_are_as_many_for_each_label(out):
