@@ -62,16 +62,32 @@ def test_a_killed_run_is_gone_on_with(tmp_path, monkeypatch):
         assert all(torch.equal(v, weights(b)[k]) for k, v in weights(a).items())
 
 
-def test_an_evaluation_of_other_samples_is_done_anew(tmp_path):
+@pytest.mark.parametrize("other", [{"rows": 1}, {"samples": {"paper": 1}}, {"seed": 5}])
+def test_an_evaluation_of_something_else_is_done_anew(tmp_path, other):
     lab = laboratory(tmp_path, seeds=[0])
     runs = lab.runs("digits", "mvae")
     lab.train(runs)
     path = runs[0].folder / "evaluation.json"
     saved = json.loads(path.read_text())
-    saved["about"]["rows"] = 1
+    about = saved["about"]
     saved["metrics"]["elbo"]["elbo/joint"] = [0.0, 0.0]
     path.write_text(json.dumps(saved))
+    assert lab.metrics(runs)[0]["elbo"]["elbo/joint"][0] == 0
+    path.write_text(json.dumps({**saved, "about": {**about, **other}}))
     assert lab.metrics(runs)[0]["elbo"]["elbo/joint"][0] > 10
+    assert json.loads(path.read_text())["about"] == about
+
+
+def test_an_evaluation_has_the_samples_that_are_asked_for(tmp_path):
+    lab = laboratory(tmp_path, seeds=[0])
+    lab.train(lab.runs("digits", "mvae"))
+    other = laboratory(tmp_path, seeds=[0], settings=[*DIGITS, "elbo_samples=2"])
+    runs = other.runs("digits", "mvae")
+    before, after = lab.metrics(lab.runs("digits", "mvae"))[0], other.metrics(runs)[0]
+    assert before["elbo"]["elbo/joint"][0] != after["elbo"]["elbo/joint"][0]
+    assert before["iwae"]["iwae/joint"][0] == after["iwae"]["iwae/joint"][0]
+    saved = json.loads((runs[0].folder / "evaluation.json").read_text())
+    assert saved["about"]["samples"] == {"paper": 1, "elbo": 2, "iwae": 64}
 
 
 def test_other_settings_are_refused_before_any_work(tmp_path):
