@@ -28,6 +28,9 @@ def celeba_gray(
 ) -> Splits:
     """CelebA's aligned portraits with their grey values.
 
+    They cannot be downloaded automatically: get them, for non-commercial research, from
+    https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack ``img_align_celeba.zip``.
+
     Files, in ``celeba/``, ``CelebA/`` or the data folder itself: the folder ``img_align_celeba``
     with ``000001.jpg`` and so on (178x218 RGB), ``list_attr_celeba.txt`` and
     ``list_eval_partition.txt``. Images are scaled to 64 pixels of width and cropped to 64x64; the

@@ -41,6 +41,9 @@ def mirflickr(
         splits/{train,valid,test}_indices_{1..5}.npy  row numbers among the labelled, from 0
         flickr_stats.npz                              mean and std of the 3857 features
 
+    They cannot be downloaded automatically: get them from
+    http://www.cs.toronto.edu/~nitish/multimodal/.
+
     The features stay in their files and are standardised as they are read. The tags are kept as
     bits, 250 bytes a row, because 975,000 rows of 2000 floats are 8 GB. Rows without a tag lack the
     modality ``text``: nothing distinguishes a photograph that nobody has tagged from one that none

@@ -130,6 +130,7 @@ def test_missing_files_are_listed(folder):
         FileNotFoundError, match="missing splits/train_indices_1.npy, .*toronto.edu"
     ):
         load(folder, split=1)
+    assert "http://www.cs.toronto.edu/~nitish/multimodal/" in mirflickr.__doc__
 
 
 def test_official_sizes_are_checked(folder):
