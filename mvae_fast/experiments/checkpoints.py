@@ -10,6 +10,7 @@ import jsonargparse
 
 from mvae_fast.data import MultimodalDataset, load_dataset
 from mvae_fast.experiments.config import title
+from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import (
     SAMPLES,
     entries,
@@ -75,20 +76,23 @@ def evaluate_command(argv: Sequence[str]) -> None:
     add("checkpoint", type=str, help="model.pt or a .ckpt")
     add("--dataset", type=str, help="default: that of the run that the checkpoint belongs to")
     add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
+    add("--download", action="store_true", help="fetch the data set if it is not there")
+    add("--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda[:n]")
     add("--seed", type=int, help="of the noise; default: that of the run, or 0")
     add("--out", type=str, help="folder for evaluation.csv, .json and .md; default: none")
     args = parser.parse_args(list(argv))
     with usage():
+        device = resolve_device(args.device)
         model = load_checkpoint(args.checkpoint)
         recipe = _recipe(Path(args.checkpoint), args.dataset)
         dataset, options = recipe["dataset"], recipe["dataset_options"]
-        test = load_dataset(dataset, args.data_dir, **options).test
+        test = load_dataset(dataset, args.data_dir, download=args.download, **options).test
         _check(model, dataset, test)
         out = None if args.out is None else make_folder(args.out, "--out")
     samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
     seed = recipe["seed"] if args.seed is None else args.seed
     names = list(model.modalities)
-    metrics = evaluation(model, test, seed, samples=samples)
+    metrics = evaluation(model.to(device), test, seed, samples=samples)
     column = title(Path(args.checkpoint).resolve().parent.name)
     chosen = "".join(f", {key} {value}" for key, value in options.items())
     report = Report(

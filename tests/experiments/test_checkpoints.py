@@ -96,6 +96,19 @@ def test_a_checkpoint_without_a_run_needs_a_data_set(run, tmp_path, content, cap
     assert main(["evaluate", str(copy), "--dataset", "digits"]) == 0
 
 
+def test_a_data_set_may_be_fetched(run, monkeypatch):
+    asked = []
+
+    def load(name, data_dir, **options):
+        asked.append((name, data_dir, options))
+        raise FileNotFoundError("no network")
+
+    monkeypatch.setattr("mvae_fast.experiments.checkpoints.load_dataset", load)
+    argv = ["evaluate", str(run / "model.pt"), "--dataset", "mnist", "--data-dir", "data"]
+    assert main([*argv, "--download"]) == main(argv) == 2
+    assert asked == [("mnist", "data", {"download": fetch}) for fetch in (True, False)]
+
+
 def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
     whole = (run / "best.ckpt").read_bytes()
     path = tmp_path / "other.ckpt"
@@ -113,6 +126,7 @@ def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
     ("argv", "message"),
     [
         (["evaluate", "{run}/none.pt"], "none.pt: no such file"),
+        (["evaluate", "{run}/model.pt", "--device", "gpu"], "device must be auto, cpu, cuda"),
         (
             ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],
             "must have the model's modalities ['image', 'label'], got ['image', 'gray']",
