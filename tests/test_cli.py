@@ -98,6 +98,17 @@ sys.exit(main(["train"]))
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [(["--version"], 0, f"mvae_fast {__version__}"), (["trian"], 2, "invalid choice: 'trian'")],
+)
+def test_the_package_is_the_command(argv, status, said):
+    command = [sys.executable, "-m", "mvae_fast", *argv]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+
+
 def test_unknown_commands_and_options_are_refused(capsys):
     for argv in ([], ["trian"], ["info", "--verbose"], ["train", "--epoch_count", "3"]):
         with pytest.raises(SystemExit) as exit:
