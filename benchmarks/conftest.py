@@ -15,7 +15,7 @@ from benchmarks.precision import PRECISIONS
 from benchmarks.workloads import select
 
 _ROWS = pytest.StashKey[list[report.Row]]()
-_ENVIRONMENT = pytest.StashKey[dict[str, str]]()
+_ENVIRONMENT = pytest.StashKey[dict[str, str | None]]()
 
 
 _DEFAULTS = {

@@ -6,6 +6,9 @@ import importlib.metadata
 import os
 import platform
 import re
+import shutil
+import subprocess
+from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
@@ -16,10 +19,17 @@ from mvae_fast import ops
 
 __all__ = ["environment"]
 
+ROOT = Path(__file__).resolve().parents[1]
 
-def environment() -> dict[str, str]:
-    """Hardware, versions and how busy the machine was before the run."""
-    facts = {
+
+def environment() -> dict[str, str | None]:
+    """Hardware, versions, when it was and how busy the machine was before the run.
+
+    The commit is None where these sources are not a checkout.
+    """
+    facts: dict[str, str | None] = {
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
+        "commit": _commit(ROOT),
         "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -33,6 +43,17 @@ def environment() -> dict[str, str]:
     if hasattr(os, "getloadavg"):
         facts["load average before the run"] = f"{os.getloadavg()[0]:.1f}"
     return facts
+
+
+def _commit(root: Path) -> str | None:
+    """What git calls the sources in ``root``, ending in -dirty where they differ from the commit;
+    None without git, or where ``root`` is not itself a checkout but, say, a folder inside of one.
+    """
+    if shutil.which("git") is None or not (root / ".git").exists():
+        return None
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    return answer.stdout.strip() or None
 
 
 def _cpu_model() -> str:

@@ -1,4 +1,5 @@
-"""What `mvae-fast info` prints, and what a bug report needs: versions, hardware, engines."""
+"""What ``mvae-fast info`` and ``python -m mvae_fast.info`` print, and what a bug report needs:
+versions, hardware, engines."""
 
 from __future__ import annotations
 
@@ -65,3 +66,7 @@ def _compiler() -> str:
         return "none found"
     answer = subprocess.run([path, "--version"], capture_output=True, text=True, check=False)
     return (answer.stdout.splitlines() or [path])[0]
+
+
+if __name__ == "__main__":
+    print(environment_report())

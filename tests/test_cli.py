@@ -1,4 +1,5 @@
 import csv
+import re
 import signal
 import subprocess
 import sys
@@ -8,8 +9,9 @@ import torch
 import yaml
 
 from mvae_fast import __version__
-from mvae_fast.cli import main
+from mvae_fast.cli import COMMANDS, main
 from mvae_fast.experiments.module import MVAEModule
+from mvae_fast.experiments.reproduce.command import EXPERIMENTS
 from mvae_fast.vae import load_mvae
 
 
@@ -96,6 +98,17 @@ sys.exit(main(["train"]))
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("argv", "status", "said"),
+    [(["--version"], 0, f"mvae_fast {__version__}"), (["trian"], 2, "invalid choice: 'trian'")],
+)
+def test_the_package_is_the_command(argv, status, said):
+    command = [sys.executable, "-m", "mvae_fast", *argv]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == status
+    assert said in done.stdout + done.stderr
+
+
 def test_unknown_commands_and_options_are_refused(capsys):
     for argv in ([], ["trian"], ["info", "--verbose"], ["train", "--epoch_count", "3"]):
         with pytest.raises(SystemExit) as exit:
@@ -104,12 +117,43 @@ def test_unknown_commands_and_options_are_refused(capsys):
         assert "error" in capsys.readouterr().err
 
 
-def test_help_lists_the_commands(capsys):
-    with pytest.raises(SystemExit) as exit:
-        main(["--help"])
-    assert exit.value.code == 0
-    printed = capsys.readouterr().out
-    assert "info" in printed and "train" in printed
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    assert "--latent-dim" in capsys.readouterr().out
+@pytest.fixture
+def help_of(capsys):
+    def printed(*command):
+        with pytest.raises(SystemExit) as exit:
+            main([*command, "--help"])
+        assert exit.value.code == 0
+        return capsys.readouterr().out
+
+    return printed
+
+
+def test_help_lists_the_commands(help_of):
+    printed = help_of()
+    assert all(command in printed for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_shows_no_python_objects(help_of, command):
+    assert not re.search(r"<\w+ |0x[0-9a-f]{6}", help_of(command))
+
+
+def test_help_of_train_shows_what_each_option_is(help_of):
+    printed = " ".join(help_of("train").split())
+    for option, default in {
+        "--latent-dim": "128",  # of a configuration
+        "--dataset-options": "{}",  # those that no configuration names
+        "--paired-fraction": "1.0",
+        "--elbo-samples": "16",
+        "--iwae-samples": "64",
+        "--n-random-subsets": "0",
+        "--precision": "32-true",
+    }.items():
+        shown = re.search(rf"{option} [A-Z_]+ .*?default: (.*?)\)", printed)
+        assert shown.group(1) == default, option
+
+
+def test_help_of_reproduce_has_a_line_for_each_experiment(help_of):
+    lines = [line.split() for line in help_of("reproduce").splitlines()]
+    for name, (_, _, what) in EXPERIMENTS.items():
+        assert [name, *what.split()] in lines

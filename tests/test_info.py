@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import platform
+import subprocess
+import sys
 
 import numpy
 import torch
@@ -17,6 +19,15 @@ def test_versions_and_engines_are_listed():
         assert version in report
     assert platform.python_version() in report
     assert all(name in report for name in engines.ENGINES)
+
+
+def test_the_module_prints_the_report():
+    command = [sys.executable, "-m", "mvae_fast.info"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert [line.split()[:2] for line in done.stdout.splitlines()] == [
+        line.split()[:2] for line in info.environment_report().splitlines()
+    ]
+    assert done.stderr == ""
 
 
 def test_a_missing_engine_tells_why_and_what_to_do(monkeypatch):

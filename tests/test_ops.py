@@ -1,9 +1,11 @@
 """The ops as PyTorch sees them: opcheck, torch.func, forward-mode AD, torch.compile."""
 
 import copy
+import functools
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
 from mvae_fast import FastCNF, ODEfunc, ops, table_ops
 from mvae_fast.tableaus import TABLEAUS
@@ -172,6 +174,61 @@ def test_func_vmap_of_grad(engine):
     got = torch.func.vmap(torch.func.grad(loss))(z)
     expected = torch.stack([torch.func.grad(loss)(row) for row in z])
     torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
+
+
+def loss_of_row(flow, parameters, row):
+    zero = row.new_zeros(1, 1)
+    z, logp = torch.func.functional_call(flow, parameters, (row.unsqueeze(0), zero))
+    return z.square().sum() + logp.sum()
+
+
+def test_func_gradients_of_parameters_row_by_row(engine):
+    flow, z, _ = flow_and_states(engine)
+    gradient = torch.func.grad(functools.partial(loss_of_row, flow))
+    got = torch.func.vmap(gradient, (None, 0))(dict(flow.named_parameters()), z)
+    for i, row in enumerate(z):
+        flow.zero_grad()
+        loss_of_row(flow, {}, row).backward()
+        for name, parameter in flow.named_parameters():
+            torch.testing.assert_close(got[name][i], parameter.grad, rtol=1e-13, atol=1e-13)
+
+
+def test_func_vmap_over_an_ensemble(engine):
+    flows = [flow_and_states(engine)[0] for _ in range(3)]
+    _, z, logp = flow_and_states(engine)
+
+    def call(parameters, buffers):
+        return torch.func.functional_call(flows[0], (parameters, buffers), (z, logp))
+
+    got = torch.func.vmap(call)(*torch.func.stack_module_state(flows))
+    expected = [torch.stack(results) for results in zip(*(f(z, logp) for f in flows), strict=True)]
+    torch.testing.assert_close(got, tuple(expected), rtol=1e-13, atol=1e-13)
+
+
+def test_vmap_draws_noise_as_it_is_told_to(engine):
+    flow, z, _ = flow_and_states(engine, trace="hutchinson")
+
+    def change(row):
+        return flow(row.unsqueeze(0), row.new_zeros(1))[1]
+
+    with pytest.raises(RuntimeError, match="randomness"):
+        torch.func.vmap(change)(z)
+    rows = z[:1].expand(4, -1)
+    same = torch.func.vmap(change, randomness="same")(rows)
+    torch.testing.assert_close(same, same[:1].expand_as(same), rtol=1e-13, atol=1e-13)
+    different = torch.func.vmap(change, randomness="different")(rows)
+    assert torch.pdist(different).min() > 1e-6
+
+
+def test_activation_checkpointing(engine):
+    flow, z, logp = flow_and_states(engine, trace="hutchinson")
+    gradients = []
+    for call in (flow, functools.partial(checkpoint, flow, use_reentrant=False)):
+        torch.manual_seed(0)
+        start = z.clone().requires_grad_()
+        call(start, logp)[1].sum().backward()
+        gradients.append(start.grad)
+    assert torch.equal(*gradients)
 
 
 def test_forward_mode(engine):

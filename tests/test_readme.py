@@ -27,6 +27,11 @@ def execute(block):
     return names
 
 
+@pytest.fixture(autouse=True)
+def _scratch(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)  # an example may write a file
+
+
 def test_readme_has_its_two_examples():
     assert len(blocks(ROOT / "README.md")) == 2
 

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import email
+import os
 import tarfile
 import zipfile
 
 import pytest
+import yaml
 
 import mvae_fast
 from build_backend.compile import find_compiler
-from build_backend.target_torch import find_torch, runtime_requirement
+from build_backend.target_torch import ROOT, find_torch, runtime_requirement
 
 PIP_WHEEL = ("-m", "pip", "wheel", "-q", "--no-build-isolation", "--no-deps", "-w", "wheels")
 SDIST = "from build_backend.backend import build_sdist; build_sdist('dist')"
@@ -31,12 +33,15 @@ def test_wheel_of_the_sdist(source_tree, python):
     with tarfile.open(sdist) as archive:
         archive.extractall(source_tree / "unpacked", filter="data")
     unpacked = source_tree / "unpacked" / root
-    for folder in ("build_backend", "csrc", "kernels", "mvae_fast", "tests"):
+    for folder in (".ci", "build_backend", "csrc", "kernels", "mvae_fast", "tests"):
         files = [path for path in (source_tree / folder).rglob("*") if path.is_file()]
         names = [path.relative_to(source_tree) for path in files if path.suffix != ".pyc"]
         assert names
         assert not [name for name in names if not (unpacked / name).is_file()]
-    assert (unpacked / "constraints.txt").exists()
+    # What the build reads; what `make lint` reads; what a user does.
+    for name in ("constraints.txt", "Makefile", ".clang-format", ".gitignore", "CITATION.cff"):
+        assert (unpacked / name).exists(), name
+    assert os.access(unpacked / ".ci" / "run", os.X_OK)
 
     wheel = build_wheel(python, unpacked, MVAE_FAST_SKIP_EXT="1")
     assert wheel.name.startswith(f"{root}-cp310-abi3-")
@@ -59,6 +64,15 @@ def test_wheel_of_the_sdist(source_tree, python):
     assert set(required) == names_required
     assert set(metadata.get_all("Provides-Extra")) == {"train", "masks", "test", "bench", "dev"}
     assert "mvae-fast = mvae_fast.cli:main" in scripts
+
+
+def test_the_citation_is_of_this_version():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["version"] == mvae_fast.__version__
+    assert citation["license"] == "MIT"
+    (paper,) = citation["references"]
+    named = f"*{paper['title']}* ({paper['year']})"
+    assert named in " ".join((ROOT / "README.md").read_text().split())
 
 
 @pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")

@@ -1,20 +1,31 @@
 """Two processes, half a batch each, have the gradients of one process with the whole batch."""
 
+import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 from torch.nn.parallel import DistributedDataParallel
 
-from tests.vae.models import AffineFlow, bimodal, data
+from mvae_fast.vae import cnf_posterior
+from tests.vae.models import AffineFlow, D, bimodal, data
 
 # The second process gets no label at all, and still must give gradients to the networks of labels.
 MASK = {"label": torch.tensor([True, True, False, False, False, False])}
 
 
-def work(rank, folder):
+def affine():
+    return AffineFlow()
+
+
+def cnf():
+    torch.manual_seed(0)
+    return cnf_posterior(D, hidden=(7,), n_steps=2)
+
+
+def work(rank, folder, make_flow):
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-    model = DistributedDataParallel(bimodal(AffineFlow()))
+    model = DistributedDataParallel(bimodal(make_flow()))
     half = slice(3 * rank, 3 * rank + 3)
     x = {name: value[half] for name, value in data(6).items()}
     for _ in range(2):  # a second step hangs or fails if the first left a gradient behind
@@ -26,9 +37,10 @@ def work(rank, folder):
     dist.destroy_process_group()
 
 
-def test_gradients_equal_those_of_one_process(tmp_path):
-    mp.spawn(work, (str(tmp_path),), nprocs=2)
-    model = bimodal(AffineFlow())
+@pytest.mark.parametrize("make_flow", [affine, cnf])
+def test_gradients_equal_those_of_one_process(tmp_path, make_flow):
+    mp.spawn(work, (str(tmp_path), make_flow), nprocs=2)
+    model = bimodal(make_flow())
     model(data(6), MASK, at="mean").loss.backward()
     gradients = torch.load(tmp_path / "gradients.pt", weights_only=True)
     for got, p in zip(gradients, model.parameters(), strict=True):

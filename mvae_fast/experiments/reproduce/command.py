@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import platform
 import time
@@ -38,18 +39,22 @@ EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
 }
 
 
+class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Keeps the description's lines: each experiment has one."""
+
+
 def parser() -> jsonargparse.ArgumentParser:
     """The command's parser."""
     kinds = "\n".join(f"  {name:<10} {what}" for name, (_, _, what) in EXPERIMENTS.items())
     parser = jsonargparse.ArgumentParser(
         prog="mvae-fast reproduce",
-        description="Train what is missing, evaluate, and print ours beside the paper's. "
+        description="Train what is missing, evaluate, and print ours beside the paper's.\n"
         f"Interrupted, it goes on where it stopped.\n\n{kinds}",
-        formatter_class=jsonargparse.DefaultHelpFormatter,
+        formatter_class=_HelpFormatter,
         default_env=False,
     )
     add = parser.add_argument
-    add("experiment", type=str, choices=list(EXPERIMENTS), help="table or figure")
+    add("experiment", choices=list(EXPERIMENTS), help="table or figure")
     add("--dataset", nargs="+", type=str, help="data sets; default: one that needs no files")
     add("--models", nargs="+", type=str, default=["mvae", "mvae_cnf"], help="models")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="a run of each model for each")
