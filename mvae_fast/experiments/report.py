@@ -11,6 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from matplotlib.figure import Figure
+
 __all__ = ["PUBLISHED", "Entry", "Report"]
 
 #: The source of entries that are the paper's.
@@ -62,6 +64,7 @@ class Report:
         notes: lines below it.
         about: anything that belongs into the JSON file, such as settings and versions.
         digits: decimal places.
+        figure: a picture of the numbers.
 
     Example:
         >>> report = Report(
@@ -84,6 +87,7 @@ class Report:
     notes: list[str] = field(default_factory=list)
     about: Mapping[str, Any] = field(default_factory=dict)
     digits: int = 2
+    figure: Figure | None = None
 
     def tables(self) -> dict[str, list[list[str]]]:
         """Cells by section: a line of column names, then quantity, source and numbers."""
@@ -125,7 +129,8 @@ class Report:
         return "\n\n".join(parts) + "\n"
 
     def write(self, folder: Path, name: str) -> list[Path]:
-        """Write ``<name>.csv``, ``.json`` and ``.md``; return their paths."""
+        """Write ``<name>.csv``, ``.json`` and ``.md``, with a figure also ``.png``; return their
+        paths."""
         folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in ("csv", "json", "md")]
         with paths[0].open("w", newline="") as file:
@@ -134,9 +139,18 @@ class Report:
             for e in self.entries:
                 writer.writerow([*e[:4], e.mean, e.spread, len(e.values)])
         entries = [e._asdict() for e in self.entries]
-        content = {"title": self.title, **self.about, "entries": entries, "notes": self.notes}
+        content = {
+            "title": self.title,
+            **self.about,
+            "entries": entries,
+            "notes": self.notes,
+            "digits": self.digits,
+        }
         paths[1].write_text(json.dumps(content, indent=2))
         paths[2].write_text(self.markdown())
+        if self.figure is not None:
+            paths.append(folder / f"{name}.png")
+            self.figure.savefig(paths[-1], dpi=130)
         return paths
 
     def _table(self, entries: Sequence[Entry]) -> list[list[str]]:

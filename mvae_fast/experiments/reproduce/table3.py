@@ -11,6 +11,7 @@ from mvae_fast.experiments.config import title
 from mvae_fast.experiments.evaluation import entries, legend, log_det_notes
 from mvae_fast.experiments.report import PUBLISHED, Entry, Report
 from mvae_fast.experiments.reproduce import published
+from mvae_fast.experiments.reproduce.curves import Point, learning_curves
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae import MVAE
 
@@ -46,7 +47,8 @@ def table3(
         fractions: default: the paper's for ``mirflickr``, else `FRACTIONS`.
 
     Returns:
-        The table; a section for each data set, a column for each fraction and model.
+        The table, a section for each data set, a column for each fraction and model; with the
+        learning curves.
     """
     runs = {}
     for dataset in datasets:
@@ -58,6 +60,7 @@ def table3(
                 runs[key] = laboratory.runs(dataset, model, label, paired_fraction=fraction)
     laboratory.train(run for group in runs.values() for run in group)
     table: list[Entry] = []
+    points: list[Point] = []
     notes: list[str] = []
     for (dataset, fraction, model), group in runs.items():
         modalities = list(group[0].config.modalities)
@@ -65,14 +68,22 @@ def table3(
         if model == "mvae_cnf":
             table += published.table3(dataset, fraction, column)
         results = laboratory.metrics(group)
-        table += entries(dataset, column, modalities, results)
+        ours = list(entries(dataset, column, modalities, results))
         if modalities == ["image", "label"]:
             test = laboratory.splits(group[0].config).test
             values = tuple(label_accuracy(run.model(), test) for run in group)
-            table.append(Entry(dataset, "label right", "given X1", column, values))
+            ours.append(Entry(dataset, "label right", "given X1", column, values))
+        table += ours
+        points += (Point(title(model), fraction, entry) for entry in ours)
         notes = notes or legend(modalities, group[0].config.samples)
         notes += log_det_notes(f"{dataset}, {column}", results)
     if any(entry.source == PUBLISHED for entry in table):
         notes.append(published.FLICKR_NOTE)
     notes += laboratory.about(run for group in runs.values() for run in group)
-    return Report("Table 3: learning with few paired examples", table, notes, digits=3)
+    return Report(
+        "Table 3: learning with few paired examples",
+        table,
+        notes,
+        digits=3,
+        figure=learning_curves(points),
+    )

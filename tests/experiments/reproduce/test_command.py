@@ -107,6 +107,7 @@ def test_table3(out):
     table = rows(out / "table3_digits.csv")
     assert {row["column"] for row in table} == {"MVAE-CNF, 10 %", "MVAE-CNF, 100 %"}
     assert "label right" in {row["quantity"] for row in table}
+    assert min(image.imread(out / "table3_digits.png").shape[:2]) > 300
     # Everything paired is the run of Table 1.
     folders = {path.name for path in (out / "runs").iterdir()}
     assert "digits-paired-0.1" in folders and "digits-paired-1" not in folders
