@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
+
+from mvae_fast.flows.base import takes_generator
 
 __all__ = ["FlowPosterior"]
 
@@ -27,7 +30,8 @@ class FlowPosterior(Distribution):
 
     A flow whose attribute ``cond_dim`` is not 0 is amortised: it is called with ``cond (R, 2 D)``,
     mean and log-variance of z_0 of each row (see `cond`). Unlike the features of an encoder these
-    exist whatever subset of the modalities a product of experts was made of.
+    exist whatever subset of the modalities a product of experts was made of. A ``generator`` also
+    goes to a flow that takes one: it is the source of Hutchinson's noise, too.
 
     Args:
         mean: mean of z_0, ``(..., D)``.
@@ -102,7 +106,7 @@ class FlowPosterior(Distribution):
 
         Args:
             sample_shape: leading shape of the result.
-            generator: source of the Gaussian noise.
+            generator: source of all noise.
 
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
@@ -119,7 +123,7 @@ class FlowPosterior(Distribution):
 
         Args:
             sample_shape: leading shape of the result.
-            generator: source of the Gaussian noise.
+            generator: source of all noise.
 
         Returns:
             z_T ``(*sample_shape, *batch_shape, D)`` and log q_T(z_T) ``(*sample_shape,
@@ -131,22 +135,25 @@ class FlowPosterior(Distribution):
             dtype=self.loc.dtype,
             device=self.loc.device,
         )
-        return self._push(self.loc + self.scale * noise, noise)
+        return self._push(self.loc + self.scale * noise, noise, generator)
 
-    def transport(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+    def transport(
+        self, z0: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
         """Push given z_0 through the flow.
 
         ``transport(posterior.loc)`` is where the paper's code evaluates.
 
         Args:
             z0: ``(..., *batch_shape, D)``.
+            generator: source of the flow's noise.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
-        return self._push(z0, (z0 - self.loc) / self.scale)
+        return self._push(z0, (z0 - self.loc) / self.scale, generator)
 
-    def log_prob(self, value: Tensor) -> Tensor:
+    def log_prob(self, value: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Log-density at ``value`` = z_T, through ``flow(z_T, 0, reverse=True)``.
 
         An integrator run backwards undoes its forward run only up to the error of its steps; where
@@ -154,6 +161,7 @@ class FlowPosterior(Distribution):
 
         Args:
             value: ``(..., *batch_shape, D)``.
+            generator: source of the flow's noise.
 
         Returns:
             ``(..., *batch_shape)``.
@@ -161,25 +169,34 @@ class FlowPosterior(Distribution):
         shape = torch.broadcast_shapes(value.shape, self.loc.shape)
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:
-            z0, change = self._through(self.flow, z0, change, reverse=True)
+            z0, change = self._through(self.flow, z0, change, generator, reverse=True)
         return self._log_q0((z0 - self.loc) / self.scale) - change
 
     def _log_q0(self, noise: Tensor) -> Tensor:
         # From the noise, not from z_0: exact also where sigma is too small for z_0 - mu to resolve.
         return -0.5 * (noise.square() + self.logvar + math.log(2 * math.pi)).sum(dim=-1)
 
-    def _push(self, z0: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+    def _push(
+        self, z0: Tensor, noise: Tensor, generator: torch.Generator | None
+    ) -> tuple[Tensor, Tensor]:
         logp = self._log_q0(noise)
         if self.flow is None:
             return z0, logp
-        return self._through(self.flow, z0, logp)
+        return self._through(self.flow, z0, logp, generator)
 
     def _through(
-        self, flow: Flow, z: Tensor, logp: Tensor, **extra: bool | Tensor
+        self,
+        flow: Flow,
+        z: Tensor,
+        logp: Tensor,
+        generator: torch.Generator | None,
+        **extra: Any,
     ) -> tuple[Tensor, Tensor]:
         """States (..., D) and log-densities (...) through the flow, which sees rows."""
         if (cond := self.cond) is not None:
             extra["cond"] = cond.expand(*z.shape[:-1], -1).reshape(-1, cond.shape[-1])
+        if generator is not None and takes_generator(flow):
+            extra["generator"] = generator
         flat, logp_t = flow(z.reshape(-1, z.shape[-1]), logp.reshape(-1, 1), **extra)
         return flat.view(z.shape), logp_t.view(logp.shape)
 

@@ -4,6 +4,7 @@ from torch.distributions import Independent, Normal
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.distributions import FlowPosterior
+from mvae_fast.vae import cnf_bias_posterior, cnf_posterior
 from tests.vae.models import AffineFlow
 
 
@@ -64,6 +65,27 @@ def test_generator_decides_the_noise():
     one, two = (q.rsample((2,), generator=torch.Generator().manual_seed(7)) for _ in range(2))
     assert torch.equal(one, two)
     assert not torch.equal(one, q.rsample((2,), generator=torch.Generator().manual_seed(8)))
+
+
+@pytest.mark.parametrize("make", [cnf_posterior, cnf_bias_posterior])
+@pytest.mark.parametrize("n_blocks", [1, 2])
+def test_generator_decides_the_noise_of_hutchinson(make, n_blocks):
+    q = posterior(make(5, hidden=(7,), trace="hutchinson", n_blocks=n_blocks).double())
+    z_0, z_T = q.loc + 0.1, q.loc
+
+    def densities(seed):
+        generators = [torch.Generator().manual_seed(seed) for _ in range(3)]
+        return torch.stack(
+            [
+                q.rsample_and_log_prob(generator=generators[0])[1],
+                q.transport(z_0, generator=generators[1])[1],
+                q.log_prob(z_T, generator=generators[2]),
+            ]
+        )
+
+    first = densities(7)
+    assert torch.equal(densities(7), first)
+    assert (densities(8) != first).all()
 
 
 def test_tiny_variances_keep_their_density():

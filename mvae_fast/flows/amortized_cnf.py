@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -121,8 +122,40 @@ class AmortizedCNF(Flow):
             names = ", ".join(TABLEAUS)
             raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")
 
+    def forward(
+        self,
+        z: Tensor,
+        logp: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        cond: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """As `mvae_fast.flows.Flow.forward`, with a source of Hutchinson's noise.
+
+        Args:
+            z: (B, D), the states.
+            logp: (B, 1) or (B,), their log-density, or None.
+            reverse: The inverse map.
+            cond: (B, C), the condition.
+            generator: Source of the drawn noise.
+
+        Returns:
+            The moved states; with ``logp`` also their log-density.
+
+        Raises:
+            ValueError: If a shape, dtype or setting does not fit.
+        """
+        move = partial(self._move, generator=generator)
+        return self._checked(move, z, logp, reverse, cond)
+
     def _move(
-        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+        self,
+        z: Tensor,
+        cond: Tensor | None,
+        reverse: bool,
+        with_change: bool,
+        generator: torch.Generator | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         self.check_settings()
         own = self.net.theta(cond)
@@ -135,19 +168,20 @@ class AmortizedCNF(Flow):
                     z, steps.h, velocity.jacobian, tableau, steps.outputs
                 )
                 return path[0], change[0]
-            evaluate = self._evaluator(z, with_change)
+            evaluate = self._evaluator(z, with_change, generator)
             return _steps(z, steps.h, tableau, lambda x, s: evaluate(velocity, x, s))
-        return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change))
+        return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change, generator))
 
     def _evaluator(
-        self, z: Tensor, with_change: bool
+        self, z: Tensor, with_change: bool, generator: torch.Generator | None
     ) -> Callable[[Velocity, Tensor, int], tuple[Tensor, Tensor | None]]:
         """Velocity and, if the change is wanted, trace; with the noise of one call."""
         if not with_change:
             return lambda velocity, x, s: (velocity.sweep(x, s)[0], None)
         probes = None
         if self.trace == "hutchinson":
-            probes = scaled(draw_probes(z, self.n_probes)).transpose(0, 1)
+            drawn = draw_probes(z, self.n_probes, generator=generator)
+            probes = scaled(drawn).transpose(0, 1)
         return lambda velocity, x, s: velocity.trace(x, s, probes)
 
     def _torchdiffeq(

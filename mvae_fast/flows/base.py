@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 
 __all__ = ["Flow"]
+
+Move = Callable[[Tensor, Tensor | None, bool, bool], tuple[Tensor, Tensor | None]]
 
 
 class Flow(nn.Module, ABC):
@@ -77,6 +81,12 @@ class Flow(nn.Module, ABC):
         Raises:
             ValueError: If a shape or dtype does not fit, or ``cond`` is missing or not wanted.
         """
+        return self._checked(self._move, z, logp, reverse, cond)
+
+    def _checked(
+        self, move: Move, z: Tensor, logp: Tensor | None, reverse: bool, cond: Tensor | None
+    ) -> Tensor | tuple[Tensor, Tensor]:
+        """What ``forward`` does around ``move``, which has the arguments of ``_move``."""
         device = z.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             # Rounded to half precision the map would not be the one whose density is kept.
@@ -84,9 +94,9 @@ class Flow(nn.Module, ABC):
             logp = None if logp is None else logp.to(dtype)
             cond = None if cond is None else cond.to(dtype)
             with torch.autocast(device, enabled=False):
-                return self.forward(z.to(dtype), logp, reverse, cond=cond)
+                return self._checked(move, z.to(dtype), logp, reverse, cond)
         self._check_input(z, logp, cond)
-        z_out, change = self._move(z, cond, reverse, logp is not None)
+        z_out, change = move(z, cond, reverse, logp is not None)
         if logp is None:
             return z_out
         assert change is not None
@@ -120,6 +130,12 @@ def at_least(name: str, value: int, minimum: int) -> None:
     """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
     if int(value) != value or value < minimum:
         raise ValueError(f"{name}: got {value}, expected an integer >= {minimum}")
+
+
+def takes_generator(flow: Callable[..., object]) -> bool:
+    """Whether a flow, a module or any callable, can be told the source of its noise."""
+    call = flow.forward if isinstance(flow, nn.Module) else flow
+    return "generator" in inspect.signature(call).parameters
 
 
 def check_cond(cond: Tensor | None, cond_dim: int, batch: int) -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows.base import check_cond
+from mvae_fast.flows.base import check_cond, takes_generator
 
 __all__ = ["SequentialFlow"]
 
@@ -17,8 +19,9 @@ class SequentialFlow(nn.Module):
     .. math:: z' = g_n(\dots g_1(z))
 
     Takes `mvae_fast.FastCNF`, everything in `mvae_fast.flows` and any module of the same calling
-    convention. ``cond`` goes to the flows with ``cond_dim`` > 0. State_dict keys are ``chain.i.*``,
-    as those of FFJORD's class of this name.
+    convention. ``cond`` goes to the flows with ``cond_dim`` > 0, ``generator`` to those whose
+    ``forward`` takes one. State_dict keys are ``chain.i.*``, as those of FFJORD's class of this
+    name.
 
     Args:
         flows: The flows, first first.
@@ -52,11 +55,15 @@ class SequentialFlow(nn.Module):
         reverse: bool = False,
         *,
         cond: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `mvae_fast.flows.Flow.forward`, through all flows."""
+        """As `mvae_fast.flows.Flow.forward`, through all flows; ``generator`` is the source of
+        their noise, if any has some."""
         check_cond(cond, self.cond_dim, z.shape[0])
         for flow in reversed(self.chain) if reverse else self.chain:
-            extra = {"cond": cond} if _cond_dim(flow) else {}
+            extra: dict[str, Any] = {"cond": cond} if _cond_dim(flow) else {}
+            if generator is not None and takes_generator(flow):
+                extra["generator"] = generator
             if logp is None:
                 z = flow(z, None, reverse=reverse, **extra)
             else:

@@ -123,7 +123,7 @@ class MVAE(nn.Module):
                 data of the other rows may hold anything, NaN too.
             beta: weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
-            generator: source of the posterior's noise.
+            generator: source of all noise.
 
         Returns:
             The loss, a scalar, and the terms it is made of.

@@ -138,6 +138,21 @@ def test_hutchinsons_estimate_is_unbiased(kind, hidden):
 
 
 @kinds
+@pytest.mark.parametrize("solver", ["euler", "dopri5"])
+def test_generator_is_the_source_of_the_noise(kind, solver):
+    flow = make(kind, trace="hutchinson", solver=solver)
+    z, logp, cond = inputs(3, COND)
+
+    def density(seed):
+        return flow(z, logp, **cond, generator=torch.Generator().manual_seed(seed))[1]
+
+    before = torch.get_rng_state()
+    assert torch.equal(density(0), density(0))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert not torch.equal(density(0), density(1))
+
+
+@kinds
 @pytest.mark.parametrize("hidden", [(7,), (5, 4)])
 @pytest.mark.parametrize("solver", ["explicit_adams", "dopri5"])
 def test_other_solvers_of_torchdiffeq(kind, hidden, solver):

@@ -6,8 +6,8 @@ from mvae_fast.flows import IAF, PlanarFlow, SequentialFlow
 from tests.flows.kinds import COND, inputs, log_det
 
 
-def cnf(dim=3, n_steps=4):
-    return FastCNF(ODEfunc(ODEnet((5,), (dim,))), n_steps=n_steps, trace="exact", log_det="exact")
+def cnf(dim=3, n_steps=4, trace="exact", log_det="exact"):
+    return FastCNF(ODEfunc(ODEnet((5,), (dim,))), n_steps=n_steps, trace=trace, log_det=log_det)
 
 
 def chain():
@@ -55,6 +55,18 @@ def test_chains_nest():
     z, _, cond = inputs(3, COND)
     assert flow.cond_dim == COND
     assert torch.equal(flow(z, **cond), flow.chain[1](inner(z, **cond)))
+
+
+def test_a_generator_goes_to_the_flows_that_take_one():
+    noisy = cnf(trace="hutchinson", log_det="trace")
+    flow = SequentialFlow([PlanarFlow(3, 2), noisy, SequentialFlow([noisy])]).double()
+    z, logp, _ = inputs(3)
+
+    def density(seed):
+        return flow(z, logp, generator=torch.Generator().manual_seed(seed))[1]
+
+    assert torch.equal(density(0), density(0))
+    assert not torch.equal(density(0), density(1))
 
 
 def test_what_does_not_fit_is_named():
