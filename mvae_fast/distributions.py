@@ -129,12 +129,46 @@ class FlowPosterior(Distribution):
             z_T ``(*sample_shape, *batch_shape, D)`` and log q_T(z_T) ``(*sample_shape,
             *batch_shape)``.
         """
-        noise = torch.randn(
+        noise = self.draw_noise(sample_shape, generator=generator)
+        return self.transport_noise(noise, generator=generator)
+
+    def draw_noise(
+        self,
+        sample_shape: torch.Size | tuple[int, ...] = (),
+        *,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Standard Gaussian noise for `transport_noise`.
+
+        Args:
+            sample_shape: leading shape of the result.
+            generator: source of the noise.
+
+        Returns:
+            ``(*sample_shape, *batch_shape, D)``.
+        """
+        return torch.randn(
             (*sample_shape, *self.loc.shape),
             generator=generator,
             dtype=self.loc.dtype,
             device=self.loc.device,
         )
+
+    def transport_noise(
+        self, noise: Tensor, *, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        r"""Push :math:`z_0 = \mu + \sigma \epsilon` through the flow.
+
+        With the noise epsilon at hand log q_0(z_0) is exact also where sigma is too small for z_0 -
+        mu to resolve.
+
+        Args:
+            noise: epsilon, ``(..., *batch_shape, D)``.
+            generator: source of the flow's noise.
+
+        Returns:
+            z_T of the same shape and log q_T(z_T) without the last axis.
+        """
         return self._push(self.loc + self.scale * noise, noise, generator)
 
     def transport(
@@ -151,7 +185,7 @@ class FlowPosterior(Distribution):
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
-        return self._push(z0, (z0 - self.loc) / self.scale, generator)
+        return self._push(z0, self._noise_of(z0), generator)
 
     def log_prob(self, value: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
         """Log-density at ``value`` = z_T, through ``flow(z_T, 0, reverse=True)``.
@@ -170,10 +204,13 @@ class FlowPosterior(Distribution):
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:
             z0, change = self._through(self.flow, z0, change, generator, reverse=True)
-        return self._log_q0((z0 - self.loc) / self.scale) - change
+        return self._log_q0(self._noise_of(z0)) - change
+
+    def _noise_of(self, z0: Tensor) -> Tensor:
+        # Where sigma underflows the mean is certain: 0 / 0 would make its density NaN.
+        return (z0 - self.loc) / self.scale.clamp(min=torch.finfo(self.logvar.dtype).tiny)
 
     def _log_q0(self, noise: Tensor) -> Tensor:
-        # From the noise, not from z_0: exact also where sigma is too small for z_0 - mu to resolve.
         return -0.5 * (noise.square() + self.logvar + math.log(2 * math.pi)).sum(dim=-1)
 
     def _push(

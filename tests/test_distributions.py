@@ -95,6 +95,34 @@ def test_tiny_variances_keep_their_density():
     assert ((logp > 100) & (logp < 117)).all()
 
 
+@pytest.mark.parametrize("flow", [None, AffineFlow(2)], ids=["none", "affine"])
+@pytest.mark.parametrize("logvar", [-60.0, -120.0, -300.0, -1000.0])
+def test_a_mean_that_is_all_but_certain_has_its_density(flow, logvar):
+    loc, logvar = torch.full((3, 2), 100.0), torch.full((3, 2), logvar)
+    q = FlowPosterior(loc.requires_grad_(), logvar.requires_grad_(), flow)
+    change = 0.0 if flow is None else flow.log_scale.sum()
+    wanted = -0.5 * logvar.sum(1) - torch.tensor(2 * torch.pi).log() - change
+    z, logp = q.transport(q.loc)
+    torch.testing.assert_close(logp, wanted)
+    if flow is None:
+        torch.testing.assert_close(q.log_prob(z), wanted)
+        assert (q.log_prob(z + 1) < -1e15).all()
+    gradients = torch.autograd.grad(logp.sum(), [loc, logvar])
+    torch.testing.assert_close(gradients[0], torch.zeros(3, 2))
+    torch.testing.assert_close(gradients[1], torch.full((3, 2), -0.5))
+
+
+def test_noise_is_what_samples_are_made_of():
+    q = posterior(AffineFlow().double())
+    generators = [torch.Generator().manual_seed(7) for _ in range(2)]
+    noise = q.draw_noise((4,), generator=generators[0])
+    assert noise.shape == (4, 3, 5) and noise.dtype == torch.float64
+    z, logp = q.transport_noise(noise)
+    wanted = q.rsample_and_log_prob((4,), generator=generators[1])
+    assert torch.equal(z, wanted[0]) and torch.equal(logp, wanted[1])
+    torch.testing.assert_close(q.transport(q.loc + q.scale * noise)[1], logp)
+
+
 def test_shapes_must_agree():
     with pytest.raises(ValueError, match=r"got \(2, 3\) and \(2, 4\)"):
         FlowPosterior(torch.zeros(2, 3), torch.zeros(2, 4))
