@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mvae_fast.distributions import FlowPosterior
+from mvae_fast.flows import exact_trace
 from mvae_fast.vae.experts import product_of_experts
 
 if TYPE_CHECKING:
@@ -148,11 +149,12 @@ def elbo_terms(
         subsets: boolean ``(S, N)``.
         every_row: keep every row in every term, also those that lack most or all of its modalities.
         at: where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
-            which gives the number that the paper's code reports, not a bound.
+            which gives the number that the paper's code reports, not a bound. There is no noise
+            then: a CNF integrates the exact trace, whatever its setting.
         kl: ``"sample"`` estimates the KL divergence with the z_0 that is decoded (eq. 11);
             ``"closed_form"`` is exact and needs a model without a flow.
         n_samples: number K of samples of z_0 a row.
-        generator: source of the noise, on the model's device.
+        generator: source of all noise, on the model's device.
 
     Returns:
         The terms.
@@ -174,7 +176,8 @@ def elbo_terms(
     posterior, rows, active = posteriors(model, x, present, subsets, every_row=every_row)
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
-        z, log_q = (t.unsqueeze(0) for t in posterior.transport(mean))
+        with exact_trace(model):
+            z, log_q = (t.unsqueeze(0) for t in posterior.transport(mean))
     else:
         z, log_q = posterior.rsample_and_log_prob((n_samples,), generator=generator)
     if kl == "closed_form":

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows import exact_log_det, has_exact_log_det
+from mvae_fast.flows import exact_log_det, exact_trace, has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, posteriors
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
@@ -44,7 +44,9 @@ def evaluate(
 
     The same code serves models with and without a flow: the KL term is always estimated with the
     z_0 that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that
-    are evaluated on the same batches with the same seed see the same noise.
+    are evaluated on the same batches with the same seed see the same noise. All of it is in
+    z_0: flows integrate exact traces, also where training estimates them, because noise in the
+    weights would make importance-sampled likelihoods too high.
 
     A CNF integrates the trace along with the state. Of the map that its steps apply, that is the
     log-determinant only up to an error of the order of the step, which an optimiser may exploit.
@@ -96,7 +98,7 @@ def evaluate(
     generator, of_errors = (torch.Generator(device).manual_seed(seed) for _ in range(2))
     subsets, labels = _subsets(list(model.modalities), convention)
     columns: dict[str, list[Tensor]] = {}
-    with _evaluation_mode(model):
+    with _evaluation_mode(model), exact_trace(model):
         correctable = model.flow is not None and convention != "paper" and log_det != "trace"
         unknown = correctable and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:

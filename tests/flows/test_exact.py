@@ -10,6 +10,7 @@ from mvae_fast.flows import (
     PlanarFlow,
     SequentialFlow,
     exact_log_det,
+    exact_trace,
     has_exact_log_det,
 )
 from tests.flows.kinds import COND, inputs, log_det
@@ -63,6 +64,21 @@ def test_it_is_the_change_of_the_map_and_settings_come_back(name, training):
     torch.testing.assert_close(logp_out, expected, rtol=0, atol=1e-10)
     torch.testing.assert_close(flow(z, **cond), z_out, rtol=0, atol=1e-12)
     assert (flow(z, logp, **cond)[1] - expected).abs().max() > 1e-5
+
+
+@pytest.mark.parametrize("name", FLOWS)
+def test_exact_traces_have_no_noise_and_settings_come_back(name):
+    flow = FLOWS[name]()
+    z, logp, cond = inputs(3, getattr(flow, "cond_dim", 0))
+    before = settings_of(flow)
+    with exact_trace(flow):
+        one, two = (flow(z, logp, **cond)[1] for _ in range(2))
+    assert settings_of(flow) == before
+    assert torch.equal(one, two)
+    for part in flow.modules():
+        if hasattr(part, "trace"):
+            part.trace = "exact"
+    assert torch.equal(flow(z, logp, **cond)[1], one)
 
 
 def test_it_works_with_each_engine_named(engine):

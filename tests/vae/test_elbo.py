@@ -4,7 +4,13 @@ from torch.distributions import Independent, Normal, kl_divergence
 from torch.nn import functional as F
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
-from mvae_fast.vae import elbo_terms, gaussian_kl, joint_and_unimodal
+from mvae_fast.vae import (
+    cnf_bias_posterior,
+    cnf_posterior,
+    elbo_terms,
+    gaussian_kl,
+    joint_and_unimodal,
+)
 from tests.vae.models import AffineFlow, D, bimodal, data, trimodal
 
 
@@ -153,10 +159,29 @@ def test_sampled_kl_converges_to_the_closed_form(flow):
     assert (joint.std(0) > 0.1).all()
 
 
-def test_at_the_mean_there_is_no_noise():
-    model = bimodal(AffineFlow())
+HUTCHINSON = {
+    "cnf": lambda: cnf_posterior(D, hidden=(7,), trace="hutchinson"),
+    "cnf_bias": lambda: cnf_bias_posterior(D, hidden=(7,), trace="hutchinson"),
+    "chain": lambda: cnf_posterior(D, hidden=(7,), trace="hutchinson", n_blocks=2),
+}
+
+
+@pytest.mark.parametrize(
+    "make_flow", [AffineFlow, *HUTCHINSON.values()], ids=["affine", *HUTCHINSON]
+)
+def test_at_the_mean_there_is_no_noise(make_flow):
+    model = bimodal(make_flow())
     first, second = (model(data(), at="mean").loss for _ in range(2))
     assert first == second
+
+
+@pytest.mark.parametrize("make_flow", HUTCHINSON.values(), ids=HUTCHINSON)
+def test_generator_decides_all_noise_of_the_loss(make_flow):
+    model = bimodal(make_flow())
+    one, two, other = (
+        model.loss(data(), generator=torch.Generator().manual_seed(seed)) for seed in (0, 0, 1)
+    )
+    assert one == two != other
 
 
 def test_closed_form_needs_a_gaussian():

@@ -5,6 +5,7 @@ import torch
 
 from mvae_fast.flows import exact_log_det
 from mvae_fast.vae import cnf_posterior, evaluate
+from mvae_fast.vae.evaluation import CONVENTIONS
 from tests.vae.models import AffineFlow, bimodal, data, trimodal
 
 
@@ -61,6 +62,16 @@ def test_seed_decides_and_the_mode_is_kept():
     one, two, other = (evaluate(model, [(data(), {})], seed=seed) for seed in (0, 0, 1))
     assert one == two != other
     assert model.training
+
+
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_a_flow_that_trains_with_hutchinsons_noise_is_evaluated_without(convention):
+    flow = cnf_posterior(5, hidden=[8], trace="hutchinson")
+    model, batches = bimodal(flow), [(data(), {})] * 2
+    noisy = evaluate(model, batches, convention, n_samples=2)
+    assert flow.trace == "hutchinson"
+    flow.trace = "exact"
+    assert evaluate(model, batches, convention, n_samples=2) == noisy
 
 
 def test_models_with_and_without_a_flow_see_the_same_noise():
