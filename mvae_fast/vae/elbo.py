@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from mvae_fast.distributions import FlowPosterior
-from mvae_fast.flows import exact_trace
+from mvae_fast.flows import exact_log_det, exact_trace
 from mvae_fast.vae.experts import product_of_experts
 
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ class ElboTerms:
         nll: for each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score
             it.
         kl: the KL divergence, or its one-sample estimates, ``(K, S, B)``.
+        log_det_error: integrated trace minus exact log-determinant for the first sample, ``(S,
+            B)``; None where it was not asked for. The density of z_T is that much higher than the
+            trace says, and so is the KL term.
     """
 
     subsets: Tensor
     active: Tensor
     nll: dict[str, Tensor]
     kl: Tensor
+    log_det_error: Tensor | None = None
 
     def loss(self, weights: Mapping[str, float], beta: float = 1.0) -> Tensor:
         r"""The training objective: the terms' :math:`\sum_i \lambda_i\,\mathrm{nll}_i +
@@ -126,6 +130,7 @@ def elbo_terms(
     at: Literal["sample", "mean"] = "sample",
     kl: Literal["sample", "closed_form"] = "sample",
     n_samples: int = 1,
+    log_det_error: bool = False,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.
@@ -154,6 +159,8 @@ def elbo_terms(
         kl: ``"sample"`` estimates the KL divergence with the z_0 that is decoded (eq. 11);
             ``"closed_form"`` is exact and needs a model without a flow.
         n_samples: number K of samples of z_0 a row.
+        log_det_error: also find how far the integrated trace is from the log-determinant of the
+            flow's steps (see `mvae_fast.flows.exact_log_det`), for the first sample of each row.
         generator: source of all noise, on the model's device.
 
     Returns:
@@ -161,7 +168,8 @@ def elbo_terms(
 
     Raises:
         ValueError: if ``kl="closed_form"`` is asked of a model with a flow, ``n_samples`` is not
-            positive or exceeds 1 at the mean, or a likelihood does not give one number a row.
+            positive or exceeds 1 at the mean, ``log_det_error`` is asked of a flow that has no
+            exact log-determinant, or a likelihood does not give one number a row.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
@@ -176,18 +184,20 @@ def elbo_terms(
     posterior, rows, active = posteriors(model, x, present, subsets, every_row=every_row)
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
+        noise = torch.zeros_like(mean).unsqueeze(0)
         with exact_trace(model):
-            z, log_q = (t.unsqueeze(0) for t in posterior.transport(mean))
+            z, log_q = posterior.transport_noise(noise)
     else:
-        z, log_q = posterior.rsample_and_log_prob((n_samples,), generator=generator)
+        noise = posterior.draw_noise((n_samples,), generator=generator)
+        z, log_q = posterior.transport_noise(noise, generator=generator)
     if kl == "closed_form":
         divergence = gaussian_kl(mean, logvar).expand_as(log_q)
     else:
         divergence = log_q + 0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=-1)
 
     def scatter(values: Tensor, at_rows: Tensor) -> Tensor:
-        full = values.new_zeros(n_samples, active.numel())
-        return full.index_copy(1, at_rows.to(values.device), values).view(n_samples, *active.shape)
+        full = values.new_zeros(len(values), active.numel())
+        return full.index_copy(1, at_rows.to(values.device), values).view(-1, *active.shape)
 
     nll = {}
     scored = subsets.to(present.device)[:, None] & present
@@ -210,4 +220,9 @@ def elbo_terms(
                 f"{n_samples * len(here)} rows, got shape {tuple(log_prob.shape)}"
             )
         nll[name] = scatter(-log_prob.view(n_samples, -1), rows[here])
-    return ElboTerms(subsets.to(present.device), active, nll, scatter(divergence, rows))
+    error = None
+    if log_det_error:
+        with exact_log_det(model):
+            exact = posterior.transport_noise(noise[:1])[1]
+        error = scatter(exact - log_q[:1], rows).squeeze(0)
+    return ElboTerms(subsets.to(present.device), active, nll, scatter(divergence, rows), error)

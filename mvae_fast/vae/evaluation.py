@@ -11,8 +11,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows import exact_log_det, exact_trace, has_exact_log_det
-from mvae_fast.vae.elbo import ElboTerms, elbo_terms, posteriors
+from mvae_fast.flows import exact_trace, has_exact_log_det
+from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
@@ -95,12 +95,12 @@ def evaluate(
     if log_det not in ("exact", "trace", "available"):
         raise ValueError(f'log_det must be "exact", "trace" or "available", got {log_det!r}')
     device = next(model.parameters()).device
-    generator, of_errors = (torch.Generator(device).manual_seed(seed) for _ in range(2))
+    generator = torch.Generator(device).manual_seed(seed)
     subsets, labels = _subsets(list(model.modalities), convention)
     columns: dict[str, list[Tensor]] = {}
     with _evaluation_mode(model), exact_trace(model):
-        correctable = model.flow is not None and convention != "paper" and log_det != "trace"
-        unknown = correctable and log_det == "available" and not has_exact_log_det(model)
+        correct = model.flow is not None and convention != "paper" and log_det != "trace"
+        unknown = correct and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:
             data, present = model.prepare(x, mask)
             terms = elbo_terms(
@@ -110,15 +110,13 @@ def evaluate(
                 subsets,
                 at="mean" if convention == "paper" else "sample",
                 n_samples=1 if convention == "paper" else n_samples,
+                log_det_error=correct and not unknown,
                 generator=generator,
             )
-            error = None
-            if correctable and not unknown:
-                error = _log_det_error(model, data, present, subsets, of_errors)
             if convention == "iwae":
-                entries = _likelihoods(terms, labels, error)
+                entries = _likelihoods(terms, labels)
             else:
-                entries = _bounds(terms, labels, list(model.modalities), present, error)
+                entries = _bounds(terms, labels, list(model.modalities), present)
             for key, values in entries:
                 columns.setdefault(key, []).append(values)
     if not columns:
@@ -147,13 +145,13 @@ def _subsets(names: list[str], convention: Convention) -> tuple[Tensor, list[str
 
 
 def _bounds(
-    terms: ElboTerms, labels: list[str], names: list[str], present: Tensor, error: Tensor | None
+    terms: ElboTerms, labels: list[str], names: list[str], present: Tensor
 ) -> Iterator[tuple[str, Tensor]]:
     """Entries of ``"paper"`` and ``"elbo"``, for the rows that have them."""
     kl = terms.kl.mean(dim=0)
-    if error is not None:
-        kl = kl + error
-        yield "log_det_error", error[0][terms.active[0].to(kl.device)]
+    if terms.log_det_error is not None:
+        kl = kl + terms.log_det_error
+        yield "log_det_error", terms.log_det_error[0][terms.active[0].to(kl.device)]
     for s, label in enumerate(labels):
         rows = terms.active[s].to(kl.device)
         negative_elbo = kl[s]
@@ -168,14 +166,12 @@ def _bounds(
         yield f"kl/{label}", kl[s][rows]
 
 
-def _likelihoods(
-    terms: ElboTerms, labels: list[str], error: Tensor | None
-) -> Iterator[tuple[str, Tensor]]:
+def _likelihoods(terms: ElboTerms, labels: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Entries of ``"iwae"``, for the rows that have them."""
     samples = len(terms.kl)
     negative = math.log(samples) - terms.elbo().logsumexp(dim=0)
-    if error is not None:
-        negative = negative + error
+    if terms.log_det_error is not None:
+        negative = negative + terms.log_det_error
     active = terms.active.to(negative.device)
     where = {label: s for s, label in enumerate(labels)}
     for label, s in where.items():
@@ -188,29 +184,6 @@ def _likelihoods(
     for i, name in enumerate(names):
         rest = where[names[1 - i]] if len(names) == 2 else where[f"-{name}"]
         yield f"iwae/{name}|rest", (negative[0] - negative[rest])[everything]
-
-
-def _log_det_error(
-    model: MVAE,
-    data: Mapping[str, Tensor],
-    present: Tensor,
-    subsets: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """Integrated trace minus exact log-determinant for a sample of each posterior, ``(S, B)``; 0
-    where there is no term.
-
-    The density of z_T is that much higher than the trace says, and so is the KL term.
-    """
-    assert model.flow is not None
-    posterior, rows, active = posteriors(model, data, present, subsets)
-    noise = torch.randn(posterior.loc.shape, generator=generator, device=posterior.loc.device)
-    z_0 = posterior.loc + posterior.scale * noise
-    integrated = posterior.transport(z_0)[1]
-    with exact_log_det(model.flow):
-        exact = posterior.transport(z_0)[1]
-    error = exact.new_zeros(active.numel())
-    return error.index_copy(0, rows.to(exact.device), exact - integrated).view(active.shape)
 
 
 @contextmanager

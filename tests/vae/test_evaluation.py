@@ -4,9 +4,12 @@ import pytest
 import torch
 
 from mvae_fast.flows import exact_log_det
-from mvae_fast.vae import cnf_posterior, evaluate
+from mvae_fast.vae import cnf_posterior, elbo_terms, evaluate
+from mvae_fast.vae.elbo import posteriors
 from mvae_fast.vae.evaluation import CONVENTIONS
 from tests.vae.models import AffineFlow, bimodal, data, trimodal
+
+ALL = ("image", "label", "sound")
 
 
 def test_entries_are_the_terms_of_the_bounds():
@@ -124,13 +127,70 @@ def test_available_means_exact_where_there_is_one():
     assert evaluate(model, batches, log_det="available") == evaluate(model, batches)
 
 
-def one_large_step():
+def one_large_step(make=bimodal):
     torch.manual_seed(1)
     flow = cnf_posterior(5, hidden=[16], T=2.0, n_steps=1)
     with torch.no_grad():
         for p in flow.parameters():
             p.mul_(3.0)
-    return bimodal(flow)
+    return make(flow)
+
+
+@pytest.mark.parametrize("convention", ["elbo", "iwae"])
+def test_the_correction_is_that_of_the_first_sample(convention):
+    """With one sample it is exact, in later batches too and for models in double precision."""
+    model = one_large_step(trimodal).double()
+    batches = [(data(7, ALL, torch.float64), {})] * 2
+    result = evaluate(model, batches, convention, n_samples=1)
+    trace = evaluate(model, batches, convention, n_samples=1, log_det="trace")
+    with exact_log_det(model):
+        wanted = evaluate(model, batches, convention, n_samples=1, log_det="trace")
+    for key in wanted:
+        assert result[key] == pytest.approx(wanted[key], rel=1e-9), key
+    moved = [key for key in wanted if not key.startswith("nll/") and "|" not in key]
+    assert all(abs(wanted[key][0] - trace[key][0]) > 0.01 for key in moved)
+
+
+def test_of_several_samples_the_first_is_corrected():
+    model = one_large_step().double()
+    x = data(dtype=torch.float64)
+    several = evaluate(model, [(x, {})], n_samples=3)
+    posterior, *_ = posteriors(model, *model.prepare(x, None), torch.tensor([[True, True]]))
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(3, 3, 7, 5, dtype=torch.float64, generator=generator)[0, 0]
+    with torch.no_grad(), exact_log_det(model):
+        exact = posterior.transport_noise(noise)[1]
+    error = exact - posterior.transport_noise(noise)[1]
+    assert several["log_det_error"][0] == pytest.approx(error.mean().item(), rel=1e-9)
+
+
+@pytest.mark.parametrize("logvar", [-60.0, -300.0])
+def test_all_but_certain_posteriors_are_measured(logvar):
+    model, x = one_large_step(), data()
+    with torch.no_grad():
+        for modality in model.modalities.values():
+            modality.encoder.net[-1].linear.weight[5:] = 0.0
+            modality.encoder.net[-1].linear.bias[5:] = logvar
+    for convention in CONVENTIONS:
+        for key, value in evaluate(model, [(x, {})], convention, n_samples=2).items():
+            assert all(map(math.isfinite, value)), (convention, key)
+    posterior = model.encode(x)
+    with torch.no_grad(), exact_log_det(model):
+        exact = posterior.transport(posterior.loc)[1]
+    wanted = (exact - posterior.transport(posterior.loc)[1]).mean().item()
+    got = evaluate(model, [(x, {})], n_samples=2)["log_det_error"][0]
+    assert got == pytest.approx(wanted, abs=1e-3)
+
+
+def test_corrected_importance_weights_are_near_exact_ones():
+    model, batches = one_large_step(), [(data(300), {})]
+    result = evaluate(model, batches, "iwae", n_samples=50)
+    trace = evaluate(model, batches, "iwae", n_samples=50, log_det="trace")
+    with exact_log_det(model):
+        wanted = evaluate(model, batches, "iwae", n_samples=50, log_det="trace")
+    for key in ("iwae/joint", "iwae/image", "iwae/label"):
+        error, uncorrected = (abs(r[key][0] - wanted[key][0]) for r in (result, trace))
+        assert error < 0.3 * uncorrected, key
 
 
 def test_elbo_has_the_log_det_of_the_steps_and_not_the_trace():
@@ -192,9 +252,37 @@ def test_importance_samples_near_the_exact_likelihood(flow):
 
 def test_conditionals_of_three_modalities_are_given_all_others():
     model = trimodal()
-    x = data(7, ("image", "label", "sound"))
+    x = data(7, ALL)
     result = evaluate(model, [(x, {})], "iwae", n_samples=5)
     assert set(result) == {
         *(f"iwae/{name}" for name in ("joint", "image", "label", "sound")),
         *(f"iwae/{name}|rest" for name in ("image", "label", "sound")),
     }
+
+
+def test_conditionals_are_differences_in_rows_that_have_everything():
+    model, x = trimodal(), data(7, ALL)
+    mask = {
+        "image": torch.tensor([True, True, True, True, True, False, True]),
+        "sound": torch.tensor([True, True, True, False, True, True, False]),
+    }
+    result = evaluate(model, [(x, mask)], "iwae", n_samples=5, seed=4)
+    conditions = [ALL, *((name,) for name in ALL), *(tuple(n for n in ALL if n != m) for m in ALL)]
+    terms = elbo_terms(
+        model,
+        *model.prepare(x, mask),
+        torch.tensor([[name in condition for name in ALL] for condition in conditions]),
+        n_samples=5,
+        generator=torch.Generator().manual_seed(4),
+    )
+    values = terms.elbo().exp().mean(dim=0).log().double()
+    log_p = dict(zip(conditions, values, strict=True))
+    whole = mask["image"] & mask["sound"]
+    for name, rest in (
+        ("image", ("label", "sound")),
+        ("label", ("image", "sound")),
+        ("sound", ("image", "label")),
+    ):
+        given = (log_p[rest] - log_p[ALL])[whole]
+        wanted = (given.mean().item(), given.std().item() / 2)
+        assert result[f"iwae/{name}|rest"] == pytest.approx(wanted, rel=1e-5), name
