@@ -1,5 +1,5 @@
-"""Evaluation: bounds on the likelihood of the modalities, together, alone and conditional, in three
-conventions."""
+"""Evaluation: bounds and estimates of the likelihood of the modalities, together, alone and
+conditional, in three conventions."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Convention = Literal["paper", "elbo", "iwae"]
 CONVENTIONS: dict[Convention, str] = {
     "paper": "z_0 at the posterior's mean, integrated trace, as in the paper's code: not a bound",
     "elbo": "sampled z_0, exact log-determinant of the steps: a bound",
-    "iwae": "importance samples of z_0: a tighter bound",
+    "iwae": "importance-sampling estimate; conditional: a difference of two estimates, no bound",
 }
 
 Batches = Iterable[tuple[Mapping[str, Any], Mapping[str, Tensor] | None]]
@@ -40,7 +40,8 @@ def evaluate(
     log_det: Literal["exact", "trace", "available"] = "exact",
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
-    r"""Negative bounds for all modalities together and for each alone, and what they are made of.
+    r"""Negative bounds or estimates of the log-likelihood of all modalities together and of each
+    alone, and what they are made of.
 
     The same code serves models with and without a flow: the KL term is always estimated with the
     z_0 that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that
@@ -58,9 +59,10 @@ def evaluate(
     .. math:: \log p(X) \ge E\Big[\log \tfrac1K \sum_k
               \frac{p(X | z_T^k)\, p(z_T^k)}{q(z_T^k | X)}\Big] ,
 
-    weighs with integrated traces and corrects by the same difference, which is right as far as that
-    does not vary between samples of a row. Conditional likelihoods are differences:
-    :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`.
+    is such a bound, tighter than the ELBO, for weights with exact densities. With a CNF it is an
+    estimate: it weighs with integrated traces and corrects by the same difference, which is right
+    as far as that does not vary between samples of a row. Conditional values are differences of two
+    estimates, :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`, and no bounds.
 
     Args:
         model: the model; it is evaluated in evaluation mode and left in the mode it had.
@@ -76,7 +78,7 @@ def evaluate(
         Mean over the rows and its standard error, for ``"elbo/joint"``, ``"elbo/<modality>"``
         (negative ELBOs), ``"nll/joint/<modality>"``, ``"nll/<modality>"`` (their reconstruction
         terms), ``"kl/joint"`` and ``"kl/<modality>"``. For ``"iwae"`` it is
-        ``"iwae/joint"``, ``"iwae/<modality>"`` (negative log-likelihoods) and
+        ``"iwae/joint"``, ``"iwae/<modality>"`` (estimates of negative log-likelihoods) and
         ``"iwae/<modality>|rest"``. The joint entries are averages over rows with at least two
         modalities, the conditional ones over rows that have all. With a flow and the exact
         log-determinant there is also ``"log_det_error"``: integrated minus exact, for joint
