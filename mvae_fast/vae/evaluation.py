@@ -98,7 +98,8 @@ def evaluate(
         raise ValueError(f'log_det must be "exact", "trace" or "available", got {log_det!r}')
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
-    subsets, labels = _subsets(list(model.modalities), convention)
+    names = list(model.modalities)
+    subsets = _subsets(len(names), convention)
     columns: dict[str, list[Tensor]] = {}
     with _evaluation_mode(model), exact_trace(model):
         correct = model.flow is not None and convention != "paper" and log_det != "trace"
@@ -116,9 +117,9 @@ def evaluate(
                 generator=generator,
             )
             if convention == "iwae":
-                entries = _likelihoods(terms, labels)
+                entries = _likelihoods(terms, names)
             else:
-                entries = _bounds(terms, labels, list(model.modalities), present)
+                entries = _bounds(terms, names, present)
             for key, values in entries:
                 columns.setdefault(key, []).append(values)
     if not columns:
@@ -134,57 +135,59 @@ def evaluate(
     return result
 
 
-def _subsets(names: list[str], convention: Convention) -> tuple[Tensor, list[str]]:
-    """The subsets that a convention needs, and their labels: ``joint``, a modality, or, of all
-    modalities but one, ``-<modality>``."""
-    n = len(names)
+def _subsets(n: int, convention: Convention) -> Tensor:
+    """The subsets of n modalities that a convention needs, the joint one first."""
     subsets = joint_and_unimodal(n)
-    labels = names if n == 1 else ["joint", *names]
-    if convention == "iwae" and n > 2:
-        subsets = torch.cat([subsets, all_but_one(n)])
-        labels = [*labels, *(f"-{name}" for name in names)]
-    return subsets, labels
+    # Of two modalities each alone is already all but the other.
+    return torch.cat([subsets, all_but_one(n)]) if convention == "iwae" and n > 2 else subsets
 
 
-def _bounds(
-    terms: ElboTerms, labels: list[str], names: list[str], present: Tensor
-) -> Iterator[tuple[str, Tensor]]:
+def _members(subsets: Tensor) -> list[tuple[int, ...]]:
+    """The modalities in each subset, by number."""
+    return [tuple(subset.nonzero().flatten().tolist()) for subset in subsets]
+
+
+def _label(members: tuple[int, ...], names: list[str]) -> str:
+    return names[members[0]] if len(members) == 1 else "joint"
+
+
+def _bounds(terms: ElboTerms, names: list[str], present: Tensor) -> Iterator[tuple[str, Tensor]]:
     """Entries of ``"paper"`` and ``"elbo"``, for the rows that have them."""
     kl = terms.kl.mean(dim=0)
     if terms.log_det_error is not None:
         kl = kl + terms.log_det_error
         yield "log_det_error", terms.log_det_error[0][terms.active[0].to(kl.device)]
-    for s, label in enumerate(labels):
+    for s, members in enumerate(_members(terms.subsets)):
+        label = _label(members, names)
         rows = terms.active[s].to(kl.device)
         negative_elbo = kl[s]
-        for i in terms.subsets[s].nonzero().flatten().tolist():
+        for i in members:
             if names[i] not in terms.nll:
                 continue
             nll = terms.nll[names[i]].mean(dim=0)[s]
             negative_elbo = negative_elbo + nll
-            key = f"nll/joint/{names[i]}" if label == "joint" else f"nll/{label}"
+            key = f"nll/{label}" if len(members) == 1 else f"nll/joint/{names[i]}"
             yield key, nll[rows & present[:, i].to(kl.device)]
         yield f"elbo/{label}", negative_elbo[rows]
         yield f"kl/{label}", kl[s][rows]
 
 
-def _likelihoods(terms: ElboTerms, labels: list[str]) -> Iterator[tuple[str, Tensor]]:
+def _likelihoods(terms: ElboTerms, names: list[str]) -> Iterator[tuple[str, Tensor]]:
     """Entries of ``"iwae"``, for the rows that have them."""
-    samples = len(terms.kl)
+    samples, n = len(terms.kl), len(names)
     negative = math.log(samples) - terms.elbo().logsumexp(dim=0)
     if terms.log_det_error is not None:
         negative = negative + terms.log_det_error
     active = terms.active.to(negative.device)
-    where = {label: s for s, label in enumerate(labels)}
-    for label, s in where.items():
-        if not label.startswith("-"):
-            yield f"iwae/{label}", negative[s][active[s]]
-    if "joint" not in where:
+    where = {members: s for s, members in enumerate(_members(terms.subsets))}
+    for members, s in where.items():
+        if len(members) in (1, n):
+            yield f"iwae/{_label(members, names)}", negative[s][active[s]]
+    if n == 1:
         return
-    names = labels[1 : 1 + terms.subsets.shape[1]]
-    everything = active[1 : 1 + len(names)].all(dim=0)
+    everything = active[[where[i,] for i in range(n)]].all(dim=0)
     for i, name in enumerate(names):
-        rest = where[names[1 - i]] if len(names) == 2 else where[f"-{name}"]
+        rest = where[tuple(j for j in range(n) if j != i)]
         yield f"iwae/{name}|rest", (negative[0] - negative[rest])[everything]
 
 

@@ -91,6 +91,11 @@ class MVAE(nn.Module):
                     f"modality name {name!r} cannot be used: PyTorch names submodules after it "
                     "(no dots, no attribute of torch.nn.ModuleDict)"
                 )
+            if name == "joint" or "/" in name or "|" in name:
+                raise ValueError(
+                    f"modality name {name!r} cannot be used: measures are named after it, as in "
+                    "'elbo/joint' and 'iwae/<modality>|rest' (not 'joint', no '/', no '|')"
+                )
         if latent_dim < 1:
             raise ValueError(f"latent_dim must be positive, got {latent_dim}")
         self.modalities = nn.ModuleDict(dict(modalities))

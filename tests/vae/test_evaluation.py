@@ -260,6 +260,17 @@ def test_conditionals_of_three_modalities_are_given_all_others():
     }
 
 
+@pytest.mark.parametrize("convention", CONVENTIONS)
+def test_names_of_modalities_are_only_names(convention):
+    plain, odd = trimodal(), trimodal()
+    names = {"image": "-sound", "label": "rest", "sound": "nll"}
+    odd.modalities = torch.nn.ModuleDict({names[k]: m for k, m in plain.modalities.items()})
+    x = data(7, ALL)
+    wanted = evaluate(plain, [(x, {})], convention, n_samples=2)
+    result = evaluate(odd, [({names[k]: v for k, v in x.items()}, {})], convention, n_samples=2)
+    assert list(result.values()) == list(wanted.values())
+
+
 def test_conditionals_are_differences_in_rows_that_have_everything():
     model, x = trimodal(), data(7, ALL)
     mask = {

@@ -259,6 +259,9 @@ def test_checks_can_be_turned_off():
         (({"image": torch.nn.Linear(1, 1)}, D), TypeError, "'image' must be a Modality"),
         (({"a.b": image()}, D), ValueError, "'a.b' cannot be used"),
         (({"keys": image()}, D), ValueError, "'keys' cannot be used"),
+        (({"joint": image()}, D), ValueError, "'joint' cannot be used: measures are named"),
+        (({"joint/image": image()}, D), ValueError, "'joint/image' cannot be used: measures"),
+        (({"image|rest": image()}, D), ValueError, r"'image\|rest' cannot be used: measures"),
         (({"image": image()}, 0), ValueError, "latent_dim must be positive"),
     ],
 )
