@@ -28,7 +28,7 @@ class ElboTerms:
         subsets: which modalities each term conditions on and scores, boolean ``(S, N)``.
         active: which rows have the term, boolean ``(S, B)``; elsewhere all entries are 0.
         nll: for each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score
-            it.
+            it, and of a modality that no row has.
         kl: the KL divergence, or its one-sample estimates, ``(K, S, B)``.
         log_det_error: integrated trace minus exact log-determinant for the first sample, ``(S,
             B)``; None where it was not asked for. The density of z_T is that much higher than the
@@ -203,8 +203,6 @@ def elbo_terms(
     scored = subsets.to(present.device)[:, None] & present
     of_rows = scored.flatten(0, 1)[rows]
     for i, (name, modality) in enumerate(model.items()):
-        if name not in x:
-            continue
         here = of_rows[:, i].nonzero().squeeze(1)
         if not len(here):
             idle = modality.idle(modality.decoder)

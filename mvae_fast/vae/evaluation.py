@@ -162,8 +162,6 @@ def _bounds(terms: ElboTerms, names: list[str], present: Tensor) -> Iterator[tup
         rows = terms.active[s].to(kl.device)
         negative_elbo = kl[s]
         for i in members:
-            if names[i] not in terms.nll:
-                continue
             nll = terms.nll[names[i]].mean(dim=0)[s]
             negative_elbo = negative_elbo + nll
             key = f"nll/{label}" if len(members) == 1 else f"nll/joint/{names[i]}"

@@ -90,7 +90,8 @@ class Modality(nn.Module):
     def idle(self, part: nn.Module) -> Tensor:
         """Zero, as a function of a network's parameters: stands for a network that has no rows.
 
-        Distributed training waits for a gradient of every parameter in every step.
+        Distributed training waits for a gradient of every parameter in every step. Where no
+        gradients are recorded it is only zero.
 
         Args:
             part: encoder or decoder.
@@ -98,8 +99,8 @@ class Modality(nn.Module):
         Returns:
             A scalar.
         """
-        zero = [0.0 * p.sum() for p in part.parameters() if p.requires_grad]
-        return torch.stack(zero).sum() if zero else torch.zeros(())
+        trained = [p for p in part.parameters() if p.requires_grad and torch.is_grad_enabled()]
+        return torch.stack([0.0 * p.sum() for p in trained]).sum() if trained else torch.zeros(())
 
     def extra_repr(self) -> str:
         """Weight, likelihood and shape, for ``print(model)``."""

@@ -319,9 +319,7 @@ class MVAE(nn.Module):
         means, logvars = [], []
         for i, (name, modality) in enumerate(self.items()):
             here = present[:, i]
-            if name not in x:
-                mean = logvar = parameter.new_zeros(len(present), self.latent_dim)
-            elif not here.any():
+            if not here.any():
                 idle = modality.idle(modality.encoder)
                 mean = logvar = parameter.new_zeros(len(present), self.latent_dim) + idle
             elif here.all():

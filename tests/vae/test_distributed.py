@@ -9,7 +9,8 @@ from torch.nn.parallel import DistributedDataParallel
 from mvae_fast.vae import cnf_posterior
 from tests.vae.models import AffineFlow, D, bimodal, data
 
-# The second process gets no label at all, and still must give gradients to the networks of labels.
+# The second process gets no label at all, and still must give gradients to the networks of labels,
+# whether a mask says so or its data lack them.
 MASK = {"label": torch.tensor([True, True, False, False, False, False])}
 
 
@@ -28,9 +29,11 @@ def work(rank, folder, make_flow):
     model = DistributedDataParallel(bimodal(make_flow()))
     half = slice(3 * rank, 3 * rank + 3)
     x = {name: value[half] for name, value in data(6).items()}
-    for _ in range(2):  # a second step hangs or fails if the first left a gradient behind
+    mask = {"label": MASK["label"][half]}
+    left_out = x if mask["label"].any() else {"image": x["image"]}
+    for given in (left_out, x):  # a second step hangs or fails if the first left a gradient behind
         model.zero_grad()
-        model(x, {"label": MASK["label"][half]}, at="mean").loss.backward()
+        model(given, mask, at="mean").loss.backward()
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], f"{folder}/gradients.pt")
     dist.barrier()  # a process that leaves first may keep the other waiting for ever

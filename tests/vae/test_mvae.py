@@ -76,12 +76,29 @@ def test_every_parameter_of_the_cnf_gets_a_gradient():
         assert p.grad is not None and p.grad.abs().sum() > 0, name
 
 
-def test_networks_get_defined_gradients_even_without_rows():
+@pytest.mark.parametrize(
+    ("x", "mask"),
+    [
+        (data(), {"label": torch.zeros(7, dtype=torch.bool)}),
+        ({"image": data()["image"], "label": None}, None),
+        (data(names=("image",)), None),
+    ],
+    ids=["masked", "none", "left out"],
+)
+def test_networks_get_defined_gradients_even_without_rows(x, mask):
     """Distributed training waits for the gradient of every parameter."""
     model = bimodal()
-    model.loss(data(), {"label": torch.zeros(7, dtype=torch.bool)}).backward()
+    model.loss(x, mask).backward()
     assert all(p.grad is not None for p in model.parameters())
     assert all((p.grad == 0).all() for p in model.modalities["label"].parameters())
+
+
+def test_no_network_without_rows_is_touched_where_there_are_no_gradients():
+    model = bimodal()
+    with torch.no_grad():
+        for p in model.modalities["label"].parameters():
+            p.fill_(torch.inf)
+        assert model.elbo(data(names=("image",))).isfinite().all()
 
 
 def test_encode_is_the_product_of_what_is_present():
