@@ -65,7 +65,8 @@ def evaluate(
     estimates, :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`, and no bounds.
 
     Args:
-        model: the model; it is evaluated in evaluation mode and left in the mode it had.
+        model: the model; it is evaluated in evaluation mode, and each of its modules left in the
+            mode it had.
         batches: pairs of data and masks, as for ``MVAE.forward``.
         convention: one of `CONVENTIONS`.
         n_samples: samples K of z_0 a row; ``"paper"`` has one, at the mean.
@@ -191,9 +192,11 @@ def _likelihoods(terms: ElboTerms, names: list[str]) -> Iterator[tuple[str, Tens
 
 @contextmanager
 def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    was_training = model.training
+    # Each by itself: a part that is frozen may be in evaluation mode while others train.
+    modes = [(part, part.training) for part in model.modules()]
     model.eval()
     try:
         yield
     finally:
-        model.train(was_training)
+        for part, training in modes:
+            part.training = training

@@ -60,11 +60,24 @@ def test_rows_without_a_modality_are_left_out_of_its_average():
     assert some["elbo/image"] == pytest.approx(evaluate(model, [(x, {})], "paper")["elbo/image"])
 
 
-def test_seed_decides_and_the_mode_is_kept():
-    model = bimodal(AffineFlow()).train()
+def test_seed_decides():
+    model = bimodal(AffineFlow())
     one, two, other = (evaluate(model, [(data(), {})], seed=seed) for seed in (0, 0, 1))
     assert one == two != other
-    assert model.training
+
+
+def test_every_module_is_left_in_the_mode_it_had():
+    model = bimodal(AffineFlow()).train()
+    model.modalities["image"].encoder.eval()
+    before = [part.training for part in model.modules()]
+    seen = []
+    model.flow.register_forward_hook(lambda flow, *_: seen.append(flow.training))
+    evaluate(model, [(data(), {})])
+    assert seen and not any(seen)
+    assert [part.training for part in model.modules()] == before
+    with pytest.raises(ValueError, match="unknown modalities"):
+        evaluate(model, [({"smell": torch.zeros(7)}, {})])
+    assert [part.training for part in model.modules()] == before
 
 
 @pytest.mark.parametrize("convention", CONVENTIONS)
