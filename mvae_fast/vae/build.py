@@ -72,6 +72,9 @@ def save_mvae(model: MVAE, path: str | Path) -> None:
     """Write a model that `build_mvae` made: its description and its weights, nothing that needs
     pickle's trust.
 
+    What was set on the model later is not in its description and is lost, such as ``validate_args``
+    or a flow's ``n_steps``, ``solver`` and ``log_det``.
+
     Args:
         model: the model.
         path: file to write.

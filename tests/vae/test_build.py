@@ -51,6 +51,15 @@ def test_saved_models_load_safely_and_are_equal(tmp_path):
     assert torch.equal(one, two)
 
 
+def test_what_is_set_later_is_not_saved(tmp_path):
+    model = build_mvae(CONFIG)
+    model.flow.n_steps = 7
+    model.validate_args = False
+    save_mvae(model, tmp_path / "model.pt")
+    loaded = load_mvae(tmp_path / "model.pt")
+    assert loaded.flow.n_steps == 3 and loaded.validate_args
+
+
 def test_a_hand_made_model_has_no_description_to_save(tmp_path):
     with pytest.raises(ValueError, match="only a model made by build_mvae"):
         save_mvae(bimodal(), tmp_path / "model.pt")
