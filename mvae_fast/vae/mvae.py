@@ -111,7 +111,7 @@ class MVAE(nn.Module):
     def forward(
         self,
         x: Mapping[str, Any],
-        mask: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor | None] | None = None,
         *,
         beta: float = 1.0,
         at: Literal["sample", "mean"] = "sample",
@@ -124,8 +124,8 @@ class MVAE(nn.Module):
 
         Args:
             x: data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
-            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``. The
-                data of the other rows may hold anything, NaN too.
+            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``;
+                None where all do. The data of the other rows may hold anything, NaN too.
             beta: weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
             generator: source of all noise.
@@ -160,7 +160,7 @@ class MVAE(nn.Module):
     def loss(
         self,
         x: Mapping[str, Any],
-        mask: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor | None] | None = None,
         *,
         beta: float = 1.0,
         generator: torch.Generator | None = None,
@@ -170,7 +170,7 @@ class MVAE(nn.Module):
         return objective.loss
 
     def encode(
-        self, x: Mapping[str, Any], mask: Mapping[str, Tensor] | None = None
+        self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
     ) -> FlowPosterior:
         """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's
         image of N(0, I).
@@ -196,7 +196,7 @@ class MVAE(nn.Module):
     def elbo(
         self,
         x: Mapping[str, Any],
-        mask: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor | None] | None = None,
         *,
         at: Literal["sample", "mean"] = "sample",
         n_samples: int = 1,
@@ -236,7 +236,7 @@ class MVAE(nn.Module):
     def reconstruct(
         self,
         x: Mapping[str, Any],
-        mask: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor | None] | None = None,
         *,
         at: Literal["sample", "mean"] = "mean",
         generator: torch.Generator | None = None,
@@ -262,7 +262,7 @@ class MVAE(nn.Module):
         self,
         n: int,
         given: Mapping[str, Any],
-        mask: Mapping[str, Tensor] | None = None,
+        mask: Mapping[str, Tensor | None] | None = None,
         *,
         generator: torch.Generator | None = None,
     ) -> dict[str, Distribution]:
@@ -350,7 +350,7 @@ class MVAE(nn.Module):
         return list(self.modalities.items())  # type: ignore[arg-type]
 
     def prepare(
-        self, x: Mapping[str, Any], mask: Mapping[str, Tensor] | None
+        self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None
     ) -> tuple[dict[str, Tensor], Tensor]:
         """Check data and masks.
 
@@ -365,14 +365,14 @@ class MVAE(nn.Module):
             ValueError: if data or masks do not fit the modalities.
             TypeError: if data or masks have the wrong type.
         """
-        mask = mask or {}
-        for what, names in (("x", x), ("mask", mask)):
+        for what, names in (("x", x), ("mask", mask or {})):
             if unknown := set(names) - set(self.modalities):
                 raise ValueError(
                     f"{what} names unknown modalities {sorted(unknown)}; "
                     f"this model has {list(self.modalities)}"
                 )
         data = {name: value for name, value in x.items() if value is not None}
+        masks = {name: here for name, here in (mask or {}).items() if here is not None}
         if not data:
             raise ValueError("x must hold at least one modality; use sample(n) for none")
         for name, value in data.items():
@@ -387,7 +387,7 @@ class MVAE(nn.Module):
 
         columns = []
         for name, modality in self.items():
-            here = mask.get(name)
+            here = masks.get(name)
             if here is None:
                 here = torch.full((batch,), name in data)
             elif here.dtype != torch.bool:
@@ -397,12 +397,12 @@ class MVAE(nn.Module):
             elif name not in data and here.any():
                 raise ValueError(f"mask[{name!r}] is True somewhere, but x has no {name!r}")
             if self.validate_args and name in data:
-                rows = data[name] if mask.get(name) is None else data[name][here]
+                rows = data[name][here] if name in masks else data[name]
                 try:
                     if len(rows):
                         modality.check(rows)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"modality {name!r}: {error}") from None
             columns.append(here)
-        device = next((here.device for here in mask.values()), torch.device("cpu"))
+        device = next((here.device for here in masks.values()), torch.device("cpu"))
         return data, torch.stack([here.to(device) for here in columns], dim=1)

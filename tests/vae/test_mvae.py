@@ -264,6 +264,17 @@ def test_bad_data_are_named(change, mask, error, message):
         bimodal().loss({**data(), **change}, mask)
 
 
+def test_no_mask_may_be_none():
+    model, x = bimodal(AffineFlow()), data()
+    some = torch.tensor([True, False] * 3 + [True])
+    for mask, same in (
+        ({"image": None}, None),
+        ({"image": None, "label": None}, {}),
+        ({"image": None, "label": some}, {"label": some}),
+    ):
+        assert model(x, mask, at="mean").loss == model(x, same, at="mean").loss
+
+
 def test_checks_can_be_turned_off():
     model = bimodal(validate_args=False)
     assert model.loss({**data(), "image": torch.full((7, 3, 4), 1.5)}).isfinite()
