@@ -270,17 +270,21 @@ class MVAE(nn.Module):
 
         Args:
             n: samples a row.
-            given: data by modality, ``(B, ...)`` each; a plain number stands for one row.
+            given: data by modality, ``(B, ...)`` each; a plain number stands for one row. Numbers
+                and arrays that are no tensors are taken to the model's precision.
             mask: see `forward`; each row is conditioned on what it has.
             generator: source of the noise.
 
         Returns:
             For each modality a distribution of B·n rows, those of the first condition first.
         """
-        device = next(self.parameters()).device
+        parameter = next(self.parameters())
         rows = {}
         for name, value in given.items():
-            value = torch.as_tensor(value, device=device)
+            if not isinstance(value, Tensor):
+                value = torch.as_tensor(value)
+                value = value.to(parameter.dtype) if value.is_floating_point() else value
+            value = value.to(parameter.device)
             rows[name] = value.unsqueeze(0) if value.dim() == 0 else value
         z = self.encode(rows, mask).rsample((n,), generator=generator)
         return self.decode(z.transpose(0, 1).flatten(0, 1))
@@ -403,6 +407,21 @@ class MVAE(nn.Module):
                         modality.check(rows)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"modality {name!r}: {error}") from None
+            if name in data:
+                _check_dtype(name, data[name], modality.encoder)
             columns.append(here)
         device = next((here.device for here in masks.values()), torch.device("cpu"))
         return data, torch.stack([here.to(device) for here in columns], dim=1)
+
+
+def _check_dtype(name: str, x: Tensor, encoder: nn.Module) -> None:
+    parameter = next(encoder.parameters(), None)
+    if parameter is None or not x.is_floating_point() or x.dtype == parameter.dtype:
+        return
+    # Autocast takes everything but double precision to its own.
+    if x.dtype != torch.float64 and torch.is_autocast_enabled(x.device.type):
+        return
+    raise TypeError(
+        f"modality {name!r}: got {x.dtype} data, but its encoder is {parameter.dtype}; "
+        f"remedy: x[{name!r}].to({parameter.dtype})"
+    )

@@ -264,6 +264,38 @@ def test_bad_data_are_named(change, mask, error, message):
         bimodal().loss({**data(), **change}, mask)
 
 
+@pytest.mark.parametrize("validate_args", [True, False])
+def test_data_in_another_precision_are_named(validate_args):
+    model, x = bimodal(AffineFlow(), validate_args=validate_args), data(dtype=torch.float64)
+    message = (
+        "'image': got torch.float64 data, but its encoder is torch.float32; "
+        r"remedy: x\['image'\].to\(torch.float32\)"
+    )
+    for call in (model.loss, model.encode, lambda given: model.generate(2, given)):
+        with pytest.raises(TypeError, match=message):
+            call(x)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(TypeError, match=message):
+        model.loss(x)
+    half = {**x, "image": x["image"].bfloat16()}
+    with pytest.raises(TypeError, match="'image': got torch.bfloat16 data"):
+        model.loss(half)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert model.loss(half).isfinite()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_numbers_that_are_given_take_the_precision_of_the_model(dtype):
+    model, images = bimodal().to(dtype), data(2, dtype=torch.float64)["image"]
+    given = ({"image": images.numpy()}, {"image": images.tolist()}, {"image": images.to(dtype)})
+    numpy, listed, tensor = (
+        model.generate(3, x, generator=torch.Generator().manual_seed(0))["image"].mean
+        for x in given
+    )
+    assert numpy.dtype == dtype
+    torch.testing.assert_close(numpy, tensor, rtol=0, atol=0)
+    torch.testing.assert_close(listed, tensor, rtol=1e-5, atol=1e-6)
+
+
 def test_no_mask_may_be_none():
     model, x = bimodal(AffineFlow()), data()
     some = torch.tensor([True, False] * 3 + [True])
