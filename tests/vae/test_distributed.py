@@ -36,6 +36,9 @@ def work(rank, folder, make_flow):
         model(given, mask, at="mean").loss.backward()
     if rank == 0:
         torch.save([p.grad for p in model.parameters()], f"{folder}/gradients.pt")
+    # Freed with the process group already destroyed, it would end the group's threads while holding
+    # Python's lock, which one of them may wait for: one run in twenty hung.
+    del model
     dist.barrier()  # a process that leaves first may keep the other waiting for ever
     dist.destroy_process_group()
 
