@@ -107,6 +107,12 @@ inline int64_t window_steps(int64_t bytes, int64_t R, int64_t S, int64_t checkpo
   return steps >= checkpoint ? steps / checkpoint * checkpoint : steps;
 }
 
+// Steps whose evaluations a window of `steps` reads: one that begins between two checkpoints takes
+// its states from the one before.
+inline int64_t steps_read(int64_t steps, int64_t S, int64_t checkpoint) {
+  return steps % checkpoint ? std::min(S, steps + checkpoint - 1) : steps;
+}
+
 // A product over rows is split into sums of about kSplitRows rows, whatever the device: its bits
 // depend on the problem alone.
 constexpr int64_t kSplitRows = 512, kMaxSplits = 64;

@@ -118,7 +118,7 @@ void describe(const Problem<T>& problem, Sweep sweep, Plan<T>& p) {
   p.B = problem.B;
   p.S = problem.S;
   p.K = problem.K;
-  p.checkpoint = problem.checkpoint;
+  p.checkpoint = std::min(problem.checkpoint, problem.S);  // steps are counted in 32 bits
   p.penalties = problem.penalties;
   p.L = static_cast<int>(problem.L);
   p.R = static_cast<int>(problem.R);

@@ -91,7 +91,7 @@ struct Plan {
   const void* packed;
   Block weights, m, q;
   int64_t trace_backward, resident;
-  int64_t first;  // the evaluation that the tables' first packed row is for
+  int64_t first;  // the evaluation that the first packed row of a table that varies is for
 
   TileLayout tile;
   bool arena_in_shared;

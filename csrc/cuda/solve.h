@@ -89,19 +89,20 @@ inline int64_t parts_size(bool varies, int64_t evaluations, int64_t rows, int64_
   return groups * splits_of(rows * evaluations / groups) * m * k;
 }
 
-// Lays out everything that a window of `steps` needs; `memory` null: only counts it.
+// Lays out everything for windows of `steps` that read the evaluations of `read`; `memory` null:
+// only counts it.
 template <class Packed, class T>
-void lay_out_window(const BackwardOutputs<T>& out, int64_t steps, void* memory,
+void lay_out_window(const BackwardOutputs<T>& out, int64_t steps, int64_t read, void* memory,
                     BackwardSolve<T>& x) {
   BackwardPlan<T>& p = x.plan;
   Workspace workspace(memory);
   const int64_t evaluations = steps * p.R;
   x.span = steps;
   take_blocks(p, x.launch, workspace);
-  take_packed<T, Packed>(p, evaluations, workspace);
+  take_packed<T, Packed>(p, read * p.R, workspace);
   x.outputs = workspace.take<int64_t>(p.n_outputs > kInlineOutputs ? p.n_outputs : 0);
   p.outputs = x.outputs;
-  p.path_size = (p.checkpoint > 1 ? std::min(p.checkpoint, p.S) - 1 : 0) * p.tile.slot0;
+  p.path_size = (p.checkpoint - 1) * p.tile.slot0;
   p.path = workspace.take<T>(x.launch.grid * p.path_size);
   const int64_t tiles = p.tiles;
   p.h_bar = {workspace.take<T>(steps * tiles), tiles, 0};
@@ -152,13 +153,13 @@ BackwardSolve<T> plan_backward(const Problem<T>& problem, const BackwardInputs<T
   p.states = in.states;
   p.z_bar = out.z;
   // What a step more takes, from the difference that one makes.
-  lay_out_window<Packed>(out, 1, nullptr, x);
+  lay_out_window<Packed>(out, 1, 1, nullptr, x);
   const int64_t one = x.bytes;
-  lay_out_window<Packed>(out, 2, nullptr, x);
+  lay_out_window<Packed>(out, 2, 2, nullptr, x);
   const int64_t step_bytes = x.bytes - one;
   const int64_t states = (p.S - 1) / p.checkpoint * p.B * p.D * static_cast<int64_t>(sizeof(T));
-  lay_out_window<Packed>(out, window_steps(step_bytes, 1, p.S, p.checkpoint, states, settings),
-                         memory, x);
+  const int64_t steps = window_steps(step_bytes, 1, p.S, p.checkpoint, states, settings);
+  lay_out_window<Packed>(out, steps, steps_read(steps, p.S, p.checkpoint), memory, x);
   return x;
 }
 
@@ -187,13 +188,13 @@ Jobs<SumJob<T>> sum_jobs(const BackwardSolve<T>& x, const Jobs<ProductJob<T>>& p
                          const BackwardOutputs<T>& out, int64_t steps, bool start) {
   const BackwardPlan<T>& p = x.plan;
   Jobs<SumJob<T>> jobs{};
-  const int64_t evaluations = steps * p.R;
+  const int64_t evaluations = steps * p.R, first = p.step_begin * p.R;
   jobs.add({p.h_bar.parts, out.h + p.step_begin, steps, p.tiles, 1, 1, false});
   if (!out.weight) return jobs;
   const auto columns = [&](const ColumnSums<T>& sums, bool varies, T* to) {
     if (!sums.parts) return;
-    jobs.add({sums.parts, to + (varies ? p.first * sums.tile : 0), varies ? evaluations : 1,
-              p.tiles, sums.tile, sums.tile, !varies && !start});
+    jobs.add({sums.parts, to + (varies ? first * sums.tile : 0), varies ? evaluations : 1, p.tiles,
+              sums.tile, sums.tile, !varies && !start});
   };
   columns(p.bias_bar, p.bias_stride, out.bias);
   columns(p.gate_bar, p.gate_stride, out.gate);
@@ -202,8 +203,8 @@ Jobs<SumJob<T>> sum_jobs(const BackwardSolve<T>& x, const Jobs<ProductJob<T>>& p
   const auto product = [&](const Block& block, T* to, int64_t stride) {
     const ProductJob<T>& job = products.job[next++];
     const bool varies = block.stride;
-    jobs.add({job.parts, to + (varies ? p.first * stride : 0), job.groups, job.splits,
-              job.m * job.k, stride, !varies && !start});
+    jobs.add({job.parts, to + (varies ? first * stride : 0), job.groups, job.splits, job.m * job.k,
+              stride, !varies && !start});
   };
   const int64_t weights = p.layers[p.L].weight + int64_t{p.layers[p.L].m} * p.layers[p.L - 1].m;
   for (int l = 1; l <= p.L; ++l) product(p.weights, out.weight + p.layers[l].weight, weights);
@@ -223,7 +224,9 @@ void run_backward(const Problem<T>& problem, const BackwardOutputs<T>& out, Back
   for (int64_t w = windows - 1; w >= 0; --w) {
     p.step_begin = w * x.span;
     p.step_end = std::min(p.step_begin + x.span, p.S);
-    p.first = p.step_begin * p.R;
+    // The states of the first steps are recomputed from the checkpoint before them.
+    const int64_t from = p.step_begin / p.checkpoint * p.checkpoint;
+    p.first = from * p.R;
     const int64_t steps = p.step_end - p.step_begin;
     const bool start = p.step_end == p.S;
     if (out.weight && p.B) {
@@ -231,7 +234,7 @@ void run_backward(const Problem<T>& problem, const BackwardOutputs<T>& out, Back
       if (untraced && (p.K || p.m.size)) launcher.zero(p.tape, x.tape_bytes);
     }
     if (p.B) {
-      launcher.pack(pack_jobs(problem, p, Sweep::backward, steps * p.R, start), p);
+      launcher.pack(pack_jobs(problem, p, Sweep::backward, (p.step_end - from) * p.R, start), p);
       launcher.backward(p, x.launch);
     }
     Jobs<ProductJob<T>> products{};

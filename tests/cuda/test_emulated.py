@@ -88,13 +88,16 @@ def test_runge_kutta(emulated, method, hidden):
 
 
 @pytest.mark.parametrize("method", ["euler", "midpoint", "rk4"])
-@pytest.mark.parametrize("every", [1, 2, 3, 7, 50])
-def test_checkpoints(emulated, method, every):
+@pytest.mark.parametrize("every", [1, 2, 3, 4, 7, 2**40])
+@pytest.mark.parametrize("layout", ["squash", "blend", "all"])
+def test_checkpoints(emulated, layout, every, method):
     tableau = TABLEAUS[method]
     stages = len(tableau.b)
-    arguments = problem((21, 3, (5, 4)), "squash", "tanh", "exact", True, steps=7 * stages)
+    arguments = problem((21, 3, (5, 4)), layout, "tanh", "exact", True, steps=7 * stages)
     arguments[0][1] = arguments[0][1][:7]
-    for window_bytes in (0, 1, 60_000):
+    # Windows of all steps, of one and of three or four: where one begins between two checkpoints,
+    # its states take weights from before it.
+    for window_bytes in (0, 1, 200_000 * stages):
         emulated.using(rows=16, window_bytes=window_bytes)
         assert_equal(*arguments, tableau=tableau, checkpoint_every=every)
 

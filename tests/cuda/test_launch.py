@@ -107,3 +107,20 @@ def test_windows_of_tables_that_vary(choose):
         choose(256, WIDE, backward=True, steps=1000, varying=v).window for v in (0, 1)
     )
     assert varying < constant
+
+
+@pytest.mark.parametrize(
+    ("batch", "widths", "window"), [(4096, WIDE, 4), (16384, (64, 256, 64), 1)]
+)
+def test_windows_between_checkpoints_hold_the_tables_from_the_one_before(
+    choose, batch, widths, window
+):
+    every = 5
+    without, between = (
+        choose(batch, widths, "full", backward=True, every=n, varying=1) for n in (1, every)
+    )
+    assert without.window == between.window == window
+    path = (every - 1) * between.grid * between.rows * (widths[0] + 16) * 4  # states of a segment
+    packed = between.workspace - without.workspace - path
+    # With room for the sums of more tiles, where tiles are smaller.
+    assert 0 <= packed - (every - 1) * between.packed_bytes < 256 * KB

@@ -28,6 +28,15 @@ OPTIONS = {
     "three layers": {"hidden": (9, 8, 7), "dim": 5},
     "no layer": {"hidden": ()},
     "weights that change": {"layer_type": "blend"},
+    # More tape than a window of the CUDA engine holds, so that one begins between checkpoints.
+    "weights that change, checkpoints": {
+        "layer_type": "blend",
+        "n_steps": 20,
+        "checkpoint_every": 20,
+        "batch": 10_000,
+        "dim": 2,
+        "hidden": (9, 5),
+    },
     "second order": {"log_det": "second_order", "layer_type": "squash"},
 }
 REFERENCE = Place("cpu", "reference")
