@@ -154,8 +154,10 @@ class DeviceLauncher {
   }
   template <class P>
   void sweep(void (*kernel)(P), const P& p, const Launch& launch) const {
+    // Not what this launch takes but all there is: the limit is the kernel's, and between here and
+    // the launch another thread's solve may set it.
     note(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
-                              static_cast<int>(launch.shared_bytes)));
+                              static_cast<int>(device_.shared_per_block)));
     kernel<<<static_cast<unsigned>(launch.grid), kThreads, static_cast<size_t>(launch.shared_bytes),
              stream_>>>(p);
     note(cudaGetLastError());

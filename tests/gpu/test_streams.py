@@ -1,6 +1,7 @@
 """An engine works on the current stream and device, and never makes the host wait."""
 
 import contextlib
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -80,6 +81,23 @@ def test_same_bits_every_time(place):
             step = Step(place, **settings)
             first, second = step(), step()
             assert all(torch.equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize("place", every())
+def test_threads_that_solve_at_the_same_time(place):
+    """Of one kernel, with tiles of different sizes: what a launch sets must not be another's."""
+    steps = [Step(place, hidden=(width,), dim=dim) for width, dim in ((16, 2), (256, 128))]
+    expected = [step() for step in steps]
+
+    def repeat(step):
+        with torch.no_grad():
+            return [step.outputs() for _ in range(50)]
+
+    with ThreadPoolExecutor(len(steps)) as pool:
+        results = list(pool.map(repeat, steps))
+    for many, before in zip(results, expected, strict=True):
+        for got in many:
+            assert all(torch.equal(x, y) for x, y in zip(got, before, strict=False))
 
 
 @pytest.mark.parametrize("place", every())
