@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+import functools
+
 import torch
 
 from mvae_fast import extension, ops
 from mvae_fast.problem import Problem
 
-__all__ = ["integrate", "refuses", "why_missing"]
+__all__ = ["excludes", "integrate", "refuses", "why_missing"]
 
 # As in csrc/cuda/plan.h.
 _MAX_LAYERS = 24
 _MAX_STAGES = 8
+# What the instructions that the kernels are made of need.
+_OLDEST = (8, 0)
 
-# The schemas of its ops are defined by the C++ library.
+_LIBRARY = torch.library.Library("mvae_fast", "FRAGMENT")
+_LIBRARY.define("cuda_device_error(int device) -> str")
+# The schemas of its other ops are defined by the C++ library.
 _LOAD_ERROR = ops.why_missing() or extension.load(
     "_C_cuda",
     "_cuda_build_error.txt",
@@ -29,6 +35,40 @@ def why_missing() -> str | None:
     if not torch.cuda.is_available():
         return "torch sees no GPU; remedy: a GPU with a CUDA build of torch"
     return None
+
+
+def excludes(device: torch.device) -> str | None:
+    """None when the library has code for a GPU, else the reason and the remedy.
+
+    Args:
+        device: The GPU; without an index, the current one.
+    """
+    return _why_excluded(device.index)
+
+
+# torch.compile traces the choice of an engine, but no op that returns a string.
+@torch.compiler.assume_constant_result
+def _why_excluded(index: int | None) -> str | None:
+    return _asked_once(torch.cuda.current_device() if index is None else index)
+
+
+@functools.cache
+def _asked_once(index: int) -> str | None:
+    error = _device_error(index)
+    if not error:
+        return None
+    capability = torch.cuda.get_device_capability(index)
+    number = ".".join(map(str, capability))
+    if capability < _OLDEST:
+        remedy = "engine='auto', since its kernels need 8.0"
+    else:
+        remedy = f"run `TORCH_CUDA_ARCH_LIST={number} pip install .` again"
+    name = torch.cuda.get_device_name(index)
+    return f"on {name}, of compute capability {number}, CUDA says: {error}; remedy: {remedy}"
+
+
+def _device_error(index: int) -> str:
+    return torch.ops.mvae_fast.cuda_device_error.default(index)
 
 
 def refuses(problem: Problem) -> str | None:

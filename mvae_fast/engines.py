@@ -27,6 +27,7 @@ class Engine:
         dtypes: Dtypes it runs in, or None for every floating one.
         precisions: Those of `mvae_fast.problem.PRECISIONS` that it has.
         refuses: What is too much of a problem for it, or None.
+        excludes: Why it cannot use a device of a type that it runs on, with the remedy, or None.
         by_name_only: Device types where it only runs when named, being no use but to test it.
     """
 
@@ -37,6 +38,7 @@ class Engine:
     precisions: tuple[str, ...] = PRECISIONS
     by_name_only: tuple[str, ...] = ()
     refuses: Callable[[Problem], str | None] = lambda problem: None
+    excludes: Callable[[torch.device], str | None] = lambda device: None
 
     def supports(self, device: torch.device, dtype: torch.dtype, precision: str) -> bool:
         """Whether it can run on tensors of this device and dtype, with products of this kind."""
@@ -62,6 +64,7 @@ _ENGINES: dict[str, Engine] = {
         ("cuda",),
         (torch.float32,),
         refuses=cuda_ops.refuses,
+        excludes=cuda_ops.excludes,
     ),
     "triton": Engine(
         triton_ops.integrate,
@@ -85,9 +88,18 @@ def check_name(engine: str) -> None:
 
 
 def why_missing(engine: str) -> str | None:
-    """None when ``engine`` is usable on this machine, else the reason and the remedy."""
+    """None when ``engine`` is usable on this machine, else the reason and the remedy.
+
+    Of an engine for GPUs it is the current one that counts.
+    """
     check_name(engine)
-    return None if engine == "auto" else _ENGINES[engine].why_missing()
+    if engine == "auto":
+        return None
+    chosen = _ENGINES[engine]
+    reason = chosen.why_missing()
+    if reason is None and chosen.devices is not None:
+        reason = chosen.excludes(torch.device(chosen.devices[0]))
+    return reason
 
 
 def available() -> tuple[str, ...]:
@@ -97,7 +109,7 @@ def available() -> tuple[str, ...]:
         >>> "reference" in available()
         True
     """
-    return tuple(name for name, engine in _ENGINES.items() if engine.why_missing() is None)
+    return tuple(name for name in _ENGINES if why_missing(name) is None)
 
 
 def get(name: str) -> Engine:
@@ -136,7 +148,8 @@ def resolve(
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
             fits = fits and (problem is None or candidate.refuses(problem) is None)
-            if fits and device.type not in candidate.by_name_only and not candidate.why_missing():
+            fits = fits and device.type not in candidate.by_name_only
+            if fits and not candidate.why_missing() and not candidate.excludes(device):
                 return name
     check_name(engine)
     chosen = _ENGINES[engine]
@@ -153,6 +166,9 @@ def resolve(
             f"{dtypes or 'every float dtype'} on {', '.join(chosen.devices or ('every device',))}; "
             "remedy: engine='auto' or 'reference'"
         )
+    reason = chosen.excludes(device)
+    if reason is not None:
+        raise RuntimeError(f"engine: {engine!r} is not available: {reason}")
     refusal = None if problem is None else chosen.refuses(problem)
     if refusal is not None:
         raise ValueError(f"engine: {engine!r} {refusal}; remedy: engine='auto'")

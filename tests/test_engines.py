@@ -85,13 +85,17 @@ def test_extension_that_does_not_load(monkeypatch, tmp_path):
 
 @pytest.fixture
 def gpu_engines(monkeypatch):
-    """Make these engines, and no other GPU engine, appear usable."""
+    """Make these engines, and no other GPU engine, appear usable, but not the first on cuda:1."""
 
     def make(*names):
         for name in ("cuda", "triton"):
             reason = None if name in names else "not here; remedy: have it"
             engine = dataclasses.replace(
-                engines.get(name), why_missing=lambda reason=reason: reason
+                engines.get(name),
+                why_missing=lambda reason=reason: reason,
+                excludes=lambda device, name=name: (
+                    "no code; remedy: make it" if name == names[0] and device.index == 1 else None
+                ),
             )
             monkeypatch.setitem(engines._ENGINES, name, engine)
 
@@ -113,6 +117,27 @@ def test_choice_for_tensors_on_a_gpu(gpu_engines):
     assert engines.resolve("auto", gpu, torch.float32) == "reference"
     with pytest.raises(ValueError, match=r"'cpp' got a torch.float32 state on cuda, but supports"):
         engines.resolve("cpp", gpu, torch.float32)
+
+
+def test_a_gpu_that_an_engine_cannot_use(gpu_engines):
+    first, second = torch.device("cuda:0"), torch.device("cuda:1")
+    gpu_engines("cuda", "triton")
+    assert engines.resolve("auto", first, torch.float32) == "cuda"
+    assert engines.resolve("auto", second, torch.float32) == "triton"
+    assert engines.resolve("cuda", first, torch.float32) == "cuda"
+    with pytest.raises(RuntimeError, match="'cuda' is not available: no code; remedy: make it"):
+        engines.resolve("cuda", second, torch.float32)
+    gpu_engines("cuda")
+    assert engines.resolve("auto", second, torch.float32) == "reference"
+
+
+def test_what_is_missing_on_the_present_gpu(gpu_engines, monkeypatch):
+    gpu_engines("cuda", "triton")
+    assert {"cuda", "triton"} <= {*engines.available()}
+    without = dataclasses.replace(engines.get("cuda"), excludes=lambda device: f"not on {device}")
+    monkeypatch.setitem(engines._ENGINES, "cuda", without)
+    assert engines.why_missing("cuda") == "not on cuda"
+    assert "cuda" not in engines.available() and "triton" in engines.available()
 
 
 def test_problems_that_are_too_much_for_an_engine(gpu_engines):

@@ -17,6 +17,9 @@ constexpr int kDevices = 64;
 
 }  // namespace
 
+// Compiled for the same architectures as all kernels, and the least to load.
+__global__ void any_kernel() {}
+
 DeviceGuard::DeviceGuard(int device) {
   int before;
   error_ = message(cudaGetDevice(&before));
@@ -50,6 +53,15 @@ const char* device_limits(int device, Device& limits) {
   }
   limits = x;
   return nullptr;
+}
+
+const char* device_error(int device) {
+  const DeviceGuard guard(device);
+  cudaFuncAttributes attributes;
+  const char* const error =
+      guard.error() ? guard.error() : message(cudaFuncGetAttributes(&attributes, any_kernel));
+  cudaGetLastError();  // or the next launch would report it as its own
+  return error;
 }
 
 }  // namespace cuda

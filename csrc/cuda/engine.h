@@ -41,5 +41,8 @@ class DeviceGuard {
 // The limits of a device, asked once; null, or what was wrong.
 const char* device_limits(int device, Device& limits);
 
+// Null where this library has code for a device, or what CUDA says instead.
+const char* device_error(int device);
+
 }  // namespace cuda
 }  // namespace mvae_fast

@@ -130,8 +130,18 @@ Gradients integrate_backward(
   return gradients;
 }
 
+// Empty where the kernels run on the device.
+std::string cuda_device_error(int64_t device) {
+  const char* const error = cuda::device_error(static_cast<int>(device));
+  return error ? error : "";
+}
+
 }  // namespace
 }  // namespace mvae_fast
+
+STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
+  m.impl("cuda_device_error", TORCH_BOX(&mvae_fast::cuda_device_error));
+}
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CUDA, m) {
   m.impl("integrate", TORCH_BOX(&mvae_fast::integrate));

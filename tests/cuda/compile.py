@@ -64,7 +64,7 @@ def parse(text: str, source: str, architecture: str) -> list[Function]:
         Function(
             source,
             architecture,
-            re.sub(r"^_ZN9mvae_fast4cuda\d+(\w+?)INS.*", r"\1", mangled),
+            re.sub(r"^_ZN9mvae_fast4cuda\d+(\w+?)(?:INS|Ev).*", r"\1", mangled),
             "Lb1E" in mangled,
             None if registers is None else int(registers),
             int(stack),

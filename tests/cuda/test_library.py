@@ -93,6 +93,12 @@ import mvae_fast.ops
 torch.ops.load_library(sys.argv[1])
 for name in ("integrate", "integrate_backward"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mvae_fast::{name}", "CUDA"), name
+from mvae_fast import cuda_ops
+for device in range(torch.cuda.device_count()):
+    reason = cuda_ops.excludes(torch.device("cuda", device))
+    assert reason is None or "compute capability" in reason, reason
+# No machine has so many.
+assert torch.ops.mvae_fast.cuda_device_error.default(1000) != ""
 """
 
 

@@ -16,7 +16,8 @@ KERNELS = {
 }
 # A thread block has 256 threads of an SM's 65536 registers. The sweeps and the products over rows
 # promise one block an SM, which leaves them 255; the others are small and run in many.
-BUDGET = dict.fromkeys(KERNELS, 40) | dict.fromkeys(("forward_kernel", "backward_kernel"), 255)
+BUDGET = dict.fromkeys({*KERNELS, "any_kernel"}, 40)
+BUDGET |= dict.fromkeys(("forward_kernel", "backward_kernel"), 255)
 BUDGET["product_kernel"] = 176
 
 
