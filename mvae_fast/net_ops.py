@@ -122,7 +122,8 @@ class _IntegrateNet(torch.autograd.Function):
         needed = ctx.needs_input_grad
         parameter_grads = needed[1] or any(needed[5:])
         grad_outputs = table_ops.dense_gradients(z, ctx.statics, grads)
-        args = (*grad_outputs, z, states, t, h, parameters, probes, *ctx.statics, parameter_grads)
+        settings = (ctx.statics, parameter_grads)
+        args: tuple[Any, ...] = (*grad_outputs, z, states, t, h, probes, settings, *parameters)
         # Grad mode is on in a backward only under create_graph.
         run = _IntegrateNetBackward.apply if torch.is_grad_enabled() else _flat_backward
         grad_z, grad_t, grad_h, *grad_parameters = run(*args)
@@ -131,7 +132,23 @@ class _IntegrateNet(torch.autograd.Function):
         return grad_z, grad_t, grad_h, None, None, *grad_parameters
 
 
-def _flat_backward(*args: Any) -> tuple[Tensor, ...]:
+def _flat_backward(
+    grad_z_out: Tensor,
+    grad_logp_out: Tensor,
+    grad_penalty_out: Tensor,
+    z: Tensor,
+    states: Tensor,
+    t: Tensor,
+    h: Tensor,
+    probes: Tensor | None,
+    settings: tuple[tuple[Any, ...], bool],
+    *parameters: Tensor,
+) -> tuple[Tensor, ...]:
+    """The backward op without its lists: autograd looks for no tensors in a list, and would take
+    the gradients for constants where only parameters need any."""
+    statics, parameter_grads = settings
+    grad_outputs = (grad_z_out, grad_logp_out, grad_penalty_out)
+    args = (*grad_outputs, z, states, t, h, list(parameters), probes, *statics, parameter_grads)
     *grads, grad_parameters = _integrate_net_backward(*args)
     return *grads, *grad_parameters
 

@@ -159,14 +159,20 @@ def test_gradients_of_some_parameters_only():
     torch.testing.assert_close(gradient, expected[2], rtol=1e-12, atol=1e-12)
 
 
+# Of each alone: a penalty on a gradient must not pass for zero where nothing else needs one.
 @needs_cpp
-def test_double_backward_refuses():
+@pytest.mark.parametrize("wanted", ["z", "sqrt_end_time", "weight", "bias"])
+def test_double_backward_refuses(wanted):
     net, z = random_net((7,), 3, "squash"), torch.randn(5, 3, dtype=torch.float64)
-    z.requires_grad_()
-    flow = FastCNF(ODEfunc(net), n_steps=2, trace="exact", engine="cpp").double()
-    (first,) = torch.autograd.grad(flow(z).sum(), z, create_graph=True)
+    flow = FastCNF(ODEfunc(net), n_steps=2, trace="exact", engine="cpp", train_T=True).double()
+    leaves = {"z": z, **{name.split(".")[-1]: x for name, x in flow.named_parameters()}}
+    flow.requires_grad_(False)
+    leaf = leaves[wanted].requires_grad_()
+    z_out, logp = flow(z, z.new_zeros(5, 1))
+    (first,) = torch.autograd.grad(z_out.sum() + logp.sum(), leaf, create_graph=True)
+    assert first.requires_grad
     with pytest.raises(RuntimeError, match="the compiled engines have first derivatives only"):
-        first.sum().backward()
+        first.square().sum().backward()
 
 
 @needs_cpp
