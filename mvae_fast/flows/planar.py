@@ -26,7 +26,7 @@ class PlanarFlow(Flow):
     .. math:: 1 + (1 - h^2)\, w^T \hat u = h^2 + (1 - h^2) \log(1 + e^{w^T u}) > 0 ,
 
     whose right side has no cancellation. The inverse has no closed form, but is one monotone scalar
-    equation for :math:`w^T z`, which bisection solves; its first derivatives are exact.
+    equation for :math:`w^T z`, which bisection solves; its first three derivatives are exact.
 
     Args:
         dim: Size D of the state.

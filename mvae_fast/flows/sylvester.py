@@ -29,7 +29,7 @@ class SylvesterFlow(Flow):
     determinant is :math:`\prod_i 1 + (1 - h_i^2)\, r_{ii} \tilde r_{ii}`: exact, at cost O(M). The
     diagonals are tanh of a parameter, hence :math:`r_{ii} \tilde r_{ii} > -1`, and each flow is
     invertible. The inverse has no closed form, but is a back substitution of M monotone scalar
-    equations, which bisection solves; its first derivatives are exact.
+    equations, which bisection solves; its first three derivatives are exact.
 
     Args:
         dim: Size D of the state.

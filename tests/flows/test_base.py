@@ -48,6 +48,7 @@ def test_gradients(kind, cond_dim):
 
     assert torch.autograd.gradcheck(call(False), tensors, fast_mode=True)
     assert torch.autograd.gradcheck(call(True), tensors, fast_mode=True)
+    assert torch.autograd.gradgradcheck(call(True), tensors, fast_mode=True)
 
 
 @modes

@@ -28,3 +28,24 @@ def test_derivatives_are_those_of_the_implicit_function():
     r, s = r.abs(), s.abs()
     leaves = [x.requires_grad_() for x in (y, r, s, k)]
     assert torch.autograd.gradcheck(monotone.solve, leaves)
+
+
+def test_higher_derivatives_are_those_of_the_implicit_function_up_to_the_third():
+    y, r, s, k = torch.randn(4, 5, dtype=torch.float64)
+    r, s = r.abs(), s.abs()
+    leaves = [x.requires_grad_() for x in (y, r, s, k)]
+
+    def slopes(*arguments):
+        a = monotone.solve(*arguments)
+        return torch.autograd.grad(a.square().sum(), arguments, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(monotone.solve, leaves)
+    assert torch.autograd.gradgradcheck(slopes, leaves)
+
+
+def test_derivatives_where_the_slope_all_but_vanishes():
+    # y = 0 gives a = 0, where the slope is 1 + r s, and da/dy its inverse.
+    r, s = torch.ones(1, dtype=torch.float64), torch.tensor([-(1 - 1e-12)], dtype=torch.float64)
+    y = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+    (slope,) = torch.autograd.grad(monotone.solve(y, r, s, torch.zeros_like(r)).sum(), y)
+    torch.testing.assert_close(slope, 1 / (1 + r * s), rtol=1e-12, atol=0)
