@@ -1,6 +1,7 @@
 """phi, phi' and phi'' of a preactivation; KIND is the number of csrc/problem.h.
 
-Only exp, log and arithmetic: the rest of libdevice is not there in Triton's interpreter.
+Only exp, log and arithmetic: the rest of libdevice is not there in Triton's interpreter. NaN has to
+come through all of them: on a GPU the larger of NaN and 0 is 0, hence tl.where in relu and elu.
 """
 
 import triton
@@ -40,9 +41,9 @@ def value(a, KIND: tl.constexpr):
     elif KIND == TANH:
         return _tanh(a)
     elif KIND == RELU:
-        return tl.maximum(a, 0.0)
+        return tl.where(a < 0, 0.0, a)
     elif KIND == ELU:
-        return tl.where(a > 0, a, tl.exp(tl.minimum(a, 0.0)) - 1.0)
+        return tl.where(a > 0, a, tl.exp(tl.where(a > 0, 0.0, a)) - 1.0)
     elif KIND == SWISH:
         return a * _sigmoid(a)
     elif KIND == SQUARE:
@@ -64,7 +65,7 @@ def slopes(a, KIND: tl.constexpr):
     elif KIND == RELU:
         return tl.where(a > 0, zero + 1.0, zero), zero
     elif KIND == ELU:
-        e = tl.exp(tl.minimum(a, 0.0))
+        e = tl.exp(tl.where(a > 0, 0.0, a))
         return tl.where(a > 0, zero + 1.0, e), tl.where(a > 0, zero, e)
     elif KIND == SWISH:
         s = _sigmoid(a)

@@ -126,3 +126,13 @@ def test_extreme_preactivations_stay_finite(place, trace):
         got = run(place.engine, *there, torch.float32)
         for actual, expected in zip(got, oracle, strict=True):
             assert distance(actual, expected) < 4 * torch.finfo(torch.float32).eps * 1000
+
+
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("place", every())
+def test_nan_comes_through_its_row_and_no_other(place, nonlinearity):
+    arguments = problem((20, 3, (7,)), "squash", nonlinearity, "none")
+    arguments[0][0][1, 0] = float("nan")
+    z, *_ = run(place.engine, *moved(place.device, arguments), torch.float32)
+    rows = torch.arange(20, device=z.device)
+    assert z[0, rows == 1].isnan().all() and z[0, rows != 1].isfinite().all()

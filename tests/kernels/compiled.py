@@ -2,7 +2,8 @@
 
 Run as a script, in a process of its own: where TRITON_INTERPRET is set nothing is compiled.
 Arguments: compute capabilities, as 80 or 90, and "options": every option once, for what the
-interpreter, which knows no types, lets through. Prints one JSON object a line.
+interpreter, which knows no types, lets through. Prints one JSON object a line. "nan_to_number" is
+how many instructions of NaN and a number take the number, where the interpreter takes NaN.
 """
 
 import json
@@ -67,6 +68,7 @@ def compiled(kernel, constants, operand, capability, config):
         "stack": int(used[2]),
         "shared": binary.metadata.shared,
         "tensor_core_calls": ptx.count("wgmma.mma_async") + ptx.count("mma.sync"),
+        "nan_to_number": len(re.findall(r"\b(?:max|min)\.f(?:32|64)\b", ptx)),
     }
 
 

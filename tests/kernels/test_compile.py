@@ -50,6 +50,9 @@ def compiled(cache, *runs):
 def test_every_option_compiles(tmp_path):
     rows = compiled(tmp_path, "options")
     assert len(rows) == 2 * 18 and all(row["tensor_core_calls"] >= 2 for row in rows)
+    # relu and elu must not make a number of NaN.
+    relus = [row for row in rows if row["options"] in ("{'KIND': 2}", "{'KIND': 3}")]
+    assert [row["nan_to_number"] for row in relus] == [0] * 4
 
 
 def test_what_a_solve_takes(tmp_path):
