@@ -169,7 +169,7 @@ class FastCNF(SolverSettings):
         Args:
             z: (B, D), the states at the first time; under autocast taken to the dtype of the flow.
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
-            integration_times: (len,), monotone; default ``[0, T]``.
+            integration_times: (len,), all ascending or all descending; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
             probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise.
             generator: Source of the drawn noise.

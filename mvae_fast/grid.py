@@ -37,14 +37,30 @@ def check_times(times: Tensor, z: Tensor) -> Tensor:
     """The times in the dtype and on the device of the state ``z``.
 
     Raises:
-        ValueError: If they are not a vector of two or more.
+        ValueError: If they are not a vector of two or more, or, for times on the CPU that are not
+            traced, not all ascending or all descending: others would have to be waited for.
     """
-    times = torch.as_tensor(times, dtype=z.dtype, device=z.device)
+    times = torch.as_tensor(times, dtype=z.dtype)
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(
             f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
         )
-    return times
+    traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    # Of a fake tensor, detach keeps the type.
+    if not traced and times.device.type == "cpu" and type(times.detach()) is Tensor:
+        _check_order(times.detach())
+    return times.to(z.device)
+
+
+def _check_order(times: Tensor) -> None:
+    steps = times.diff()
+    ordered = steps * torch.sign(steps[0]) > 0
+    if not bool(ordered.all()):
+        first = int(ordered.int().argmin())
+        raise ValueError(
+            f"integration_times: got {times[first]:g}, then {times[first + 1]:g}, expected all to "
+            "increase or all to decrease"
+        )
 
 
 def evaluation_times(grid: Grid, c: tuple[float, ...]) -> Tensor:
@@ -95,10 +111,12 @@ def stepped(times: Tensor, step_size: float) -> Grid:
     from them. Their number depends on the values of ``times``, hence a host synchronisation.
 
     Raises:
-        ValueError: If ``step_size`` is not positive.
+        ValueError: If ``step_size`` is not positive, or ``times`` are not all ascending or all
+            descending.
     """
     if not step_size > 0:
         raise ValueError(f"solver_options['step_size']: got {step_size}, expected > 0")
+    _check_order(times.detach())
     start, end = times[0], times[-1]
     span = end - start
     n_steps = max(1, int(torch.ceil(span.detach().abs() / step_size).item()))
