@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from numbers import Integral
 from typing import Any
 
 from torch import nn
@@ -63,8 +64,8 @@ class SolverSettings(nn.Module):
         """Raise ValueError for a setting that does not fit; done on every call of the flow."""
         for name in ("n_steps", "n_probes", "checkpoint_every"):
             count = getattr(self, name)
-            if count < 1 or int(count) != count:
-                raise ValueError(f"{name}: got {count}, expected an integer >= 1")
+            if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
+                raise ValueError(f"{name}: got {count!r}, expected an integer >= 1")
         if self.trace is not None and self.trace not in TRACES:
             raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
         if self.log_det not in LOG_DETS:

@@ -5,6 +5,7 @@ import io
 import itertools
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -416,7 +417,10 @@ def test_repr_says_what_runs(engine):
     [
         ({"T": 0.0}, "T: got 0.0, expected > 0"),
         ({"n_steps": 0}, "n_steps: got 0, expected an integer >= 1"),
-        ({"n_steps": 1.5}, "n_steps: got 1.5"),
+        ({"n_steps": 2.0}, "n_steps: got 2.0, expected an integer >= 1"),
+        ({"n_steps": True}, "n_steps: got True, expected an integer >= 1"),
+        ({"n_steps": "2"}, "n_steps: got '2', expected an integer >= 1"),
+        ({"checkpoint_every": 1.5}, "checkpoint_every: got 1.5, expected an integer >= 1"),
         ({"n_probes": 0}, "n_probes: got 0, expected an integer >= 1"),
         ({"trace": "brute_force"}, "trace: got 'brute_force', expected None, 'exact' or"),
         (
@@ -454,6 +458,14 @@ def test_bad_inputs_are_named(arguments, message):
     flow = FastCNF(ODEfunc(ODEnet((4,), (3,))))
     with pytest.raises(ValueError, match=message):
         flow(**{"z": torch.zeros(5, 3), "logpz": torch.zeros(5), **arguments})
+
+
+def test_counts_may_be_integers_of_other_libraries(engine):
+    flow = make(engine=engine, n_steps=2)
+    z, logp = states()
+    expected = flow(z, logp)
+    flow.n_steps, flow.checkpoint_every = np.int64(2), np.int32(2)
+    torch.testing.assert_close(flow(z.requires_grad_(), logp), expected)
 
 
 def test_bad_attributes_are_named_when_they_are_used():

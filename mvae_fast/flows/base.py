@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from numbers import Integral
 
 import torch
 from torch import Tensor, nn
@@ -128,8 +129,8 @@ class Flow(nn.Module, ABC):
 
 def at_least(name: str, value: int, minimum: int) -> None:
     """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
-    if int(value) != value or value < minimum:
-        raise ValueError(f"{name}: got {value}, expected an integer >= {minimum}")
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}: got {value!r}, expected an integer >= {minimum}")
 
 
 def takes_generator(flow: Callable[..., object]) -> bool:

@@ -175,5 +175,8 @@ def test_what_does_not_fit_is_named(kind):
         amortised(z, cond=cond[:5])
     with pytest.raises(ValueError, match="dim: got 0, expected an integer >= 1"):
         make(kind, 0)
+    for dim in (2.0, True, "2", None):
+        with pytest.raises(ValueError, match=f"dim: got {dim!r}, expected an integer >= 1"):
+            make(kind, dim)
     with pytest.raises(ValueError, match="cond_dim: got -1, expected an integer >= 0"):
         make(kind, 3, -1)
