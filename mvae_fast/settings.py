@@ -12,7 +12,7 @@ from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import SolverConfig, check_solver
 
-__all__ = ["PRECISIONS", "SolverSettings"]
+__all__ = ["PRECISIONS", "SolverSettings", "at_least"]
 
 #: Of the operands of a flow's products; None follows autocast.
 PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
@@ -63,9 +63,7 @@ class SolverSettings(nn.Module):
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call of the flow."""
         for name in ("n_steps", "n_probes", "checkpoint_every"):
-            count = getattr(self, name)
-            if not isinstance(count, Integral) or isinstance(count, bool) or count < 1:
-                raise ValueError(f"{name}: got {count!r}, expected an integer >= 1")
+            at_least(name, getattr(self, name), 1)
         if self.trace is not None and self.trace not in TRACES:
             raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
         if self.log_det not in LOG_DETS:
@@ -113,3 +111,9 @@ class SolverSettings(nn.Module):
     @test_rtol.setter
     def test_rtol(self, rtol: float) -> None:
         self._test["rtol"] = rtol
+
+
+def at_least(name: str, value: int, minimum: int) -> None:
+    """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}: got {value!r}, expected an integer >= {minimum}")

@@ -67,6 +67,15 @@ def test_generator_decides_the_noise():
     assert not torch.equal(one, q.rsample((2,), generator=torch.Generator().manual_seed(8)))
 
 
+def test_generator_reaches_the_noise_of_a_compiled_flow():
+    flow = cnf_posterior(5, hidden=(7,), trace="hutchinson")
+    q = posterior(flow.double())
+    generators = [torch.Generator().manual_seed(7) for _ in range(2)]
+    wanted = q.transport(q.loc, generator=generators[0])[1]
+    q.flow = torch.compile(flow, backend="eager")
+    assert torch.equal(q.transport(q.loc, generator=generators[1])[1], wanted)
+
+
 @pytest.mark.parametrize("make", [cnf_posterior, cnf_bias_posterior])
 @pytest.mark.parametrize("n_blocks", [1, 2])
 def test_generator_decides_the_noise_of_hutchinson(make, n_blocks):

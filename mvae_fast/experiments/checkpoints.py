@@ -59,7 +59,8 @@ def evaluate_command(argv: Sequence[str]) -> None:
     """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.
 
     On the data set of the run that the checkpoint belongs to, the options of the data set, the
-    numbers of samples and the seed are those of the run, too, and so are the numbers.
+    numbers of samples and the seed are those of the run, too, and on the same
+    device so are the numbers.
 
     Args:
         argv: arguments behind ``mvae-fast evaluate``.
@@ -129,12 +130,12 @@ def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
         dataset: the data set; None: that of the run.
 
     Raises:
-        ValueError: if no data set is named, here or by the run.
+        ValueError: if no data set is named, here or by the run, or the run's file is damaged.
     """
     path = checkpoint.resolve().parent.parent / "config.yaml"
     try:
         saved = read_recipe(path)
-    except (OSError, ValueError):
+    except FileNotFoundError:
         if dataset is None:
             raise ValueError(
                 f"--dataset is needed: there is no {path} of a run that names it"

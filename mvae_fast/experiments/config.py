@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_type_hints
@@ -159,6 +159,15 @@ class TrainConfig:
             raise ValueError(f"there is no configuration {dataset!r} among {sorted(DATASETS)}")
         return _layers(dataset)
 
+    @classmethod
+    def defaults(cls) -> dict[str, Any]:
+        """The values of the settings that have one."""
+        return {
+            f.name: f.default if f.default_factory is MISSING else f.default_factory()
+            for f in fields(cls)
+            if (f.default, f.default_factory) != (MISSING, MISSING)
+        }
+
     @property
     def annealing(self) -> int:
         """Epochs of annealing."""
@@ -194,16 +203,11 @@ class TrainConfig:
         Which models are trained may differ, and so may flows that only one of them has, and how
         many samples are evaluated. What a recipe of an older version lacks was as is the default.
         """
-        defaults = {
-            f.name: f.default_factory() if callable(f.default_factory) else f.default
-            for f in fields(self)
-        }
-
         shared = [name for name in self.models if name in (saved.get("flows") or {})]
 
         def comparable(recipe: Mapping[str, Any]) -> dict[str, Any]:
             return {
-                **defaults,
+                **self.defaults(),
                 **recipe,
                 "flows": {name: recipe["flows"][name] for name in shared},
             }

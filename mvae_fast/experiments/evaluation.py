@@ -18,6 +18,9 @@ __all__ = ["SAMPLES", "Metrics", "entries", "evaluation", "legend", "log_det_not
 #: Samples of z_0 a row, by convention, where nothing else is asked for.
 SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
 
+VERSION = 1
+"""Of what the numbers mean: raised, it makes kept ones be computed anew."""
+
 VALUES_AT_ONCE = 8_000_000
 """Numbers that the samples of the largest modality have in one batch: 32 megabytes a tensor."""
 
@@ -39,13 +42,13 @@ def evaluation(
         dataset: the rows.
         seed: of the noise.
         cache: file that keeps the numbers. It is read if it was written for as many rows and
-            samples, and written again else.
+            samples by this `VERSION`, and written again else.
         samples: samples of z_0 a row, by convention.
 
     Returns:
         The numbers.
     """
-    about = {"rows": len(dataset), "samples": dict(samples), "seed": seed}
+    about = {"version": VERSION, "rows": len(dataset), "samples": dict(samples), "seed": seed}
     if cache is not None and cache.exists():
         saved = json.loads(cache.read_text())
         if saved["about"] == about:

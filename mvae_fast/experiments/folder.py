@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import MISSING, fields
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -50,7 +50,7 @@ def open_folder(config: TrainConfig) -> None:
         if differences:
             raise ValueError(
                 f"{config.folder} holds {', '.join(kept)} of a run with other settings: "
-                f"{'; '.join(differences)}; choose another folder"
+                f"{'; '.join(differences)}; choose another folder, or overwrite all its models"
             )
         recipe["flows"] = {**recipe["flows"], **kept}
     for name in removed:
@@ -77,10 +77,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
         recipe = yaml.safe_load(path.read_text())
     except yaml.YAMLError as error:
         raise ValueError(f"{path} is damaged: {error}") from None
-    needed = {f.name for f in fields(TrainConfig) if f.default is f.default_factory is MISSING}
+    needed = {f.name for f in fields(TrainConfig)} - set(TrainConfig.defaults())
     if not isinstance(recipe, dict) or (missing := needed - set(recipe)):
         what = f"it lacks {sorted(missing)}" if isinstance(recipe, dict) else "it is no mapping"
         raise ValueError(f"{path} is damaged: {what}")
+    for name in ("flows", "modalities"):
+        if not isinstance(recipe[name], dict):
+            raise ValueError(f"{path} is damaged: {name} is no mapping")
     return recipe
 
 

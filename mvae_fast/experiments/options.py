@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
-from dataclasses import MISSING, fields
-from typing import Any, get_type_hints
+from dataclasses import fields
+from typing import get_type_hints
 
 import jsonargparse
 
@@ -52,7 +52,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         sources.add_argument("--dataset")
         first, _ = sources.parse_known_args(argv)
         dataset = first.dataset or chosen_dataset(first.config, first.set)
-        parser.set_defaults(_defaults() | configured(dataset, first.config, first.set))
+        parser.set_defaults(TrainConfig.defaults() | configured(dataset, first.config, first.set))
         values = parser.parse_args(list(argv)).as_dict()
         return TrainConfig(**{name: values[name] for name in hints if values[name] is not None})
     except ValueError as error:
@@ -70,12 +70,3 @@ def _add_sources(parser: argparse.ArgumentParser) -> None:
         metavar="KEY=VALUE",
         help="one setting; dots go down, as in flows.mvae_cnf.T=0.5",
     )
-
-
-def _defaults() -> dict[str, Any]:
-    """Those of `TrainConfig`: --help shows them where no configuration says otherwise."""
-    values = {
-        f.name: f.default_factory() if callable(f.default_factory) else f.default
-        for f in fields(TrainConfig)
-    }
-    return {name: value for name, value in values.items() if value is not MISSING}

@@ -43,8 +43,9 @@ class Entry(NamedTuple):
 
     @property
     def spread(self) -> float:
-        """Standard deviation over the seeds; NaN for a single one."""
-        return statistics.stdev(self.values) if len(self.values) > 1 else math.nan
+        """Standard deviation over the seeds; NaN for a single one, or where one is not finite."""
+        known = len(self.values) > 1 and all(map(math.isfinite, self.values))
+        return statistics.stdev(self.values) if known else math.nan
 
     def text(self, digits: int) -> str:
         """Mean, and standard deviation where there is one."""

@@ -13,10 +13,11 @@ from torchdiffeq import odeint
 from mvae_fast import grid
 from mvae_fast.dynamics import TRACES
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
-from mvae_fast.flows.base import Flow, at_least
+from mvae_fast.flows.base import Flow
 from mvae_fast.logdet import integrate_jacobians
 from mvae_fast.noise import draw_probes, scaled
 from mvae_fast.reference import combine
+from mvae_fast.settings import at_least
 from mvae_fast.solvers import ADAPTIVE, check_solver, equal_steps
 from mvae_fast.tableaus import TABLEAUS, Tableau
 

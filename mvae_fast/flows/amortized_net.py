@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast import nonlinearities, reference
-from mvae_fast.flows.base import at_least
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.odenet import ODEnet
+from mvae_fast.settings import at_least
 from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
 

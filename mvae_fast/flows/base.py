@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from numbers import Integral
 
 import torch
 from torch import Tensor, nn
+
+from mvae_fast.settings import at_least
 
 __all__ = ["Flow"]
 
@@ -127,14 +128,11 @@ class Flow(nn.Module, ABC):
                 )
 
 
-def at_least(name: str, value: int, minimum: int) -> None:
-    """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name}: got {value!r}, expected an integer >= {minimum}")
-
-
 def takes_generator(flow: Callable[..., object]) -> bool:
     """Whether a flow, a module or any callable, can be told the source of its noise."""
+    # Compiled and distributed flows take whatever the flow inside of them takes.
+    while isinstance(inner := getattr(flow, "_orig_mod", getattr(flow, "module", None)), nn.Module):
+        flow = inner
     call = flow.forward if isinstance(flow, nn.Module) else flow
     return "generator" in inspect.signature(call).parameters
 

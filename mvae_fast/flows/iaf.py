@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvae_fast.flows.base import Flow, at_least
+from mvae_fast.flows.base import Flow
+from mvae_fast.settings import at_least
 
 __all__ = ["IAF", "MADE"]
 

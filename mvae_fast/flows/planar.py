@@ -7,8 +7,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from mvae_fast.flows import monotone
-from mvae_fast.flows.base import Flow, at_least
+from mvae_fast.flows.base import Flow
 from mvae_fast.flows.parameters import Parameters
+from mvae_fast.settings import at_least
 
 __all__ = ["PlanarFlow"]
 

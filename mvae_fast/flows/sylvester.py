@@ -8,9 +8,10 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast.flows import monotone
-from mvae_fast.flows.base import Flow, at_least
+from mvae_fast.flows.base import Flow
 from mvae_fast.flows.orthogonal import orthonormal, reflect
 from mvae_fast.flows.parameters import Parameters
+from mvae_fast.settings import at_least
 
 __all__ = ["SylvesterFlow"]
 

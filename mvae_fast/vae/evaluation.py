@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any, Literal
 
 import torch
@@ -47,7 +47,8 @@ def evaluate(
     z_0 that is decoded (eq. 11), all lambda and beta are 1. Two models of the same latent size that
     are evaluated on the same batches with the same seed see the same noise. All of it is in
     z_0: flows integrate exact traces, also where training estimates them, because noise in the
-    weights would make importance-sampled likelihoods too high.
+    weights would make importance-sampled likelihoods too high. Only with ``log_det="trace"`` do
+    they estimate them as they are set to.
 
     A CNF integrates the trace along with the state. Of the map that its steps apply, that is the
     log-determinant only up to an error of the order of the step, which an optimiser may exploit.
@@ -102,7 +103,8 @@ def evaluate(
     names = list(model.modalities)
     subsets = _subsets(len(names), convention)
     columns: dict[str, list[Tensor]] = {}
-    with _evaluation_mode(model), exact_trace(model):
+    trace = nullcontext() if log_det == "trace" else exact_trace(model)
+    with _evaluation_mode(model), trace:
         correct = model.flow is not None and convention != "paper" and log_det != "trace"
         unknown = correct and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:

@@ -407,7 +407,6 @@ class MVAE(nn.Module):
                         modality.check(rows)
                 except (TypeError, ValueError) as error:
                     raise type(error)(f"modality {name!r}: {error}") from None
-            if name in data:
                 _check_dtype(name, data[name], modality.encoder)
             columns.append(here)
         device = next((here.device for here in masks.values()), torch.device("cpu"))

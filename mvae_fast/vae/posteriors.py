@@ -9,9 +9,9 @@ from torch import nn
 
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
-from mvae_fast.flows.base import at_least
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
+from mvae_fast.settings import at_least
 
 __all__ = [
     "FLOWS",

@@ -85,12 +85,19 @@ def test_another_data_set_has_its_own_options(run, tmp_path, capsys):
     assert "(16 samples a row)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", [None, "epochs: 3", "a: [", "3"])
-def test_a_checkpoint_without_a_run_needs_a_data_set(run, tmp_path, content, capsys):
+@pytest.mark.parametrize("content", ["epochs: 3", "a: [", "3"])
+@pytest.mark.parametrize("named", [[], ["--dataset", "digits"]])
+def test_a_damaged_recipe_is_named(run, tmp_path, content, named, capsys):
     (tmp_path / "mvae").mkdir()
     copy = shutil.copy(run / "model.pt", tmp_path / "mvae")
-    if content is not None:
-        (tmp_path / "config.yaml").write_text(content)
+    (tmp_path / "config.yaml").write_text(content)
+    assert main(["evaluate", str(copy), *named]) == 2
+    assert f"{tmp_path}/config.yaml is damaged" in capsys.readouterr().err
+
+
+def test_a_checkpoint_without_a_run_needs_a_data_set(run, tmp_path, capsys):
+    (tmp_path / "mvae").mkdir()
+    copy = shutil.copy(run / "model.pt", tmp_path / "mvae")
     assert main(["evaluate", str(copy)]) == 2
     assert f"--dataset is needed: there is no {tmp_path}/config.yaml" in capsys.readouterr().err
     assert main(["evaluate", str(copy), "--dataset", "digits"]) == 0

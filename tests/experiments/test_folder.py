@@ -77,6 +77,10 @@ def test_nothing_is_lost_without_asking(tmp_path):
         ("", "is damaged: it is no mapping"),
         ("flows: {a: [", "is damaged: while parsing"),
         ("dataset: digits\nflows: {}", "is damaged: it lacks .*'epochs'"),
+        (
+            yaml.safe_dump({**TrainConfig.load("digits").recipe(), "flows": None}),
+            "is damaged: flows is no mapping",
+        ),
     ],
 )
 def test_a_damaged_recipe_is_named(tmp_path, text, message):

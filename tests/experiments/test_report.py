@@ -7,6 +7,13 @@ import pytest
 from mvae_fast.experiments.report import PUBLISHED, Entry, Report
 
 
+@pytest.mark.parametrize("values", [(1.0,), (1.0, math.nan), (math.nan, math.nan), (1.0, math.inf)])
+def test_a_spread_that_there_is_not_is_left_out(values):
+    entry = Entry("mnist", "ELBO joint", "elbo", "MVAE", values)
+    assert math.isnan(entry.spread)
+    assert "±" not in entry.text(2)
+
+
 @pytest.fixture
 def report():
     entries = [

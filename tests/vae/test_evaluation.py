@@ -90,6 +90,16 @@ def test_a_flow_that_trains_with_hutchinsons_noise_is_evaluated_without(conventi
     assert evaluate(model, batches, convention, n_samples=2) == noisy
 
 
+@pytest.mark.parametrize("convention", ["elbo", "iwae"])
+def test_with_the_trace_asked_for_it_is_the_flows_own(convention):
+    flow = cnf_posterior(5, hidden=[8], trace="hutchinson")
+    model, batches = bimodal(flow), [(data(), {})]
+    own = evaluate(model, batches, convention, n_samples=2, log_det="trace")
+    assert evaluate(model, batches, convention, n_samples=2, log_det="trace") == own
+    flow.trace = "exact"
+    assert evaluate(model, batches, convention, n_samples=2, log_det="trace") != own
+
+
 def test_models_with_and_without_a_flow_see_the_same_noise():
     """A flow that does nothing changes nothing, in later batches neither."""
     flow = AffineFlow()

@@ -92,7 +92,6 @@ def trained_classifier(
     *,
     epochs: int = 10,
     seed: int = 0,
-    accept_bare: bool = False,
 ) -> Classifier:
     """A classifier trained on real images, read from ``path`` if one that was trained likewise is
     there, else written to it.
@@ -104,7 +103,6 @@ def trained_classifier(
         rows_of: what the rows are, in plain data.
         epochs: passes over the rows.
         seed: of initialisation and shuffling.
-        accept_bare: also read a file of weights alone, which says nothing of their origin.
 
     Returns:
         The classifier, in evaluation mode.
@@ -115,8 +113,6 @@ def trained_classifier(
     classifier = Classifier(train[0][0]["image"].numel(), num_classes)
     if path.exists():
         saved = torch.load(path, weights_only=True)
-        if accept_bare and "about" not in saved:
-            saved = {"about": about, "state_dict": saved}
         if saved.get("about") == about:
             classifier.load_state_dict(saved["state_dict"])
             return classifier.eval()

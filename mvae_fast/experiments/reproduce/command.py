@@ -62,6 +62,7 @@ def parser() -> jsonargparse.ArgumentParser:
     add("--out", type=str, default="reproduction", help="folder for everything written")
     add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
     add("--download", action="store_true", help="fetch data sets that are not there")
+    add("--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda[:n]")
     add("--config", action="append", default=[], metavar="FILE", help="YAML file of settings")
     add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of all runs")
     add("--fractions", nargs="+", type=float, default=[], help="table3: fractions that stay paired")
@@ -93,6 +94,7 @@ def reproduce(argv: Sequence[str]) -> None:
             args.jobs,
             args.data_dir,
             args.download,
+            args.device,
             args.config,
             args.set,
         )

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
-from mvae_fast.experiments.evaluation import entries, legend
+from mvae_fast.experiments.evaluation import entries, legend, log_det_notes
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.usage import UsageError
@@ -58,6 +59,7 @@ def decisions(laboratory: Laboratory, datasets: Sequence[str], names: Sequence[s
             runs[dataset, column] = laboratory.runs(dataset, "mvae_cnf", label, changes)
     laboratory.train(run for group in runs.values() for run in group)
     table: list[Entry] = []
+    meaning: list[str] = []
     notes: list[str] = []
     for (dataset, column), group in runs.items():
         modalities = list(group[0].config.modalities)
@@ -66,9 +68,11 @@ def decisions(laboratory: Laboratory, datasets: Sequence[str], names: Sequence[s
             if e.row == "ELBO joint" or e.row.startswith("-log p") and "|" not in e.row:
                 table.append(Entry(dataset, column, "", f"{e.row} ({e.source})", e.values))
         minutes = tuple(run.trained.seconds / 60 for run in group)
-        if all("log_det_error" in r["elbo"] for r in results):
-            errors = tuple(r["elbo"]["log_det_error"][0] for r in results)
+        errors = tuple(r["elbo"].get("log_det_error", (math.nan,))[0] for r in results)
+        if not any(map(math.isnan, errors)):
             table.append(Entry(dataset, column, "", "trace - log-det", errors))
+        else:
+            notes += log_det_notes(f"{dataset}, {column}", results)
         table.append(Entry(dataset, column, "", "minutes", minutes))
-        notes = notes or legend(modalities, group[0].config.samples)
-    return Report("Decisions that the paper leaves open: MVAE-CNF", table, notes)
+        meaning = meaning or legend(modalities, group[0].config.samples)
+    return Report("Decisions that the paper leaves open: MVAE-CNF", table, [*meaning, *notes])

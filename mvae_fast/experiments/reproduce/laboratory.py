@@ -34,6 +34,7 @@ OWN = {
     "out": "out",
     "data_dir": "data-dir",
     "download": "download",
+    "device": "device",
 }
 
 #: What experiments need of a data set, and whether its modalities have it.
@@ -104,6 +105,7 @@ class Laboratory:
         jobs: runs that are trained at the same time, in processes of their own.
         data_dir: folder of the data sets that are read from files.
         download: fetch data sets that are not there.
+        device: where models are trained and evaluated, as `resolve_device` takes it.
         files: YAML files of settings, as `configured` takes them.
         settings: ``key=value`` settings, likewise.
     """
@@ -113,6 +115,7 @@ class Laboratory:
     jobs: int = 1
     data_dir: str | None = None
     download: bool = False
+    device: str = "auto"
     files: Sequence[str] = ()
     settings: Sequence[str] = ()
     recipes: dict[str, Any] = field(default_factory=dict)
@@ -124,6 +127,8 @@ class Laboratory:
             raise ValueError(f"jobs must be positive, got {self.jobs}")
         for setting in self.settings:
             name = setting.partition("=")[0]
+            if name in ("resume", "overwrite"):
+                raise ValueError(f"--set {setting}: runs are always resumed; --out makes new ones")
             if name in OWN:
                 raise ValueError(f"--set {setting}: {name} has an option of its own, --{OWN[name]}")
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
@@ -150,6 +155,7 @@ class Laboratory:
             "resume": True,
             "data_dir": self.data_dir or values.get("data_dir"),
             "download": self.download or values.get("download", False),
+            "device": values.get("device", "auto") if self.device == "auto" else self.device,
         }
         folder = self.out / "runs" / (label or dataset)
         with usage():

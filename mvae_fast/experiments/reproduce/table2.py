@@ -71,9 +71,6 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
             num_classes,
             laboratory.out / "classifiers" / f"{dataset}.pt",
             {"dataset": dataset, "dataset_options": config.dataset_options},
-            # Weights that are kept alone are of an earlier version, and trained on what the runs
-            # were trained on; all runs in a folder have the same settings.
-            accept_bare=config == full and not config.dataset_options,
         )
         x, _ = labelled(splits.test)[:]
         real = classifier.accuracy(x["image"], x["label"])

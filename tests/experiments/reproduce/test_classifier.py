@@ -63,9 +63,8 @@ def test_what_was_trained_otherwise_is_trained_anew(train, tmp_path, change, mon
     assert same(trained(rows, path, **change), anew)
 
 
-def test_weights_alone_are_read_where_they_are_trusted(train, tmp_path, monkeypatch):
+def test_weights_of_unknown_origin_are_replaced(train, tmp_path):
     path = tmp_path / "digits.pt"
     bare = trained(train, path, seed=5)
     torch.save(bare.state_dict(), path)
-    assert same(trained(train, path, accept_bare=True), bare)
     assert not same(trained(train, path), bare)

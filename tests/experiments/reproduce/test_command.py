@@ -136,8 +136,17 @@ def test_decisions(out, capsys):
     }
     assert "MVAE" not in error and error["as packaged"] != error["one step, T = 0.5"]
     capsys.readouterr()
-    assert run(out, "decisions", "--decisions", "luck") == 2
+    assert run(out, "decisions", "--decisions", "luck", "--device", "cpu") == 2
     assert "decisions must be among" in capsys.readouterr().err
+
+
+def test_decisions_with_a_solver_that_has_no_exact_log_det(tmp_path, capsys):
+    adaptive = [*DIGITS, "epochs=1", "flows.mvae_cnf.solver=dopri5"]
+    argv = ["--seeds", "0", "1", "--decisions", "jump"]
+    assert run(tmp_path, "decisions", *argv, settings=adaptive) == 0
+    printed = capsys.readouterr().out
+    assert "trace - log-det" not in printed
+    assert "digits, as packaged: its solver's steps have no exact log-determinant" in printed
 
 
 @pytest.mark.parametrize("experiment", ["figure3", "figure4"])

@@ -117,7 +117,10 @@ def test_a_file_of_settings_may_say_where_data_are(tmp_path):
     path.write_text("data_dir: somewhere\ndownload: true")
     config = laboratory(tmp_path, files=[path]).runs("digits", "mvae")[0].config
     assert (config.data_dir, config.download) == ("somewhere", True)
-    lab = laboratory(tmp_path, files=[path], data_dir="elsewhere")
+    path.write_text("device: cpu")
+    assert laboratory(tmp_path, files=[path]).runs("digits", "mvae")[0].config.device == "cpu"
+    lab = laboratory(tmp_path, files=[path], data_dir="elsewhere", device="cuda:3")
+    assert lab.runs("digits", "mvae")[0].config.device == "cuda:3"
     assert lab.runs("digits", "mvae")[0].config.data_dir == "elsewhere"
 
 
@@ -141,6 +144,9 @@ def test_mistakes_are_named(tmp_path):
         laboratory(tmp_path, jobs=0)
     with pytest.raises(ValueError, match="seeds must be at least one, each once"):
         laboratory(tmp_path, seeds=[1, 1])
+    for setting in ("resume=false", "overwrite=true"):
+        with pytest.raises(ValueError, match=f"--set {setting}: runs are always resumed"):
+            laboratory(tmp_path, settings=[setting])
     for setting, option in [("seed=3", "seeds"), ("models=[mvae]", "models"), ("out=a", "out")]:
         with pytest.raises(ValueError, match=f"{setting.split('=')[0]} has .* own, --{option}"):
             laboratory(tmp_path, settings=[setting])
