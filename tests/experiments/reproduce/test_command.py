@@ -76,15 +76,6 @@ def test_the_judge_of_table2_does_not_depend_on_the_supervision(tmp_path):
     assert all(torch.equal(value, weights[key]) for key, value in wanted.items())
 
 
-def test_weights_of_the_judge_alone_serve_the_default_settings(out):
-    assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
-    judge = out / "classifiers" / "digits.pt"
-    torch.save(torch.load(judge)["state_dict"], judge)
-    written = judge.stat().st_mtime_ns
-    assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
-    assert judge.stat().st_mtime_ns == written
-
-
 def test_rows_of_table2_say_how_many_samples_there_are(out, monkeypatch):
     monkeypatch.setattr(table2, "COUNTS", (25, 103))
     assert run(out, "table2", "--seeds", "0", "--models", "mvae") == 0
