@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -123,40 +122,13 @@ class AmortizedCNF(Flow):
             names = ", ".join(TABLEAUS)
             raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")
 
-    def forward(
-        self,
-        z: Tensor,
-        logp: Tensor | None = None,
-        reverse: bool = False,
-        *,
-        cond: Tensor | None = None,
-        generator: torch.Generator | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """As `mvae_fast.flows.Flow.forward`, with a source of Hutchinson's noise.
-
-        Args:
-            z: (B, D), the states.
-            logp: (B, 1) or (B,), their log-density, or None.
-            reverse: The inverse map.
-            cond: (B, C), the condition.
-            generator: Source of the drawn noise.
-
-        Returns:
-            The moved states; with ``logp`` also their log-density.
-
-        Raises:
-            ValueError: If a shape, dtype or setting does not fit.
-        """
-        move = partial(self._move, generator=generator)
-        return self._checked(move, z, logp, reverse, cond)
-
     def _move(
         self,
         z: Tensor,
         cond: Tensor | None,
         reverse: bool,
         with_change: bool,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor | None]:
         self.check_settings()
         own = self.net.theta(cond)

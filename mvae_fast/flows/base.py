@@ -13,8 +13,6 @@ from mvae_fast.settings import at_least
 
 __all__ = ["Flow"]
 
-Move = Callable[[Tensor, Tensor | None, bool, bool], tuple[Tensor, Tensor | None]]
-
 
 class Flow(nn.Module, ABC):
     r"""An invertible map of :math:`R^D` that keeps the log-density along.
@@ -43,7 +41,7 @@ class Flow(nn.Module, ABC):
         ...         super().__init__(dim)
         ...         self.log = nn.Parameter(torch.ones(dim))
         ...
-        ...     def _move(self, z, cond, reverse, with_change):
+        ...     def _move(self, z, cond, reverse, with_change, generator):
         ...         log = -self.log if reverse else self.log
         ...         return z * log.exp(), -log.sum().expand(len(z))
         >>> Scale(3)(torch.ones(2, 3), torch.zeros(2))[1].tolist()
@@ -67,6 +65,7 @@ class Flow(nn.Module, ABC):
         reverse: bool = False,
         *,
         cond: Tensor | None = None,
+        generator: torch.Generator | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Move states along the flow.
 
@@ -75,6 +74,7 @@ class Flow(nn.Module, ABC):
             logp: (B, 1) or (B,), their log-density; None for the states alone.
             reverse: The inverse map.
             cond: (B, C), what the parameters are made from; None if and only if ``cond_dim`` is 0.
+            generator: Source of the noise, of which only an `AmortizedCNF` has any.
 
         Returns:
             The moved states, shaped like ``z``; with ``logp`` also their log-density, shaped like
@@ -83,12 +83,6 @@ class Flow(nn.Module, ABC):
         Raises:
             ValueError: If a shape or dtype does not fit, or ``cond`` is missing or not wanted.
         """
-        return self._checked(self._move, z, logp, reverse, cond)
-
-    def _checked(
-        self, move: Move, z: Tensor, logp: Tensor | None, reverse: bool, cond: Tensor | None
-    ) -> Tensor | tuple[Tensor, Tensor]:
-        """What ``forward`` does around ``move``, which has the arguments of ``_move``."""
         device = z.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             # Rounded to half precision the map would not be the one whose density is kept.
@@ -96,9 +90,9 @@ class Flow(nn.Module, ABC):
             logp = None if logp is None else logp.to(dtype)
             cond = None if cond is None else cond.to(dtype)
             with torch.autocast(device, enabled=False):
-                return self._checked(move, z.to(dtype), logp, reverse, cond)
+                return self.forward(z.to(dtype), logp, reverse, cond=cond, generator=generator)
         self._check_input(z, logp, cond)
-        z_out, change = move(z, cond, reverse, logp is not None)
+        z_out, change = self._move(z, cond, reverse, logp is not None, generator)
         if logp is None:
             return z_out
         assert change is not None
@@ -106,7 +100,12 @@ class Flow(nn.Module, ABC):
 
     @abstractmethod
     def _move(
-        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+        self,
+        z: Tensor,
+        cond: Tensor | None,
+        reverse: bool,
+        with_change: bool,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor | None]:
         """The moved states (B, D) and ``-log|det|`` (B,), which may be None if it is not wanted."""
 

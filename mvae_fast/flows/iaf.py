@@ -132,7 +132,12 @@ class IAF(Flow):
         )
 
     def _move(
-        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+        self,
+        z: Tensor,
+        cond: Tensor | None,
+        reverse: bool,
+        with_change: bool,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor | None]:
         change = z.new_zeros(z.shape[0])
         if reverse:

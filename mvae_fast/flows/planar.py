@@ -56,7 +56,12 @@ class PlanarFlow(Flow):
         self.theta = Parameters(shapes, cond_dim, dict.fromkeys(shapes, dim**-0.5))
 
     def _move(
-        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+        self,
+        z: Tensor,
+        cond: Tensor | None,
+        reverse: bool,
+        with_change: bool,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor | None]:
         u, w, b = self.theta(cond).values()
         limits = torch.finfo(z.dtype)

@@ -97,7 +97,12 @@ class SylvesterFlow(Flow):
         self.flows = nn.ModuleList(Parameters(shapes, cond_dim, bounds) for _ in range(n_flows))
 
     def _move(
-        self, z: Tensor, cond: Tensor | None, reverse: bool, with_change: bool
+        self,
+        z: Tensor,
+        cond: Tensor | None,
+        reverse: bool,
+        with_change: bool,
+        generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor | None]:
         change = z.new_zeros(z.shape[0])
         order = range(self.n_flows)

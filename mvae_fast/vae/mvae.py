@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -282,7 +283,7 @@ class MVAE(nn.Module):
         rows = {}
         for name, value in given.items():
             if not isinstance(value, Tensor):
-                value = torch.as_tensor(value)
+                value = torch.as_tensor(np.asarray(value))
                 value = value.to(parameter.dtype) if value.is_floating_point() else value
             value = value.to(parameter.device)
             rows[name] = value.unsqueeze(0) if value.dim() == 0 else value

@@ -292,7 +292,7 @@ def test_numbers_that_are_given_take_the_precision_of_the_model(dtype):
     )
     assert numpy.dtype == dtype
     torch.testing.assert_close(numpy, tensor, rtol=0, atol=0)
-    torch.testing.assert_close(listed, tensor, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(listed, tensor, rtol=0, atol=0)
 
 
 def test_no_mask_may_be_none():
