@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import lightning
 import torch
 
@@ -16,6 +18,9 @@ __all__ = ["check_models"]
 
 def check_models(config: TrainConfig, splits: Splits) -> None:
     """Build every model of a run and give it a row of each split.
+
+    Warns where the annealing is longer than the run: the objective is then nowhere the one that is
+    meant, which a loss does not show.
 
     Args:
         config: settings of the run.
@@ -32,6 +37,13 @@ def check_models(config: TrainConfig, splits: Splits) -> None:
     if set(served) != set(config.modalities):
         raise ValueError(
             f"modalities must be those of {config.dataset}, {served}, got {list(config.modalities)}"
+        )
+    if config.annealing > config.epochs:
+        warnings.warn(
+            f"annealing_epochs is {config.annealing} and epochs {config.epochs}: the KL term's "
+            f"weight ends at {config.epochs / config.annealing:.2g}, not 1; set annealing_epochs, "
+            "too (null: a third of the epochs)",
+            stacklevel=2,
         )
     for name in config.models:
         model = build_mvae(config.model(name)).eval()

@@ -1,3 +1,5 @@
+import warnings
+
 import pytest
 
 from mvae_fast.data import MultimodalDataset, Splits, load_dataset
@@ -15,7 +17,14 @@ def config(*settings, **changes):
 
 
 def test_a_packaged_run_is_in_order(digits):
-    check_models(config(), digits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        check_models(config(), digits)
+
+
+def test_an_annealing_that_never_ends_is_warned_of(digits):
+    with pytest.warns(UserWarning, match="annealing_epochs is 20 and epochs 12: .* ends at 0.6,"):
+        check_models(config(epochs=12, annealing_epochs=20), digits)
 
 
 @pytest.mark.parametrize(
