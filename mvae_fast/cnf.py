@@ -9,11 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
+from mvae_fast.called import base_of, must_be_called
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import PENALTIES, Method
+from mvae_fast.recognise import unreadable
 from mvae_fast.regularization import (
     FUSED_PENALTIES,
     REGULARIZATION_FNS,
@@ -24,10 +26,11 @@ from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_fo
 from mvae_fast.settings import SolverSettings
 from mvae_fast.solvers import solve
 from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import has_tables
 
 __all__ = ["FastCNF"]
 
+# The trace of an ODE function that is none of this library's: it takes it as it likes.
+_OWN = "own"
 _AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FUSED = (
     f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
@@ -56,7 +59,8 @@ class FastCNF(SolverSettings):
     torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
-        odefunc: The dynamics.
+        odefunc: The dynamics: an `ODEfunc`, or any module with FFJORD's ``forward(t, states)`` and
+            ``before_odeint(e)``, which torchdiffeq's solvers then call.
         T: End time, > 0.
         train_T: Learn ``T``.
         regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
@@ -85,7 +89,8 @@ class FastCNF(SolverSettings):
             others in the backward: 1/k of the memory for one more forward pass.
 
     Raises:
-        ValueError: If an argument does not fit.
+        TypeError: If ``odefunc`` is not one.
+        ValueError: If another argument does not fit.
 
     References:
         FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
@@ -103,7 +108,7 @@ class FastCNF(SolverSettings):
     """
 
     sqrt_end_time: Tensor
-    odefunc: ODEfunc | RegularizedODEfunc
+    odefunc: nn.Module
 
     def __init__(
         self,
@@ -137,6 +142,11 @@ class FastCNF(SolverSettings):
             checkpoint_every=checkpoint_every,
             precision=precision,
         )
+        if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
+            raise TypeError(
+                f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
+                "FastCNF(ODEfunc(net)), with a net that is an nn.Module"
+            )
         if not T > 0:
             raise ValueError(f"T: got {T}, expected > 0")
         sqrt_end_time = torch.tensor(float(T)).sqrt()
@@ -219,12 +229,13 @@ class FastCNF(SolverSettings):
         if times is not None:
             times = grid.check_times(times, z)
             times = times.flip(0) if reverse else times
-        fused = z.ndim == 2 and self.fused
+        obstacle = self._obstacle()
+        fused = z.ndim == 2 and obstacle is None
         if precision != "full" and not fused:
             raise ValueError(f"precision: {precision!r} is for {_FUSED}")
         trace = self._trace(z, probes) if logpz is not None or self._penalised else None
         sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
-        if probes is not None and not sampled:
+        if probes is not None and not sampled and trace != _OWN:
             raise ValueError(
                 f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
             )
@@ -263,6 +274,7 @@ class FastCNF(SolverSettings):
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
+        assert isinstance(odefunc, ODEfunc) and isinstance(odefunc.diffeq, ODEnet)
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
@@ -277,7 +289,6 @@ class FastCNF(SolverSettings):
         outputs = steps.outputs
         if times is not None and times.shape[0] == 2:
             outputs = outputs[-1:]
-        assert isinstance(odefunc.diffeq, ODEnet)
         solution = integrate_net(
             z,
             steps,
@@ -321,11 +332,16 @@ class FastCNF(SolverSettings):
         probes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """As `_fixed_steps`, step by step through torchdiffeq."""
-        if self.engine not in ("auto", "reference"):
-            raise ValueError(f"engine: {self.engine!r} integrates {_FUSED}; remedy: engine='auto'")
+        # Plain PyTorch has every solver, but the reference reads nets as the other engines do.
+        obstacle = self._foreign() if self.engine == "reference" else self._obstacle()
+        if self.engine != "auto" and (obstacle is not None or self.engine != "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} integrates {_FUSED}; here "
+                f"{obstacle or f'z has shape {tuple(z.shape)}'}; remedy: engine='auto'"
+            )
         penalised = self._penalised
         solution = solve(
-            self._base,
+            self.odefunc,
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
@@ -354,10 +370,9 @@ class FastCNF(SolverSettings):
         return tuple(name for name in PENALTIES if name in wanted)
 
     @property
-    def _base(self) -> ODEfunc:
-        """The ODE function itself, out of the wrapper of the regularisers."""
-        odefunc = self.odefunc
-        return odefunc.odefunc if isinstance(odefunc, RegularizedODEfunc) else odefunc
+    def _base(self) -> Any:
+        """The ODE function itself, an `ODEfunc` or foreign, out of the regularisers' wrapper."""
+        return base_of(self.odefunc)
 
     @property
     def _present_solver(self) -> str:
@@ -372,19 +387,43 @@ class FastCNF(SolverSettings):
     def fused(self) -> bool:
         """Whether one call of an engine does the solve of states (B, D), in the present mode (train
         or eval); else torchdiffeq does it, step by step."""
-        fused_fns = all(fn in FUSED_PENALTIES for fn in self.regularization_fns)
-        return (
-            self._present_solver in TABLEAUS
-            and not self.adjoint
-            and (fused_fns or not self._penalised)
-            and self.solver_options.keys() <= {"step_size"}
-            and has_tables(self._base.diffeq)
-        )
+        return self._obstacle() is None
+
+    def _obstacle(self) -> str | None:
+        """What keeps engines from the solve in the present mode, or None."""
+        foreign = self._foreign()
+        if foreign is not None:
+            return foreign
+        if self._present_solver not in TABLEAUS:
+            return f"solver is {self._present_solver!r}"
+        if self.adjoint:
+            return "adjoint is True"
+        if self._penalised and not all(fn in FUSED_PENALTIES for fn in self.regularization_fns):
+            return "no engine has all of regularization_fns"
+        if not self.solver_options.keys() <= {"step_size"}:
+            return f"solver_options are {dict(self.solver_options)}"
+        return None
+
+    def _foreign(self) -> str | None:
+        """The module that has to be called because engines do not know it, or None."""
+        foreign = must_be_called(self.odefunc)
+        if foreign is None:
+            name = "odefunc.diffeq" if self._base is self.odefunc else "odefunc.odefunc.diffeq"
+            foreign = unreadable(self._base.diffeq, name)
+        return foreign
 
     def _trace(self, z: Tensor, probes: Tensor | None) -> str:
+        base = self._base
+        if not isinstance(base, ODEfunc):
+            if self.trace is not None or self.n_probes != 1:
+                raise ValueError(
+                    f"trace and n_probes: got {self.trace!r} and {self.n_probes}, but odefunc, a "
+                    f"{type(base).__name__}, takes the trace by itself; remedy: trace=None"
+                )
+            return _OWN
         if self.trace is not None:
             return self.trace
-        return "hutchinson" if probes is not None else self._base.trace_for(z)
+        return "hutchinson" if probes is not None else base.trace_for(z)
 
     def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
         if z.ndim < 2:
@@ -414,20 +453,25 @@ class FastCNF(SolverSettings):
 
     def num_evals(self) -> int:
         """Evaluations of the velocity in the last solve."""
-        return self._base.num_evals()
+        base = self._base
+        return base.num_evals() if isinstance(base, ODEfunc) else int(base._num_evals.item())
 
     def __getstate__(self) -> dict[str, Any]:
         # The integrals hold a graph, which neither deepcopy nor pickle can take.
         return {**self.__dict__, "regularization_states": None}
 
     def extra_repr(self) -> str:
-        engine = self.engine
-        if not self.fused:
-            engine = f"{engine} (torchdiffeq)"
+        engine, obstacle, base = self.engine, self._obstacle(), self._base
+        if obstacle is not None:
+            # The solver is named in any case.
+            why = "" if obstacle.startswith("solver is") else f": {obstacle}"
+            engine = f"{engine} (torchdiffeq{why})"
         elif engine == "auto":
             end = self.sqrt_end_time
             engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
-        trace = self.trace or f"as divergence_fn={self._base.divergence_fn}"
+        trace = self.trace
+        if trace is None and isinstance(base, ODEfunc):
+            trace = f"as divergence_fn={base.divergence_fn}"
         return (
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"

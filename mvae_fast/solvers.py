@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from mvae_fast.called import Called, base_of, must_be_called
 from mvae_fast.dynamics import velocity_and_trace
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.regularization import RegularizationFn, evaluate
@@ -151,7 +152,7 @@ class _Dynamics(nn.Module):
 
 
 def solve(
-    odefunc: ODEfunc,
+    odefunc: nn.Module,
     z: Tensor,
     times: Tensor,
     config: SolverConfig,
@@ -163,7 +164,8 @@ def solve(
     """Solve with torchdiffeq.
 
     Args:
-        odefunc: The ODE function; its count of evaluations is restarted.
+        odefunc: The ODE function, or the wrapper of the regularisers around it; its count of
+            evaluations is restarted.
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
         config: The solver.
@@ -177,14 +179,22 @@ def solve(
     options = dict(config.options)
     if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
         options["grid_constructor"] = equal_steps(config.n_steps)
-    odefunc.evaluations = 0
+    base = base_of(odefunc)
+    dynamics: nn.Module
     start = [z]
-    if trace is not None:
-        start.append(z.new_zeros(z.shape[0]))
+    if must_be_called(odefunc) is None:
+        assert isinstance(base, ODEfunc)
+        base.evaluations = 0
+        dynamics = _Dynamics(base, trace, probes, regularization_fns)
+        if trace is not None:
+            start.append(z.new_zeros(z.shape[0]))
+    else:
+        dynamics = Called(odefunc, trace, probes)
+        start.append(z.new_zeros((z.shape[0], 1)))
     start += [z.new_zeros(()) for _ in regularization_fns]
     integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if config.adjoint else odeint
     path = integrator(
-        _Dynamics(odefunc, trace, probes, regularization_fns),
+        dynamics,
         tuple(start),
         times,
         atol=config.atol,
