@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from numbers import Integral
 from typing import Any
 
 from torch import nn
 
 from mvae_fast import engines, problem
+from mvae_fast.checks import integer
 from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import SolverConfig, check_solver
 
-__all__ = ["PRECISIONS", "SolverSettings", "at_least"]
+__all__ = ["PRECISIONS", "SolverSettings"]
 
 #: Of the operands of a flow's products; None follows autocast.
 PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
@@ -63,7 +63,7 @@ class SolverSettings(nn.Module):
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call of the flow."""
         for name in ("n_steps", "n_probes", "checkpoint_every"):
-            at_least(name, getattr(self, name), 1)
+            integer(name, getattr(self, name), 1)
         if self.trace is not None and self.trace not in TRACES:
             raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
         if self.log_det not in LOG_DETS:
@@ -111,9 +111,3 @@ class SolverSettings(nn.Module):
     @test_rtol.setter
     def test_rtol(self, rtol: float) -> None:
         self._test["rtol"] = rtol
-
-
-def at_least(name: str, value: int, minimum: int) -> None:
-    """Raise ValueError unless ``value`` is an integer of at least ``minimum``."""
-    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
-        raise ValueError(f"{name}: got {value!r}, expected an integer >= {minimum}")

@@ -10,13 +10,13 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from mvae_fast import grid
+from mvae_fast.checks import integer
 from mvae_fast.dynamics import TRACES
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
 from mvae_fast.logdet import integrate_jacobians
 from mvae_fast.noise import draw_probes, scaled
 from mvae_fast.reference import combine
-from mvae_fast.settings import at_least
 from mvae_fast.solvers import ADAPTIVE, check_solver, equal_steps
 from mvae_fast.tableaus import TABLEAUS, Tableau
 
@@ -90,11 +90,11 @@ class AmortizedCNF(Flow):
         rtol: float = 1e-5,
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("cond_dim", cond_dim, 1)
+        integer("cond_dim", cond_dim, 1)
         if kind not in KINDS:
             raise ValueError(f"kind: got {kind!r}, expected 'bias' or 'rank'")
         if kind == "rank":
-            at_least("rank", rank, 1)
+            integer("rank", rank, 1)
         if not T > 0:
             raise ValueError(f"T: got {T}, expected > 0")
         self.T = T
@@ -111,8 +111,8 @@ class AmortizedCNF(Flow):
 
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call."""
-        at_least("n_steps", self.n_steps, 1)
-        at_least("n_probes", self.n_probes, 1)
+        integer("n_steps", self.n_steps, 1)
+        integer("n_probes", self.n_probes, 1)
         check_solver(self.solver)
         if self.trace not in TRACES:
             raise ValueError(f"trace: got {self.trace!r}, expected 'exact' or 'hutchinson'")

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast import nonlinearities, reference
+from mvae_fast.checks import integer
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.odenet import ODEnet
-from mvae_fast.settings import at_least
 from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
 
@@ -52,7 +52,7 @@ class AmortizedNet(nn.Module):
         if nonlinearity not in nonlinearities.NONLINEARITIES:
             names = ", ".join(map(repr, nonlinearities.NONLINEARITIES))
             raise ValueError(f"nonlinearity: got {nonlinearity!r}, expected one of {names}")
-        at_least("rank", rank, 0)
+        integer("rank", rank, 0)
         # For its layers alone: the nonlinearity that it is given here has no parameters.
         self.net = ODEnet(hidden, (dim,), layer_type=layer_type, nonlinearity="identity")
         self.nonlinearity = nonlinearity

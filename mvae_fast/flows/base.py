@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.settings import at_least
+from mvae_fast.checks import integer
 
 __all__ = ["Flow"]
 
@@ -53,8 +53,8 @@ class Flow(nn.Module, ABC):
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
         super().__init__()
-        at_least("dim", dim, 1)
-        at_least("cond_dim", cond_dim, 0)
+        integer("dim", dim, 1)
+        integer("cond_dim", cond_dim, 0)
         self.dim = dim
         self.cond_dim = cond_dim
 

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer
 from mvae_fast.flows.base import Flow
-from mvae_fast.settings import at_least
 
 __all__ = ["IAF", "MADE"]
 
@@ -69,7 +69,7 @@ class MADE(nn.Module):
         if len(hidden) < 1:
             raise ValueError(f"hidden: got {tuple(hidden)}, expected at least one width")
         for width in hidden:
-            at_least("hidden", width, 1)
+            integer("hidden", width, 1)
         self.n_outputs = n_outputs
         #: Inputs in the order in which they come.
         self.order = list(range(dim))[:: -1 if backwards else 1]
@@ -126,7 +126,7 @@ class IAF(Flow):
         self, dim: int, n_flows: int = 4, cond_dim: int = 0, *, hidden: Sequence[int] = (320, 320)
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("n_flows", n_flows, 1)
+        integer("n_flows", n_flows, 1)
         self.flows = nn.ModuleList(
             MADE(dim, hidden, 2, cond_dim, backwards=k % 2 == 1) for k in range(n_flows)
         )

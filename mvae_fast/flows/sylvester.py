@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer
 from mvae_fast.flows import monotone
 from mvae_fast.flows.base import Flow
 from mvae_fast.flows.orthogonal import orthonormal, reflect
 from mvae_fast.flows.parameters import Parameters
-from mvae_fast.settings import at_least
 
 __all__ = ["SylvesterFlow"]
 
@@ -66,8 +66,8 @@ class SylvesterFlow(Flow):
         n_householder: int = 8,
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("n_flows", n_flows, 1)
-        at_least("n_householder", n_householder, 1)
+        integer("n_flows", n_flows, 1)
+        integer("n_householder", n_householder, 1)
         if variant not in VARIANTS:
             raise ValueError(
                 f"variant: got {variant!r}, expected one of {', '.join(map(repr, VARIANTS))}"
@@ -77,7 +77,7 @@ class SylvesterFlow(Flow):
         width = dim
         if variant == "orthogonal":
             width = min(8, dim) if n_ortho is None else n_ortho
-            at_least("n_ortho", width, 1)
+            integer("n_ortho", width, 1)
             if width > dim:
                 raise ValueError(f"n_ortho: got {width}, expected at most dim = {dim}")
         self.n_flows = n_flows

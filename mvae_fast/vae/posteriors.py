@@ -7,11 +7,11 @@ from typing import TypeVar
 
 from torch import nn
 
+from mvae_fast.checks import integer
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
-from mvae_fast.settings import at_least
 
 __all__ = [
     "FLOWS",
@@ -327,7 +327,7 @@ def cnf_rank_posterior(
 
 def _chain(block: Callable[[], Block], n_blocks: int) -> Block | SequentialFlow:
     """One flow as it is, so that its state_dict keys stay; several as a chain."""
-    at_least("n_blocks", n_blocks, 1)
+    integer("n_blocks", n_blocks, 1)
     return block() if n_blocks == 1 else SequentialFlow(block() for _ in range(n_blocks))
 
 

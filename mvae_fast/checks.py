@@ -1,0 +1,126 @@
+"""Checks of arguments, each of which names what is wrong: ``name: got X, expected Y``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from numbers import Integral, Real
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["boolean", "integer", "non_negative", "one_of", "positive", "tensor"]
+
+Choice = TypeVar("Choice", bound="str | None")
+
+
+def boolean(name: str, value: Any) -> bool:
+    """``value``, True or False (NumPy's, too): a string such as ``"False"`` would count as true.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> boolean("train_T", "False")
+        Traceback (most recent call last):
+        ValueError: train_T: got 'False', expected True or False
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise ValueError(f"{name}: got {value!r}, expected True or False")
+    return bool(value)
+
+
+def integer(name: str, value: Any, minimum: int) -> int:
+    """``value``, an integer (NumPy's, too) of at least ``minimum``.
+
+    Raises:
+        ValueError: For anything else, also for ``2.0`` and ``True``.
+
+    Example:
+        >>> integer("n_steps", 2.0, 1)
+        Traceback (most recent call last):
+        ValueError: n_steps: got 2.0, expected an integer >= 1
+    """
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < minimum:
+        raise ValueError(f"{name}: got {value!r}, expected an integer >= {minimum}")
+    return int(value)
+
+
+def positive(name: str, value: Any) -> float:
+    """``value``, a finite number above 0: Python's, NumPy's or a tensor without axes.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> positive("T", float("nan"))
+        Traceback (most recent call last):
+        ValueError: T: got nan, expected a finite number > 0
+    """
+    number = _finite(value)
+    if number is None or not number > 0:
+        raise ValueError(f"{name}: got {value!r}, expected a finite number > 0")
+    return number
+
+
+def non_negative(name: str, value: Any) -> float:
+    """As `positive`, with 0 allowed."""
+    number = _finite(value)
+    if number is None or not number >= 0:
+        raise ValueError(f"{name}: got {value!r}, expected a finite number >= 0")
+    return number
+
+
+def _finite(value: Any) -> float | None:
+    if isinstance(value, Tensor) and value.ndim == 0:
+        value = value.item()
+    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
+        return None
+    return float(value)
+
+
+def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
+    """``value``, one of ``choices``: strings, and None where it is among them.
+
+    Raises:
+        ValueError: For anything else.
+
+    Example:
+        >>> one_of("trace", "none", ("exact", "hutchinson"))
+        Traceback (most recent call last):
+        ValueError: trace: got 'none', expected 'exact' or 'hutchinson'
+    """
+    # Of a type first: == of an array has no truth value.
+    if not isinstance(value, str | None) or value not in choices:
+        names = [repr(choice) for choice in choices]
+        few = f"{', '.join(names[:-1])} or {names[-1]}"
+        words = [name for name in names if name != "None"]
+        expected = few if len(words) == 2 else f"one of {', '.join(names)}"
+        raise ValueError(f"{name}: got {value!r}, expected {expected}")
+    return value  # type: ignore[return-value]  # it is one of the choices
+
+
+def tensor(name: str, value: Any) -> Tensor:
+    """``value``, a dense tensor.
+
+    Raises:
+        TypeError: For anything else, an array or a list included, and for sparse tensors.
+
+    Example:
+        >>> tensor("z", [0.0, 1.0])
+        Traceback (most recent call last):
+        TypeError: z: got a list, expected a torch.Tensor; remedy: torch.as_tensor(z)
+    """
+    if not isinstance(value, Tensor):
+        raise TypeError(
+            f"{name}: got a {type(value).__name__}, expected a torch.Tensor; "
+            f"remedy: torch.as_tensor({name})"
+        )
+    if value.layout != torch.strided:
+        raise TypeError(
+            f"{name}: got a tensor of layout {value.layout}, expected a dense one; "
+            f"remedy: {name}.to_dense()"
+        )
+    return value
