@@ -266,8 +266,9 @@ class FastCNF(SolverSettings):
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
+            joined = grid.JOINED if times is None else 0.0
             times = self._default_times(reverse) if times is None else times
-            steps = grid.stepped(times, step_size)
+            steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
             steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
         else:
@@ -329,6 +330,7 @@ class FastCNF(SolverSettings):
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
+            joined=grid.JOINED if times is None else 0.0,
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from mvae_fast.dynamics import velocity_and_trace
+from mvae_fast.grid import stepped
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.regularization import RegularizationFn, evaluate
 
@@ -22,6 +23,7 @@ __all__ = [
     "check_solver",
     "equal_steps",
     "solve",
+    "steps_of",
 ]
 
 #: Solvers that take the steps they are told to.
@@ -156,6 +158,7 @@ def solve(
     times: Tensor,
     config: SolverConfig,
     *,
+    joined: float = 0.0,
     trace: str | None = None,
     probes: Tensor | None = None,
     regularization_fns: Sequence[RegularizationFn] = (),
@@ -167,6 +170,7 @@ def solve(
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
         config: The solver.
+        joined: As of `mvae_fast.grid.stepped`.
         trace: ``"exact"``, ``"hutchinson"``, or None for no trace.
         probes: (K, B, ...), scaled, for ``"hutchinson"``.
         regularization_fns: Integrated along the path; they need a trace.
@@ -175,8 +179,11 @@ def solve(
         The states at ``times``.
     """
     options = dict(config.options)
-    if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
-        options["grid_constructor"] = equal_steps(config.n_steps)
+    if config.solver in FIXED_GRID and "grid_constructor" not in options:
+        step_size = options.pop("step_size", None)
+        options["grid_constructor"] = (
+            equal_steps(config.n_steps) if step_size is None else steps_of(step_size, joined)
+        )
     odefunc.evaluations = 0
     start = [z]
     if trace is not None:
@@ -195,6 +202,15 @@ def solve(
     if trace is None:
         return Solution(path[0], None, ())
     return Solution(path[0], path[1], tuple(path[2:]))
+
+
+def steps_of(step_size: float, joined: float) -> Callable[[Any, Any, Tensor], Tensor]:
+    """torchdiffeq's ``grid_constructor`` for the steps of `mvae_fast.grid.stepped`."""
+
+    def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
+        return torch.cat((stepped(t, step_size, joined=joined).t, t[-1:]))
+
+    return grid
 
 
 def equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:
