@@ -171,7 +171,8 @@ class FastCNF(SolverSettings):
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
             integration_times: (len,), all ascending or all descending; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
-            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise.
+            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
+                constant, without a gradient.
             generator: Source of the drawn noise.
 
         Returns:
@@ -299,7 +300,8 @@ class FastCNF(SolverSettings):
             ]
         change, penalties = paths
         if self._penalised:
-            self._keep_penalties(penalties.mean(2), times)
+            # The mean over no rows would be NaN.
+            self._keep_penalties(penalties.mean(2) if z.shape[0] else penalties.sum(2), times)
         return z_path, change
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:

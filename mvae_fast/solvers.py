@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -129,9 +129,12 @@ class _Dynamics(nn.Module):
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
         z = states[0]
-        if not self.regularization_fns:
+        if not self.regularization_fns or z.numel() == 0:
             velocity, tau = self._evaluate(t, z)
-            return (velocity,) if tau is None else (velocity, -tau)
+            if tau is None:
+                return (velocity,)
+            # Means over no rows would be NaN.
+            return velocity, -tau, *(z.new_zeros(()) for _ in self.regularization_fns)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
             velocity, tau = self._evaluate(t, z)
@@ -178,6 +181,9 @@ def solve(
     Returns:
         The states at ``times``.
     """
+    if z.numel() == 0 and config.solver in ADAPTIVE:
+        # The error of no rows is NaN, which no step is small enough for.
+        config = replace(config, solver="euler", n_steps=1, options={})
     options = dict(config.options)
     if config.solver in FIXED_GRID and "grid_constructor" not in options:
         step_size = options.pop("step_size", None)
