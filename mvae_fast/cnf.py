@@ -67,7 +67,8 @@ class FastCNF(SolverSettings):
         atol: Absolute tolerance of adaptive solvers.
         rtol: Relative tolerance of adaptive solvers.
         n_steps: Equal steps of a fixed-step solver in each interval between integration times,
-            unless ``solver_options["step_size"]`` is set.
+            unless ``solver_options["step_size"]`` is set; None for 20, of which a warning tells
+            once where a fixed-step solver is set from outside, as FFJORD's scripts do.
         trace: ``"exact"`` (no noise; in closed form up to two hidden layers, D sweeps beyond),
             ``"hutchinson"``, or None to follow ``odefunc.divergence_fn``.
         n_probes: Probes that Hutchinson's estimator averages.
@@ -115,7 +116,7 @@ class FastCNF(SolverSettings):
         atol: float = 1e-5,
         rtol: float = 1e-5,
         *,
-        n_steps: int = 20,
+        n_steps: int | None = None,
         trace: str | None = None,
         n_probes: int = 1,
         engine: str = "auto",
