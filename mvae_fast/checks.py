@@ -57,11 +57,11 @@ def positive(name: str, value: Any) -> float:
     Example:
         >>> positive("T", float("nan"))
         Traceback (most recent call last):
-        ValueError: T: got nan, expected a finite number > 0
+        ValueError: T: got nan, expected > 0, a finite number
     """
     number = _finite(value)
     if number is None or not number > 0:
-        raise ValueError(f"{name}: got {value!r}, expected a finite number > 0")
+        raise ValueError(f"{name}: got {value!r}, expected > 0, a finite number")
     return number
 
 
@@ -69,7 +69,7 @@ def non_negative(name: str, value: Any) -> float:
     """As `positive`, with 0 allowed."""
     number = _finite(value)
     if number is None or not number >= 0:
-        raise ValueError(f"{name}: got {value!r}, expected a finite number >= 0")
+        raise ValueError(f"{name}: got {value!r}, expected >= 0, a finite number")
     return number
 
 

@@ -71,7 +71,8 @@ class FastCNF(SolverSettings):
         atol: Absolute tolerance of adaptive solvers.
         rtol: Relative tolerance of adaptive solvers.
         n_steps: Equal steps of a fixed-step solver in each interval between integration times,
-            unless ``solver_options["step_size"]`` is set.
+            unless ``solver_options["step_size"]`` is set; None for 20, of which a warning tells
+            once where a fixed-step solver is set from outside, as FFJORD's scripts do.
         trace: ``"exact"`` (no noise; in closed form up to two hidden layers, D sweeps beyond),
             ``"hutchinson"``, or None to follow ``odefunc.divergence_fn``.
         n_probes: Probes that Hutchinson's estimator averages.
@@ -120,7 +121,7 @@ class FastCNF(SolverSettings):
         atol: float = 1e-5,
         rtol: float = 1e-5,
         *,
-        n_steps: int = 20,
+        n_steps: int | None = None,
         trace: str | None = None,
         n_probes: int = 1,
         engine: str = "auto",
@@ -181,7 +182,8 @@ class FastCNF(SolverSettings):
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
             integration_times: (len,), all ascending or all descending; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
-            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise.
+            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
+                constant, without a gradient.
             generator: Source of the drawn noise.
 
         Returns:
@@ -278,8 +280,9 @@ class FastCNF(SolverSettings):
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
+            joined = grid.JOINED if times is None else 0.0
             times = self._default_times(reverse) if times is None else times
-            steps = grid.stepped(times, step_size)
+            steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
             steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
         else:
@@ -309,7 +312,8 @@ class FastCNF(SolverSettings):
             ]
         change, penalties = paths
         if self._penalised:
-            self._keep_penalties(penalties.mean(2), times)
+            # The mean over no rows would be NaN.
+            self._keep_penalties(penalties.mean(2) if z.shape[0] else penalties.sum(2), times)
         return z_path, change
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
@@ -345,6 +349,7 @@ class FastCNF(SolverSettings):
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
+            joined=grid.JOINED if times is None else 0.0,
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),

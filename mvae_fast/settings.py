@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from typing import Any
 
+import torch
 from torch import nn
 
 from mvae_fast import engines, problem
 from mvae_fast.checks import integer
 from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
-from mvae_fast.solvers import SolverConfig, check_solver
+from mvae_fast.solvers import FIXED_GRID, SolverConfig, check_solver
 
 __all__ = ["PRECISIONS", "SolverSettings"]
 
+#: Steps of a fixed-step solver where none are given.
+N_STEPS = 20
 #: Of the operands of a flow's products; None follows autocast.
 PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
 
@@ -34,7 +39,7 @@ class SolverSettings(nn.Module):
         solver: str,
         atol: float,
         rtol: float,
-        n_steps: int,
+        n_steps: int | None,
         trace: str | None,
         n_probes: int,
         engine: str,
@@ -44,11 +49,12 @@ class SolverSettings(nn.Module):
         precision: str | None,
     ) -> None:
         super().__init__()
-        self.solver = solver
+        self._solver = solver
+        self._solver_was_set = False
         self.atol = atol
         self.rtol = rtol
         self.solver_options: dict[str, Any] = {}
-        self.n_steps = n_steps
+        self._n_steps = n_steps
         self.trace = trace
         self.n_probes = n_probes
         self.engine = engine
@@ -72,10 +78,13 @@ class SolverSettings(nn.Module):
         if self.precision not in PRECISIONS:
             names = ", ".join(map(repr, PRECISIONS))
             raise ValueError(f"precision: got {self.precision!r}, expected one of {names}")
-        if self.training:
-            check_solver(self.solver)
-        else:
-            check_solver(self.test_solver, "test_solver")
+        solver = self.solver if self.training else self.test_solver
+        check_solver(solver, "solver" if self.training else "test_solver")
+        told = self._n_steps is not None or {"step_size", "grid_constructor"} & {
+            *self.solver_options
+        }
+        if self._solver_was_set and solver in FIXED_GRID and not told:
+            _warn_of_steps()
 
     def solver_config(self) -> SolverConfig:
         """The settings of the present mode, as torchdiffeq takes them."""
@@ -86,6 +95,25 @@ class SolverSettings(nn.Module):
         return SolverConfig(solver, self.n_steps, atol, rtol, self.solver_options, self.adjoint)
 
     @property
+    def solver(self) -> str:
+        """Solver of both modes, unless ``test_solver`` is set."""
+        return self._solver
+
+    @solver.setter
+    def solver(self, name: str) -> None:
+        self._solver = name
+        self._solver_was_set = True
+
+    @property
+    def n_steps(self) -> int:
+        """Steps of a fixed-step solver in each interval between times."""
+        return N_STEPS if self._n_steps is None else self._n_steps
+
+    @n_steps.setter
+    def n_steps(self, n_steps: int) -> None:
+        self._n_steps = n_steps
+
+    @property
     def test_solver(self) -> str:
         """Solver in eval mode: ``solver`` unless it is set."""
         return self._test.get("solver", self.solver)
@@ -93,6 +121,7 @@ class SolverSettings(nn.Module):
     @test_solver.setter
     def test_solver(self, name: str) -> None:
         self._test["solver"] = name
+        self._solver_was_set = True
 
     @property
     def test_atol(self) -> float:
@@ -111,3 +140,18 @@ class SolverSettings(nn.Module):
     @test_rtol.setter
     def test_rtol(self, rtol: float) -> None:
         self._test["rtol"] = rtol
+
+
+def _warn_of_steps() -> None:
+    if not torch.compiler.is_compiling():
+        _warn_once(
+            f"solver: a fixed-step solver was set from outside without steps, and takes {N_STEPS}, "
+            f"where FFJORD takes one; remedy: n_steps=1 for FFJORD's result, n_steps={N_STEPS} to "
+            "keep this one"
+        )
+
+
+@cache
+def _warn_once(message: str) -> None:
+    """Once a process, whatever the filters of warnings are."""
+    warnings.warn(message, stacklevel=2)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from mvae_fast.called import Called, base_of, must_be_called
 from mvae_fast.dynamics import velocity_and_trace
+from mvae_fast.grid import stepped
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.regularization import RegularizationFn, evaluate
 
@@ -23,6 +24,7 @@ __all__ = [
     "check_solver",
     "equal_steps",
     "solve",
+    "steps_of",
 ]
 
 #: Solvers that take the steps they are told to.
@@ -128,9 +130,12 @@ class _Dynamics(nn.Module):
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
         z = states[0]
-        if not self.regularization_fns:
+        if not self.regularization_fns or z.numel() == 0:
             velocity, tau = self._evaluate(t, z)
-            return (velocity,) if tau is None else (velocity, -tau)
+            if tau is None:
+                return (velocity,)
+            # Means over no rows would be NaN.
+            return velocity, -tau, *(z.new_zeros(()) for _ in self.regularization_fns)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
             velocity, tau = self._evaluate(t, z)
@@ -157,6 +162,7 @@ def solve(
     times: Tensor,
     config: SolverConfig,
     *,
+    joined: float = 0.0,
     trace: str | None = None,
     probes: Tensor | None = None,
     regularization_fns: Sequence[RegularizationFn] = (),
@@ -169,6 +175,7 @@ def solve(
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
         config: The solver.
+        joined: As of `mvae_fast.grid.stepped`.
         trace: ``"exact"``, ``"hutchinson"``, or None for no trace.
         probes: (K, B, ...), scaled, for ``"hutchinson"``.
         regularization_fns: Integrated along the path; they need a trace.
@@ -176,9 +183,15 @@ def solve(
     Returns:
         The states at ``times``.
     """
+    if z.numel() == 0 and config.solver in ADAPTIVE:
+        # The error of no rows is NaN, which no step is small enough for.
+        config = replace(config, solver="euler", n_steps=1, options={})
     options = dict(config.options)
-    if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
-        options["grid_constructor"] = equal_steps(config.n_steps)
+    if config.solver in FIXED_GRID and "grid_constructor" not in options:
+        step_size = options.pop("step_size", None)
+        options["grid_constructor"] = (
+            equal_steps(config.n_steps) if step_size is None else steps_of(step_size, joined)
+        )
     base = base_of(odefunc)
     dynamics: nn.Module
     start = [z]
@@ -205,6 +218,15 @@ def solve(
     if trace is None:
         return Solution(path[0], None, ())
     return Solution(path[0], path[1], tuple(path[2:]))
+
+
+def steps_of(step_size: float, joined: float) -> Callable[[Any, Any, Tensor], Tensor]:
+    """torchdiffeq's ``grid_constructor`` for the steps of `mvae_fast.grid.stepped`."""
+
+    def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
+        return torch.cat((stepped(t, step_size, joined=joined).t, t[-1:]))
+
+    return grid
 
 
 def equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:

@@ -1,10 +1,13 @@
 """Checkpoints and scripts of FFJORD: key names, shapes and values, written out by hand."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast import FastCNF, ODEfunc, ODEnet, settings
 
 # state_dict of FFJORD's CNF(ODEfunc(ODEnet((4,), (3,), ...))): names and shapes, literally.
 STATE_DICTS = {
@@ -390,3 +393,69 @@ def test_ode_functions_of_others_are_called(noise, adjoint):
 def test_what_is_no_ode_function_is_named(odefunc):
     with pytest.raises(TypeError, match=r"odefunc: got \w+, expected an ODEfunc; remedy: FastCNF"):
         FastCNF(odefunc)
+
+
+def options_of_a_script(flow, solver, step_size=None):
+    """FFJORD's set_cnf_options, as its scripts call it for every module of a model."""
+    flow.solver, flow.atol, flow.rtol = solver, 1e-5, 1e-5
+    if step_size is not None:
+        flow.solver_options["step_size"] = step_size
+    flow.test_solver, flow.test_atol, flow.test_rtol = solver, 1e-5, 1e-5
+
+
+def small_flow(**arguments):
+    return FastCNF(ODEfunc(ODEnet((4,), (3,))), **arguments)
+
+
+@pytest.fixture
+def steps_not_told_yet():
+    settings._warn_once.cache_clear()
+
+
+def test_steps_that_nobody_named_are_told_once(steps_not_told_yet):
+    flow, other, z = small_flow(), small_flow(), torch.randn(5, 3)
+    options_of_a_script(flow, "euler")
+    with pytest.warns(UserWarning, match="takes 20, .* n_steps=1 for FFJORD's") as told:
+        flow(z)
+        flow.eval()(z)
+        options_of_a_script(other, "rk4")
+        other(z)
+    assert len(told) == 1
+    assert flow.num_evals() == 20
+
+
+def test_eval_mode_tells_of_its_own_solver(steps_not_told_yet):
+    flow, z = small_flow(solver="dopri5"), torch.randn(5, 3)
+    flow.test_solver = "midpoint"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow(z)
+    with pytest.warns(UserWarning, match="n_steps=1"):
+        flow.eval()(z)
+
+
+@pytest.mark.parametrize("given", ["argument", "attribute"])
+@pytest.mark.parametrize("n_steps", [1, 20])
+def test_steps_that_were_named_are_not_told(steps_not_told_yet, given, n_steps):
+    flow = small_flow(**({"n_steps": n_steps} if given == "argument" else {}))
+    if given == "attribute":
+        flow.n_steps = n_steps
+    options_of_a_script(flow, "euler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow(torch.randn(5, 3))
+        flow.eval()(torch.randn(5, 3))
+    assert flow.num_evals() == n_steps
+
+
+def test_nothing_is_told_where_nothing_was_set(steps_not_told_yet):
+    by_default, by_keyword = small_flow(), small_flow(solver="rk4")
+    stepped, adaptive = small_flow(), small_flow()
+    options_of_a_script(stepped, "euler", step_size=0.25)
+    options_of_a_script(adaptive, "dopri5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for flow in (by_default, by_keyword, stepped, adaptive):
+            flow(torch.randn(5, 3))
+            flow.eval()(torch.randn(5, 3))
+            copy.deepcopy(flow)(torch.randn(5, 3))

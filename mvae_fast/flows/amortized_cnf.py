@@ -168,9 +168,10 @@ class AmortizedCNF(Flow):
             velocity, tau = evaluate(self.net.at(t.to(z).reshape(1), own), state[0], 0)
             return velocity, torch.zeros_like(state[1]) if tau is None else -tau
 
-        adaptive = self.solver in ADAPTIVE
+        # As in `solvers.solve`: no step is small enough for the error of no rows, NaN.
+        solver = "euler" if z.shape[0] == 0 else self.solver
         options: dict[str, Any] = (
-            {} if adaptive else {"grid_constructor": equal_steps(self.n_steps)}
+            {} if solver in ADAPTIVE else {"grid_constructor": equal_steps(self.n_steps)}
         )
         times = z.new_tensor([self.T, 0.0] if reverse else [0.0, self.T])
         z_path, change = odeint(
@@ -179,7 +180,7 @@ class AmortizedCNF(Flow):
             times,
             atol=self.atol,
             rtol=self.rtol,
-            method=self.solver,
+            method=solver,
             options=options,
         )
         return z_path[-1], change[-1]
