@@ -285,7 +285,9 @@ def method_arguments(method: Method, z: Tensor) -> tuple[Any, ...]:
     if method.precision == "full" and z.is_cuda and z.dtype == torch.float32 and _tf32():
         operands = _TF32
     tableau = method.tableau
-    return tableau.a, tableau.b, method.outputs, method.checkpoint_every, bits, operands
+    # More than the steps saves no state either, and may be more than the op's int holds.
+    every = min(method.checkpoint_every, method.outputs[-1])
+    return tableau.a, tableau.b, method.outputs, every, bits, operands
 
 
 @torch.compiler.assume_constant_result
