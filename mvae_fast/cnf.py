@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -165,6 +165,42 @@ class FastCNF(SolverSettings):
         self.regularization_states: tuple[Tensor, ...] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: None = None,
+        integration_times: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor,
+        integration_times: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor | None = None,
+        integration_times: Tensor | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
     def forward(
         self,
         z: Tensor,
@@ -215,6 +251,9 @@ class FastCNF(SolverSettings):
             return self._forward(
                 z.to(dtype), logpz, integration_times, reverse, probes, generator, precision
             )
+
+    if TYPE_CHECKING:
+        __call__ = forward  # which nn.Module calls, and of which it says Any
 
     def _forward(
         self,
