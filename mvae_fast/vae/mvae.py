@@ -458,7 +458,7 @@ def _given(name: str, value: Any, dtype: torch.dtype) -> Tensor:
 
 def _mask(name: str, here: Any) -> Tensor:
     if not isinstance(here, Tensor):
-        here = np.asarray(here)
+        here = np.array(here, order="C")  # torch takes no negative strides
         if here.dtype == np.bool_:
             here = torch.tensor(here)
     if here.dtype != torch.bool:
