@@ -92,6 +92,8 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
         return f"{name}.layers.0 is {kind.__name__}, not a linear layer of ODEnet"
     if len(chain) != len(net.widths) - 1:
         return f"{name} has {len(chain)} layers, not the {len(net.widths) - 1} it was built with"
+    if len(net.activation_fns) != len(chain) - 1:
+        return f"{name} has {len(net.activation_fns)} activation_fns, not {len(chain) - 1}"
     if (
         every_module._global_forward_hooks
         or every_module._global_forward_pre_hooks

@@ -375,6 +375,14 @@ def test_a_hypernetwork_that_was_changed(index):
     assert unreadable(net) == "net.layers.1._hypernet has 4 modules, not 3"
 
 
+def test_an_activation_that_is_missing():
+    net = random_net((5, 4), DIM)
+    del net.activation_fns[1]
+    assert unreadable(net) == "net has 1 activation_fns, not 2"
+    with pytest.raises(IndexError):  # of the net's own call
+        FastCNF(ODEfunc(net)).double()(states()[0])
+
+
 def test_subclasses_of_the_net():
     class Overridden(ODEnet):
         def forward(self, t, y):

@@ -87,12 +87,14 @@ def _hooks(name: str, part: nn.Module) -> Mapping[str, str]:
 
 
 def _settings(part: nn.Module) -> Settings:
-    # Of the private attributes only those that the test_* of a FastCNF set.
-    return {
-        name: value
-        for name, value in vars(part).items()
-        if name not in _OTHER and (not name.startswith("_") or name == "_test")
-    }
+    found = {}
+    for name, value in vars(part).items():
+        public = name.lstrip("_")
+        if isinstance(getattr(type(part), public, None), property):
+            found[public] = getattr(part, public)  # such as n_steps, kept in _n_steps
+        elif name == "_test" or not name.startswith("_"):  # which test_* of a FastCNF set
+            found[name] = value
+    return {name: value for name, value in found.items() if name not in _OTHER}
 
 
 def _unequal(ours: Settings, theirs: Settings) -> list[str]:
