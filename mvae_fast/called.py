@@ -37,15 +37,18 @@ def must_be_called(odefunc: nn.Module) -> str | None:
         >>> must_be_called(odefunc)
         'odefunc has forward hooks'
     """
-    name, base, found = "odefunc", odefunc, None
+    name, base = "odefunc", odefunc
     if isinstance(odefunc, RegularizedODEfunc):
-        found = altered(odefunc, name, _FORWARD_REGULARIZED)
+        found = altered(odefunc, _FORWARD_REGULARIZED)
+        if found is not None:
+            return f"{name}{found}"
         name, base = "odefunc.odefunc", odefunc.odefunc
     if not isinstance(base, ODEfunc):
-        return found or f"{name} is {type(base).__name__}, not ODEfunc"
+        return f"{name} is {type(base).__name__}, not ODEfunc"
     if type(base).before_odeint is not ODEfunc.before_odeint:
-        return found or f"{name} has a before_odeint of its own"
-    return found or altered(base, name, _FORWARD)
+        return f"{name} has a before_odeint of its own"
+    found = altered(base, _FORWARD)
+    return None if found is None else f"{name}{found}"
 
 
 class Called(nn.Module):

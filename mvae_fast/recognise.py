@@ -11,7 +11,7 @@ with every call.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import torch.nn.modules.module as every_module
@@ -39,23 +39,32 @@ _PARAMETRIZATIONS = (
     parametrizations._Orthogonal,
 )
 
-# The linear modules inside of a layer m -> n: inputs, outputs, whether there is a bias.
-Linears = Mapping[str, tuple[int, int, bool]]
+# The linear modules inside of a layer m -> n: name, inputs, outputs, whether there is a bias.
+Linears = tuple[tuple[str, int, int, bool], ...]
 _LINEARS: dict[type[nn.Module], Callable[[int, int], Linears]] = {
-    layers.IgnoreLinear: lambda m, n: {"_layer": (m, n, True)},
-    layers.ConcatLinear: lambda m, n: {"_layer": (m + 1, n, True)},
-    layers.ConcatLinear_v2: lambda m, n: {"_layer": (m, n, True), "_hyper_bias": (1, n, False)},
-    layers.SquashLinear: lambda m, n: {"_layer": (m, n, True), "_hyper": (1, n, True)},
-    layers.ConcatSquashLinear: lambda m, n: {
-        "_layer": (m, n, True),
-        "_hyper_bias": (1, n, False),
-        "_hyper_gate": (1, n, True),
-    },
-    layers.BlendLinear: lambda m, n: {"_layer0": (m, n, True), "_layer1": (m, n, True)},
-    layers.HyperLinear: lambda m, n: {
-        "0": (1, layers.HYPERNET_WIDTH, True),
-        "2": (layers.HYPERNET_WIDTH, m * n + n, True),
-    },
+    layers.IgnoreLinear: lambda m, n: (("_layer", m, n, True),),
+    layers.ConcatLinear: lambda m, n: (("_layer", m + 1, n, True),),
+    layers.ConcatLinear_v2: lambda m, n: (
+        ("_layer", m, n, True),
+        ("_hyper_bias", 1, n, False),
+    ),
+    layers.SquashLinear: lambda m, n: (
+        ("_layer", m, n, True),
+        ("_hyper", 1, n, True),
+    ),
+    layers.ConcatSquashLinear: lambda m, n: (
+        ("_layer", m, n, True),
+        ("_hyper_bias", 1, n, False),
+        ("_hyper_gate", 1, n, True),
+    ),
+    layers.BlendLinear: lambda m, n: (
+        ("_layer0", m, n, True),
+        ("_layer1", m, n, True),
+    ),
+    layers.HyperLinear: lambda m, n: (
+        ("0", 1, layers.HYPERNET_WIDTH, True),
+        ("2", layers.HYPERNET_WIDTH, m * n + n, True),
+    ),
 }
 
 # As they are when this library is imported: a class can be patched as well as an instance.
@@ -84,16 +93,17 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
         >>> unreadable(net)
         'net.layers.0._layer is Identity, not Linear'
     """
+    # The names of modules are put together only where something is wrong: this runs every solve.
     if not isinstance(net, ODEnet):
         return f"{name} is {type(net).__name__}, not ODEnet"
-    chain = list(net.layers)
+    chain, activations, widths = list(net.layers), list(net.activation_fns), net.widths
     kind = type(chain[0])
     if kind not in _LINEARS:
         return f"{name}.layers.0 is {kind.__name__}, not a linear layer of ODEnet"
-    if len(chain) != len(net.widths) - 1:
-        return f"{name} has {len(chain)} layers, not the {len(net.widths) - 1} it was built with"
-    if len(net.activation_fns) != len(chain) - 1:
-        return f"{name} has {len(net.activation_fns)} activation_fns, not {len(chain) - 1}"
+    if len(chain) != len(widths) - 1:
+        return f"{name} has {len(chain)} layers, not the {len(widths) - 1} it was built with"
+    if len(activations) != len(chain) - 1:
+        return f"{name} has {len(activations)} activation_fns, not {len(chain) - 1}"
     if (
         every_module._global_forward_hooks
         or every_module._global_forward_pre_hooks
@@ -101,15 +111,18 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
         or every_module._global_backward_pre_hooks
     ):
         return "every module has hooks (torch.nn.modules.module.register_module_...)"
-    found = altered(net, name, _FORWARD[ODEnet])
+    found = altered(net, _FORWARD[ODEnet])
+    if found is not None:
+        return f"{name}{found}"
     for i, layer in enumerate(chain):
-        found = found or _layer(layer, f"{name}.layers.{i}", kind, net.widths[i : i + 2])
-    kind = Swish if net.nonlinearity == "swish" else Pointwise
-    for i, phi in enumerate(net.activation_fns):
-        found = found or _other(phi, f"{name}.activation_fns.{i}", kind)
-        if found is None and isinstance(phi, Pointwise) and phi.name != net.nonlinearity:
-            found = f"{name}.activation_fns.{i} is {phi.name}, not {net.nonlinearity}"
-    return found
+        found = _layer(layer, kind, widths[i], widths[i + 1])
+        if found is not None:
+            return f"{name}.layers.{i}{found}"
+    for i, activation in enumerate(activations):
+        found = _activation(activation, net.nonlinearity)
+        if found is not None:
+            return f"{name}.activation_fns.{i}{found}"
+    return None
 
 
 def refresh(net: ODEnet) -> None:
@@ -124,27 +137,29 @@ def refresh(net: ODEnet) -> None:
                 hook(linear, ())
 
 
-def altered(module: nn.Module, name: str, forward: Any, weight_hooks: bool = False) -> str | None:
+def altered(module: nn.Module, forward: Any, weight_hooks: bool = False) -> str | None:
     """What makes a call of ``module`` more than one of ``forward``, or None.
 
     Args:
         module: Any module.
-        name: What to call it in the answer.
         forward: The function that its calls should come to.
         weight_hooks: Allow those that `refresh` runs.
+
+    Returns:
+        The rest of a sentence that begins with the module's name.
     """
     kind = type(module)
     if "forward" in module.__dict__ or kind.forward is not forward:
-        return f"{name} has a forward of its own"
+        return " has a forward of its own"
     if kind.__call__ is not nn.Module.__call__:
-        return f"{name} has a __call__ of its own"
+        return " has a __call__ of its own"
     before = module._forward_pre_hooks
     if before and not (weight_hooks and all(_computes(hook, module) for hook in before.values())):
-        return f"{name} has forward pre-hooks"
+        return " has forward pre-hooks"
     if module._forward_hooks:
-        return f"{name} has forward hooks"
+        return " has forward hooks"
     if module._backward_pre_hooks or module._backward_hooks:
-        return f"{name} has backward hooks"
+        return " has backward hooks"
     return None
 
 
@@ -164,61 +179,67 @@ def _parametrizes(part: nn.Module) -> bool:
     return isinstance(part, _PARAMETRIZATIONS)
 
 
-def _other(module: nn.Module | None, name: str, kind: type[nn.Module]) -> str | None:
+def _other(module: nn.Module | None, kind: type[nn.Module]) -> str | None:
     if type(module) is not kind:
-        return f"{name} is {type(module).__name__}, not {kind.__name__}"
-    return altered(module, name, _FORWARD[kind])
+        return f" is {type(module).__name__}, not {kind.__name__}"
+    return altered(module, _FORWARD[kind])
 
 
-def _layer(
-    layer: nn.Module, name: str, kind: type[nn.Module], widths: tuple[int, ...]
-) -> str | None:
-    found = _other(layer, name, kind)
-    if found is not None:
-        return found
-    linears, holder = _LINEARS[kind](*widths), layer
-    if kind is layers.HyperLinear:
-        hypernet, name = layer._modules.get("_hypernet"), f"{name}._hypernet"
-        found = _other(hypernet, name, nn.Sequential)
-        if found is not None:
-            return found
-        assert hypernet is not None
-        holder = hypernet
-        found = _other(holder._modules.get("1"), f"{name}.1", nn.Tanh)
-        if len(holder._modules) != 3:
-            found = f"{name} has {len(holder._modules)} modules, not 3"
-    for child, shape in linears.items():
-        found = found or _linear(holder._modules.get(child), f"{name}.{child}", *shape)
+def _activation(module: nn.Module, nonlinearity: str) -> str | None:
+    found = _other(module, Swish if nonlinearity == "swish" else Pointwise)
+    if found is None and isinstance(module, Pointwise) and module.name != nonlinearity:
+        found = f" is {module.name}, not {nonlinearity}"
     return found
 
 
-def _linear(module: nn.Module | None, name: str, m_in: int, m_out: int, biased: bool) -> str | None:
+def _layer(layer: nn.Module, kind: type[nn.Module], m_in: int, m_out: int) -> str | None:
+    found = _other(layer, kind)
+    if found is not None:
+        return found
+    holder, inside = layer._modules, ""
+    if kind is layers.HyperLinear:
+        hypernet, inside = holder.get("_hypernet"), "._hypernet"
+        found = _other(hypernet, nn.Sequential)
+        if found is not None:
+            return f"{inside}{found}"
+        assert hypernet is not None
+        holder = hypernet._modules
+        if len(holder) != 3:
+            return f"{inside} has {len(holder)} modules, not 3"
+        found = _other(holder.get("1"), nn.Tanh)
+        if found is not None:
+            return f"{inside}.1{found}"
+    for child, inputs, outputs, biased in _LINEARS[kind](m_in, m_out):
+        found = _linear(holder.get(child), inputs, outputs, biased)
+        if found is not None:
+            return f"{inside}.{child}{found}"
+    return None
+
+
+def _linear(module: nn.Module | None, m_in: int, m_out: int, biased: bool) -> str | None:
     kind = type(module)
     # Asked for the type first: where there is no parametrization, the answer takes 3 us.
     parametrized = kind is not nn.Linear and module is not None and is_parametrized(module)
     if module is None or (kind.__base__ if parametrized else kind) is not nn.Linear:
-        return f"{name} is {kind.__name__}, not Linear"
-    found = altered(module, name, _FORWARD[nn.Linear], weight_hooks=True)
+        return f" is {kind.__name__}, not Linear"
+    found = altered(module, _FORWARD[nn.Linear], weight_hooks=True)
     if found is not None:
         return found
     if parametrized:
         # Its weight keeps the shape, and would be computed if it were looked at.
         for part in module.get_submodule("parametrizations").modules():
             if not _parametrizes(part):
-                return f"{name} has the parametrization {type(part).__name__}"
+                return f" has the parametrization {type(part).__name__}"
         return None
     weight, bias = module._parameters.get("weight"), module._parameters.get("bias")
-    if weight is None:
-        # A weight hook put it there.
-        weight = module.__dict__.get("weight")
-    if bias is None:
-        bias = module.__dict__.get("bias")
-    for tensor, shape in ((weight, (m_out, m_in)), (bias, (m_out,) if biased else None)):
-        if tensor is None or shape is None:
-            if tensor is not shape:
-                return f"{name} has {'no bias' if biased else 'a bias'}"
-        elif type(tensor) not in _PLAIN:
-            return f"{name} has a {type(tensor).__name__} for a parameter"
-        elif tensor.shape != shape:
-            return f"{name} has a parameter {tuple(tensor.shape)}, not {shape}"
+    # What is computed by a hook is an attribute.
+    weight = module.__dict__.get("weight") if weight is None else weight
+    bias = module.__dict__.get("bias") if bias is None else bias
+    if (bias is not None) != biased:
+        return f" has {'no' if biased else 'a'} bias"
+    if type(weight) not in _PLAIN or not (bias is None or type(bias) in _PLAIN):
+        return f" has a {type(weight).__name__} for a weight"
+    assert isinstance(weight, Tensor)
+    if weight.shape != (m_out, m_in) or not (bias is None or bias.shape == (m_out,)):
+        return f" has a weight {tuple(weight.shape)}, not {(m_out, m_in)}"
     return None

@@ -146,9 +146,9 @@ ALTERATIONS = {
     "no bias": (lambda net: setattr(linear(net), "bias", None), rf"{FIRST}\._layer has no bias"),
     "gate replaced": (
         lambda net: setattr(net.layers[1], "_hyper", nn.Linear(1, 1, dtype=torch.float64)),
-        r"layers\.1\._hyper has a parameter \(1, 1\), not \(3, 1\)",
+        r"layers\.1\._hyper has a weight \(1, 1\), not \(3, 1\)",
     ),
-    "tensor subclass": (tensor_subclass, rf"{FIRST}\._layer has a Foreign for a parameter"),
+    "tensor subclass": (tensor_subclass, rf"{FIRST}\._layer has a Foreign for a weight"),
     "hook of a linear": (
         lambda net: linear(net).register_forward_hook(scale_output),
         rf"{FIRST}\._layer has forward hooks",
