@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
+from mvae_fast.checks import boolean, positive, tensor
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
@@ -138,10 +139,8 @@ class FastCNF(SolverSettings):
             checkpoint_every=checkpoint_every,
             precision=precision,
         )
-        if not T > 0:
-            raise ValueError(f"T: got {T}, expected > 0")
-        sqrt_end_time = torch.tensor(float(T)).sqrt()
-        if train_T:
+        sqrt_end_time = torch.tensor(positive("T", T)).sqrt()
+        if boolean("train_T", train_T):
             self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
         else:
             self.register_buffer("sqrt_end_time", sqrt_end_time)
@@ -159,7 +158,7 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor | None = None,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -170,7 +169,8 @@ class FastCNF(SolverSettings):
         Args:
             z: (B, D), the states at the first time; under autocast taken to the dtype of the flow.
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
-            integration_times: (len,), all ascending or all descending; default ``[0, T]``.
+            integration_times: (len,), all ascending or all descending, a tensor or a sequence of
+                numbers; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
             probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
                 constant, without a gradient.
@@ -182,9 +182,17 @@ class FastCNF(SolverSettings):
             ``len``.
 
         Raises:
+            TypeError: If an input is no dense tensor.
             ValueError: If a shape, dtype or setting does not fit.
             RuntimeError: If the named engine is missing.
         """
+        self.check_settings()
+        tensor("z", z, "(B, D)")
+        if logpz is not None:
+            tensor("logpz", logpz, "(B, 1) or (B,)")
+        if probes is not None:
+            tensor("probes", probes, "(B, D) or (K, B, D)")
+        boolean("reverse", reverse)
         device = z.device.type
         if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
             full = self.precision or "full"
@@ -210,16 +218,16 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor | None,
-        times: Tensor | None,
+        integration_times: Tensor | Sequence[float] | None,
         reverse: bool,
         probes: Tensor | None,
         generator: torch.Generator | None,
         precision: str,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        self.check_settings()
         self._check_input(z, logpz)
-        if times is not None:
-            times = grid.check_times(times, z)
+        times = None
+        if integration_times is not None:
+            times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
         fused = z.ndim == 2 and self.fused
         if precision != "full" and not fused:
@@ -402,8 +410,13 @@ class FastCNF(SolverSettings):
         if logpz is not None:
             batch = z.shape[0]
             if logpz.shape != (batch, 1) and logpz.shape != (batch,):
+                rows = (
+                    f": each of the {batch} states has shape {tuple(z.shape[1:])} and one "
+                    f"log-density; remedy for states of {z.shape[-1]}: z.flatten(0, -2)"
+                )
                 raise ValueError(
                     f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
+                    + rows * (z.ndim > 2)
                 )
             if logpz.dtype != z.dtype or logpz.device != z.device:
                 raise ValueError(
