@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -11,7 +11,20 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["boolean", "integer", "non_negative", "one_of", "positive", "tensor"]
+__all__ = [
+    "boolean",
+    "integer",
+    "integers",
+    "mapping",
+    "non_negative",
+    "one_of",
+    "positive",
+    "tensor",
+]
+
+# Tuples, not unions, which would be made anew in each of the checks of a call.
+_BOOLEANS = (bool, np.bool_)
+_TEXTS = (str, type(None))
 
 Choice = TypeVar("Choice", bound="str | None")
 
@@ -27,7 +40,7 @@ def boolean(name: str, value: Any) -> bool:
         Traceback (most recent call last):
         ValueError: train_T: got 'False', expected True or False
     """
-    if not isinstance(value, bool | np.bool_):
+    if not isinstance(value, _BOOLEANS):
         raise ValueError(f"{name}: got {value!r}, expected True or False")
     return bool(value)
 
@@ -93,7 +106,7 @@ def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
         ValueError: trace: got 'none', expected 'exact' or 'hutchinson'
     """
     # Of a type first: == of an array has no truth value.
-    if not isinstance(value, str | None) or value not in choices:
+    if not isinstance(value, _TEXTS) or value not in choices:
         names = [repr(choice) for choice in choices]
         few = f"{', '.join(names[:-1])} or {names[-1]}"
         words = [name for name in names if name != "None"]
@@ -102,25 +115,59 @@ def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
     return value  # type: ignore[return-value]  # it is one of the choices
 
 
-def tensor(name: str, value: Any) -> Tensor:
-    """``value``, a dense tensor.
+def mapping(name: str, value: Any) -> Mapping[str, Any]:
+    """``value``, a mapping.
 
     Raises:
-        TypeError: For anything else, an array or a list included, and for sparse tensors.
+        ValueError: For anything else, None included.
+    """
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{name}: got {value!r}, expected a mapping; remedy: {{}} for none")
+    return value
+
+
+def integers(name: str, values: Any, minimum: int) -> tuple[int, ...]:
+    """``values``, a sequence of what `integer` takes, as a tuple.
+
+    Raises:
+        ValueError: For anything else.
 
     Example:
-        >>> tensor("z", [0.0, 1.0])
+        >>> integers("hidden", (8), 1)
         Traceback (most recent call last):
-        TypeError: z: got a list, expected a torch.Tensor; remedy: torch.as_tensor(z)
+        ValueError: hidden: got 8, expected a sequence of integers >= 1; remedy: (8,)
+    """
+    if not isinstance(values, Iterable) or isinstance(values, str | Mapping):
+        remedy = f"; remedy: ({values},)" if isinstance(values, Integral) else ""
+        raise ValueError(
+            f"{name}: got {values!r}, expected a sequence of integers >= {minimum}{remedy}"
+        )
+    return tuple(integer(name, value, minimum) for value in values)
+
+
+def tensor(name: str, value: Any, shape: str) -> Tensor:
+    """``value``, a dense tensor of real floating-point numbers; ``shape`` is for the message.
+
+    Raises:
+        TypeError: If it is no tensor, or none that is dense.
+        ValueError: If its dtype is another.
+
+    Example:
+        >>> tensor("z", [0.0, 1.0], "(B, D)")
+        Traceback (most recent call last):
+        TypeError: z: got a list, expected a torch.Tensor (B, D)
     """
     if not isinstance(value, Tensor):
+        remedy = f"; remedy: torch.from_numpy({name})" if isinstance(value, np.ndarray) else ""
         raise TypeError(
-            f"{name}: got a {type(value).__name__}, expected a torch.Tensor; "
-            f"remedy: torch.as_tensor({name})"
+            f"{name}: got a {type(value).__name__}, expected a torch.Tensor {shape}{remedy}"
         )
     if value.layout != torch.strided:
         raise TypeError(
             f"{name}: got a tensor of layout {value.layout}, expected a dense one; "
             f"remedy: {name}.to_dense()"
         )
+    if not value.is_floating_point():
+        remedy = f"{name}.dequantize()" if value.is_quantized else f"{name}.float()"
+        raise ValueError(f"{name}: got {value.dtype}, expected a float dtype; remedy: {remedy}")
     return value

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from mvae_fast import engines, grid
 from mvae_fast.called import base_of, must_be_called
+from mvae_fast.checks import boolean, positive, tensor
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
@@ -148,10 +149,8 @@ class FastCNF(SolverSettings):
                 f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
                 "FastCNF(ODEfunc(net)), with a net that is an nn.Module"
             )
-        if not T > 0:
-            raise ValueError(f"T: got {T}, expected > 0")
-        sqrt_end_time = torch.tensor(float(T)).sqrt()
-        if train_T:
+        sqrt_end_time = torch.tensor(positive("T", T)).sqrt()
+        if boolean("train_T", train_T):
             self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
         else:
             self.register_buffer("sqrt_end_time", sqrt_end_time)
@@ -170,7 +169,7 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: None = None,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -182,7 +181,7 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -194,7 +193,7 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor | None = None,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -205,7 +204,7 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor | None = None,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -216,7 +215,8 @@ class FastCNF(SolverSettings):
         Args:
             z: (B, D), the states at the first time; under autocast taken to the dtype of the flow.
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
-            integration_times: (len,), all ascending or all descending; default ``[0, T]``.
+            integration_times: (len,), all ascending or all descending, a tensor or a sequence of
+                numbers; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
             probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
                 constant, without a gradient.
@@ -228,9 +228,17 @@ class FastCNF(SolverSettings):
             ``len``.
 
         Raises:
+            TypeError: If an input is no dense tensor.
             ValueError: If a shape, dtype or setting does not fit.
             RuntimeError: If the named engine is missing.
         """
+        self.check_settings()
+        tensor("z", z, "(B, D)")
+        if logpz is not None:
+            tensor("logpz", logpz, "(B, 1) or (B,)")
+        if probes is not None:
+            tensor("probes", probes, "(B, D) or (K, B, D)")
+        boolean("reverse", reverse)
         device = z.device.type
         if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
             full = self.precision or "full"
@@ -259,16 +267,20 @@ class FastCNF(SolverSettings):
         self,
         z: Tensor,
         logpz: Tensor | None,
-        times: Tensor | None,
+        integration_times: Tensor | Sequence[float] | None,
         reverse: bool,
         probes: Tensor | None,
         generator: torch.Generator | None,
         precision: str,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        self.check_settings()
         self._check_input(z, logpz)
-        if times is not None:
-            times = grid.check_times(times, z)
+        base = self._base
+        if isinstance(base, ODEfunc):
+            boolean("odefunc.residual", base.residual)
+            boolean("odefunc.rademacher", base.rademacher)
+        times = None
+        if integration_times is not None:
+            times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
         obstacle = self._obstacle()
         fused = z.ndim == 2 and obstacle is None
@@ -319,7 +331,7 @@ class FastCNF(SolverSettings):
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
-            joined = grid.JOINED if times is None else 0.0
+            joined = self._joined(times)
             times = self._default_times(reverse) if times is None else times
             steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
@@ -388,7 +400,7 @@ class FastCNF(SolverSettings):
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
-            joined=grid.JOINED if times is None else 0.0,
+            joined=self._joined(times),
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),
@@ -421,6 +433,11 @@ class FastCNF(SolverSettings):
     @property
     def _present_solver(self) -> str:
         return self.solver if self.training else self.test_solver
+
+    def _joined(self, times: Tensor | None) -> float:
+        """Up to what share of a step the rest of an interval is no step of its own."""
+        learned = times is None and isinstance(self.sqrt_end_time, nn.Parameter)
+        return grid.JOINED if learned else 0.0
 
     def _default_times(self, reverse: bool) -> Tensor:
         end = self.sqrt_end_time.square()
@@ -480,8 +497,13 @@ class FastCNF(SolverSettings):
         if logpz is not None:
             batch = z.shape[0]
             if logpz.shape != (batch, 1) and logpz.shape != (batch,):
+                rows = (
+                    f": each of the {batch} states has shape {tuple(z.shape[1:])} and one "
+                    f"log-density; remedy for states of {z.shape[-1]}: z.flatten(0, -2)"
+                )
                 raise ValueError(
                     f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
+                    + rows * (z.ndim > 2)
                 )
             if logpz.dtype != z.dtype or logpz.device != z.device:
                 raise ValueError(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
+from mvae_fast.checks import integers, tensor
 from mvae_fast.flows.base import takes_generator
 
 __all__ = ["FlowPosterior"]
@@ -39,6 +40,7 @@ class FlowPosterior(Distribution):
         flow: the flow, or None.
 
     Raises:
+        TypeError: if mean or logvar is no dense tensor.
         ValueError: if the shapes differ, or an amortised flow expects another condition.
 
     References:
@@ -61,6 +63,8 @@ class FlowPosterior(Distribution):
     has_rsample = True
 
     def __init__(self, mean: Tensor, logvar: Tensor, flow: Flow | None = None) -> None:
+        tensor("mean", mean, "(..., D)")
+        tensor("logvar", logvar, "(..., D)")
         if mean.dim() < 1 or mean.shape != logvar.shape:
             raise ValueError(
                 "mean and logvar must both be (..., D), "
@@ -148,7 +152,7 @@ class FlowPosterior(Distribution):
             ``(*sample_shape, *batch_shape, D)``.
         """
         return torch.randn(
-            (*sample_shape, *self.loc.shape),
+            (*integers("sample_shape", sample_shape, 0), *self.loc.shape),
             generator=generator,
             dtype=self.loc.dtype,
             device=self.loc.device,

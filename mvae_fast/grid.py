@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -22,8 +23,8 @@ __all__ = [
     "subdivided",
 ]
 
-#: Of the flow's own interval a rest of less than this share of a step is no step of its own: a
-#: learned end time is no multiple of the step, and each time it passes one by a little it would
+#: With a learned end time, a rest of less than this share of a step is no step of its own: an
+#: end that moves is no multiple of the step, and each time it passes one by a little it would
 #: cost one more evaluation for nothing.
 JOINED = 1 / 16
 
@@ -46,14 +47,22 @@ class Grid:
     outputs: tuple[int, ...]
 
 
-def check_times(times: Tensor, z: Tensor) -> Tensor:
+def check_times(times: Tensor | Sequence[float], z: Tensor) -> Tensor:
     """The times in the dtype and on the device of the state ``z``.
 
     Raises:
+        TypeError: If they are no numbers.
         ValueError: If they are not a vector of two or more, or, for times on the CPU that are not
             traced, not all ascending or all descending: others would have to be waited for.
     """
-    times = torch.as_tensor(times, dtype=z.dtype)
+    if not isinstance(times, Tensor):
+        try:
+            times = torch.as_tensor(times, dtype=z.dtype)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"integration_times: got {times!r}, expected a tensor (len,) or a list of numbers"
+            ) from None
+    times = times.to(z.dtype)
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(
             f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"

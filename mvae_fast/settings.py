@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from mvae_fast import engines, problem
-from mvae_fast.checks import integer
+from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
 from mvae_fast.dynamics import TRACES
 from mvae_fast.logdet import LOG_DETS
 from mvae_fast.solvers import FIXED_GRID, SolverConfig, check_solver
@@ -21,6 +21,8 @@ __all__ = ["PRECISIONS", "SolverSettings"]
 N_STEPS = 20
 #: Of the operands of a flow's products; None follows autocast.
 PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
+
+_TRACES: tuple[str | None, ...] = (None, *TRACES)
 
 
 class SolverSettings(nn.Module):
@@ -63,21 +65,19 @@ class SolverSettings(nn.Module):
         self.checkpoint_every = checkpoint_every
         self.precision = precision
         self._test: dict[str, Any] = {}
-        engines.check_name(engine)
         self.check_settings()
+        self.solver_config()
 
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call of the flow."""
         for name in ("n_steps", "n_probes", "checkpoint_every"):
             integer(name, getattr(self, name), 1)
-        if self.trace is not None and self.trace not in TRACES:
-            raise ValueError(f"trace: got {self.trace!r}, expected None, 'exact' or 'hutchinson'")
-        if self.log_det not in LOG_DETS:
-            names = ", ".join(map(repr, LOG_DETS))
-            raise ValueError(f"log_det: got {self.log_det!r}, expected one of {names}")
-        if self.precision not in PRECISIONS:
-            names = ", ".join(map(repr, PRECISIONS))
-            raise ValueError(f"precision: got {self.precision!r}, expected one of {names}")
+        boolean("adjoint", self.adjoint)
+        one_of("trace", self.trace, _TRACES)
+        one_of("log_det", self.log_det, LOG_DETS)
+        one_of("precision", self.precision, PRECISIONS)
+        engines.check_name(self.engine)
+        mapping("solver_options", self.solver_options)
         solver = self.solver if self.training else self.test_solver
         check_solver(solver, "solver" if self.training else "test_solver")
         told = self._n_steps is not None or {"step_size", "grid_constructor"} & {
@@ -87,12 +87,23 @@ class SolverSettings(nn.Module):
             _warn_of_steps()
 
     def solver_config(self) -> SolverConfig:
-        """The settings of the present mode, as torchdiffeq takes them."""
-        if self.training:
-            solver, atol, rtol = self.solver, self.atol, self.rtol
-        else:
-            solver, atol, rtol = self.test_solver, self.test_atol, self.test_rtol
-        return SolverConfig(solver, self.n_steps, atol, rtol, self.solver_options, self.adjoint)
+        """The settings of the present mode, as torchdiffeq takes them.
+
+        Raises:
+            ValueError: If a tolerance does not fit.
+        """
+        prefix = "" if self.training else "test_"
+        atol, rtol = (
+            non_negative(name, getattr(self, name)) for name in (f"{prefix}atol", f"{prefix}rtol")
+        )
+        return SolverConfig(
+            self.solver if self.training else self.test_solver,
+            int(self.n_steps),
+            atol,
+            rtol,
+            self.solver_options,
+            bool(self.adjoint),
+        )
 
     @property
     def solver(self) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from mvae_fast.called import Called, base_of, must_be_called
+from mvae_fast.checks import one_of
 from mvae_fast.dynamics import velocity_and_trace
 from mvae_fast.grid import stepped
 from mvae_fast.odefunc import ODEfunc
@@ -61,13 +62,11 @@ def check_solver(name: str, argument: str = "solver") -> None:
         Traceback (most recent call last):
         ValueError: solver: 'bdf' is gone from torchdiffeq; use 'implicit_adams', or ...
     """
-    if name in _REMOVED:
+    if isinstance(name, str) and name in _REMOVED:
         raise ValueError(
             f"{argument}: {name!r} is gone from torchdiffeq; use {_REMOVED[name]} instead"
         )
-    if name not in FIXED_GRID and name not in ADAPTIVE:
-        names = ", ".join(map(repr, FIXED_GRID + ADAPTIVE))
-        raise ValueError(f"{argument}: got {name!r}, expected one of {names}")
+    one_of(argument, name, FIXED_GRID + ADAPTIVE)
 
 
 @dataclass(frozen=True)

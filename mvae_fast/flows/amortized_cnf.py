@@ -10,7 +10,7 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from mvae_fast import grid
-from mvae_fast.checks import integer
+from mvae_fast.checks import integer, integers, non_negative, one_of, positive
 from mvae_fast.dynamics import TRACES
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
@@ -91,13 +91,10 @@ class AmortizedCNF(Flow):
     ) -> None:
         super().__init__(dim, cond_dim)
         integer("cond_dim", cond_dim, 1)
-        if kind not in KINDS:
-            raise ValueError(f"kind: got {kind!r}, expected 'bias' or 'rank'")
-        if kind == "rank":
-            integer("rank", rank, 1)
-        if not T > 0:
-            raise ValueError(f"T: got {T}, expected > 0")
-        self.T = T
+        one_of("kind", kind, KINDS)
+        own_rank = integer("rank", rank, 1) if kind == "rank" else 0
+        hidden = integers("hidden", hidden, 1)
+        self.T = positive("T", T)
         self.solver = solver
         self.n_steps = n_steps
         self.trace = trace
@@ -105,8 +102,7 @@ class AmortizedCNF(Flow):
         self.log_det = log_det
         self.atol = atol
         self.rtol = rtol
-        own_rank = rank if kind == "rank" else 0
-        self.net = AmortizedNet(dim, cond_dim, hidden, own_rank, layer_type, nonlinearity)
+        self.net = AmortizedNet(self.dim, self.cond_dim, hidden, own_rank, layer_type, nonlinearity)
         self.check_settings()
 
     def check_settings(self) -> None:
@@ -114,10 +110,10 @@ class AmortizedCNF(Flow):
         integer("n_steps", self.n_steps, 1)
         integer("n_probes", self.n_probes, 1)
         check_solver(self.solver)
-        if self.trace not in TRACES:
-            raise ValueError(f"trace: got {self.trace!r}, expected 'exact' or 'hutchinson'")
-        if self.log_det not in ("trace", "exact"):
-            raise ValueError(f"log_det: got {self.log_det!r}, expected 'trace' or 'exact'")
+        one_of("trace", self.trace, TRACES)
+        one_of("log_det", self.log_det, ("trace", "exact"))
+        non_negative("atol", self.atol)
+        non_negative("rtol", self.rtol)
         if self.log_det == "exact" and self.solver not in TABLEAUS:
             names = ", ".join(TABLEAUS)
             raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")

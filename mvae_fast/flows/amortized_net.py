@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast import nonlinearities, reference
-from mvae_fast.checks import integer
+from mvae_fast.checks import integer, one_of
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.odenet import ODEnet
 from mvae_fast.recognise import unreadable
@@ -50,9 +50,7 @@ class AmortizedNet(nn.Module):
         nonlinearity: str,
     ) -> None:
         super().__init__()
-        if nonlinearity not in nonlinearities.NONLINEARITIES:
-            names = ", ".join(map(repr, nonlinearities.NONLINEARITIES))
-            raise ValueError(f"nonlinearity: got {nonlinearity!r}, expected one of {names}")
+        one_of("nonlinearity", nonlinearity, nonlinearities.NONLINEARITIES)
         integer("rank", rank, 0)
         # For its layers alone: the nonlinearity that it is given here has no parameters.
         self.net = ODEnet(hidden, (dim,), layer_type=layer_type, nonlinearity="identity")
