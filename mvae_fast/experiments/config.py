@@ -375,8 +375,10 @@ def _changed(
             raise ValueError(f"--config {file}: expected a mapping of settings")
         if unknown := sorted(str(key) for key in changes if key not in known):
             raise ValueError(f"--config {file}: unknown settings {unknown} (of {known})")
+        if changes.get("overwrite"):
+            # Somebody else's settings must not cost this user's models.
+            raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
         said = merge(said, changes)
-        _refuse_reach(file, said)
     values = merge(values, said)
     for setting in settings:
         key, equals, text = setting.partition("=")
@@ -391,19 +393,6 @@ def _changed(
             change = {part: change}
         values = merge(values, change)
     return values
-
-
-def _refuse_reach(file: str | Path, said: Mapping[str, Any]) -> None:
-    """Raise if files would have something removed, or written outside the working directory."""
-    if said.get("overwrite"):
-        raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
-    for name in ("out", "data_dir") if said.get("download") else ("out",):
-        folder = Path(str(said.get(name) or "."))
-        if folder.is_absolute() or ".." in folder.parts:
-            raise ValueError(
-                f"--config {file}: {name} of a file must be below the working directory, got "
-                f"{said[name]!r}; use --{name.replace('_', '-')}"
-            )
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
