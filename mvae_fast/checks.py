@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "NotScriptable",
     "boolean",
     "integer",
     "integers",
@@ -171,3 +172,13 @@ def tensor(name: str, value: Any, shape: str) -> Tensor:
         remedy = f"{name}.dequantize()" if value.is_quantized else f"{name}.float()"
         raise ValueError(f"{name}: got {value.dtype}, expected a float dtype; remedy: {remedy}")
     return value
+
+
+class NotScriptable:
+    """A module that says what to use in place of ``torch.jit.script``."""
+
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(
+            f"torch.jit.script: got a {type(self).__name__}, which TorchScript cannot express; "
+            "remedy: torch.export or torch.compile"
+        )

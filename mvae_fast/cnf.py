@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from mvae_fast import engines, grid
 from mvae_fast.called import base_of, must_be_called
-from mvae_fast.checks import boolean, positive, tensor
+from mvae_fast.checks import NotScriptable, boolean, positive, tensor
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
@@ -46,7 +46,7 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-class FastCNF(SolverSettings):
+class FastCNF(NotScriptable, SolverSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad
@@ -335,7 +335,7 @@ class FastCNF(SolverSettings):
             times = self._default_times(reverse) if times is None else times
             steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
-            steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
+            steps = grid.from_zero(self._end_time, self.n_steps, reverse)
         else:
             steps = grid.subdivided(times, self.n_steps)
         odefunc.evaluations = steps.h.shape[0] * len(tableau.b)
@@ -439,8 +439,13 @@ class FastCNF(SolverSettings):
         learned = times is None and isinstance(self.sqrt_end_time, nn.Parameter)
         return grid.JOINED if learned else 0.0
 
+    @property
+    def _end_time(self) -> Tensor:
+        # Not by square(): AOTInductor cannot lower the power of a constant.
+        return self.sqrt_end_time * self.sqrt_end_time
+
     def _default_times(self, reverse: bool) -> Tensor:
-        end = self.sqrt_end_time.square()
+        end = self._end_time
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
 

@@ -173,6 +173,7 @@ class FlowPosterior(Distribution):
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
+        tensor("noise", noise, "(..., *batch_shape, D)")
         return self._push(self.loc + self.scale * noise, noise, generator)
 
     def transport(
@@ -189,6 +190,7 @@ class FlowPosterior(Distribution):
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
+        tensor("z0", z0, "(..., *batch_shape, D)")
         return self._push(z0, self._noise_of(z0), generator)
 
     def log_prob(self, value: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -204,6 +206,7 @@ class FlowPosterior(Distribution):
         Returns:
             ``(..., *batch_shape)``.
         """
+        tensor("value", value, "(..., *batch_shape, D)")
         shape = torch.broadcast_shapes(value.shape, self.loc.shape)
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:

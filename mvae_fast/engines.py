@@ -157,7 +157,11 @@ def resolve(
         >>> resolve("auto", torch.device("cpu"), torch.bfloat16)
         'reference'
     """
+    # ONNX has none of the compiled engines' operators.
+    onnx = torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
     if engine == "auto":
+        if onnx:
+            return "reference"
         missing = []
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
@@ -175,6 +179,10 @@ def resolve(
             return name
     check_name(engine)
     chosen = _ENGINES[engine]
+    if onnx and engine != "reference":
+        raise ValueError(
+            f"engine: {engine!r} has no ONNX operator; remedy: engine='auto' or 'reference'"
+        )
     reason = chosen.why_missing()
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")

@@ -25,7 +25,15 @@ def draw_probes(
 
     Returns:
         (K, B, ...), unscaled.
+
+    Raises:
+        TypeError: If ``generator`` is none.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: got {generator!r}, expected a torch.Generator; "
+            "remedy: torch.Generator(device).manual_seed(seed)"
+        )
     shape = (n_probes, *z.shape)
     if not rademacher:
         return torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)

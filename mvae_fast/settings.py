@@ -80,9 +80,9 @@ class SolverSettings(nn.Module):
         mapping("solver_options", self.solver_options)
         solver = self.solver if self.training else self.test_solver
         check_solver(solver, "solver" if self.training else "test_solver")
-        told = self._n_steps is not None or {"step_size", "grid_constructor"} & {
-            *self.solver_options
-        }
+        options = self.solver_options
+        told = options.get("step_size") is not None or "grid_constructor" in options
+        told = told or self._n_steps is not None
         if self._solver_was_set and solver in FIXED_GRID and not told:
             _warn_of_steps()
 

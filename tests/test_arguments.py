@@ -169,6 +169,14 @@ def test_states_and_densities_are_tensors(value):
     for name, means in (("mean", (value, Z)), ("logvar", (Z, value))):
         with pytest.raises(TypeError, match=f"^{name}: got a {kind}, expected a torch.Tensor"):
             FlowPosterior(*means)
+    posterior = FlowPosterior(Z, Z)
+    for name, call in (
+        ("value", posterior.log_prob),
+        ("z0", posterior.transport),
+        ("noise", posterior.transport_noise),
+    ):
+        with pytest.raises(TypeError, match=f"^{name}: got a {kind}, expected a torch.Tensor"):
+            call(value)
     if value is not None:
         with pytest.raises(TypeError, match=f"^probes: got a {kind}, expected a torch.Tensor"):
             flow_of(trace="hutchinson")(Z, ZERO, probes=value)
@@ -222,6 +230,16 @@ def test_states_of_more_axes_say_what_their_rows_are():
 def test_times_are_a_vector(times):
     with pytest.raises((TypeError, ValueError), match="^integration_times: got .*expected"):
         flow_of()(Z, ZERO, times)
+
+
+@pytest.mark.parametrize("value", [0, "cpu", torch.Generator])
+def test_generators_are_generators(value):
+    for flow, extra in (
+        (flow_of(trace="hutchinson"), {}),
+        (amortized(trace="hutchinson"), {"cond": COND}),
+    ):
+        with pytest.raises(TypeError, match=r"^generator: got .*, expected a torch.Generator"):
+            flow(Z, ZERO, generator=value, **extra)
 
 
 def test_what_fits_in_another_guise_is_taken():

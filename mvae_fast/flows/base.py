@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.checks import boolean, integer, tensor
+from mvae_fast.checks import NotScriptable, boolean, integer, tensor
 
 __all__ = ["Flow"]
 
 
-class Flow(nn.Module, ABC):
+class Flow(NotScriptable, nn.Module, ABC):
     r"""An invertible map of :math:`R^D` that keeps the log-density along.
 
     .. math:: z' = g(z; c), \qquad \log p'(z') = \log p(z) - \log \left| \det \frac{\partial
