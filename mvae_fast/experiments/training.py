@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import signal
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -63,9 +64,17 @@ class Trained:
         return cls(epoch, seconds)
 
 
-def finished(name: str, config: TrainConfig) -> Trained | None:
+def finished(
+    name: str, config: TrainConfig, tell: Callable[[str], None] | None = None
+) -> Trained | None:
     """What an earlier `train_model` left if it came to its end and all of it can be read, else
-    None."""
+    None.
+
+    Args:
+        name: of the model.
+        config: settings of the run.
+        tell: is told what cannot be read.
+    """
     folder = config.folder / name
     path = folder / "finished.json"
     if not path.exists():
@@ -73,10 +82,13 @@ def finished(name: str, config: TrainConfig) -> Trained | None:
     try:
         trained = Trained.read(path)
         path = folder / "model.pt"
+        if not path.exists():
+            raise ValueError("it is not there")
         if load_mvae(path).config != config.model(name):
             raise ValueError("it is another model")
-    except (FileNotFoundError, ValueError) as error:
-        say(f"{path} is damaged ({error}); it is made again from {folder}'s checkpoints")
+    except ValueError as error:
+        if tell is not None:
+            tell(f"{path} is damaged ({error}); it is made again from the checkpoints beside it")
         return None
     return trained
 
@@ -106,7 +118,7 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     """
     folder = config.folder / name
     with locked(config.folder, name):
-        if config.resume and (done := finished(name, config)):
+        if config.resume and (done := finished(name, config, say)):
             return done
         mark(folder)
         module = MVAEModule(

@@ -15,6 +15,7 @@ from mvae_fast.experiments.evaluation import evaluation
 from mvae_fast.experiments.reproduce.classifier import trained_classifier
 from mvae_fast.experiments.resuming import resume_point
 from mvae_fast.experiments.training import finished
+from mvae_fast.experiments.usage import say
 from mvae_fast.vae import load_mvae
 from tests.experiments.reproduce.tiny import DIGITS, options
 
@@ -128,9 +129,11 @@ WRONG = [
 def test_a_damaged_note_of_the_end_is_no_end(out, content, capsys):
     settings = [*DIGITS, "epochs=2"]
     config = TrainConfig(**{**configured("digits", settings=settings), "out": str(out)})
-    assert finished("mvae", config) is not None
+    assert finished("mvae", config, say) is not None
     (out / "mvae" / "finished.json").write_text(content)
     assert finished("mvae", config) is None
+    assert capsys.readouterr().err == ""
+    assert finished("mvae", config, say) is None
     assert f"{out}/mvae/finished.json is damaged" in capsys.readouterr().err
 
 
