@@ -147,12 +147,8 @@ class FlowPosterior(Distribution):
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
         """
-        return torch.randn(
-            (*sample_shape, *self.loc.shape),
-            generator=generator,
-            dtype=self.loc.dtype,
-            device=self.loc.device,
-        )
+        # What torch.randn is made of: with a generator, torch.compile gives that fixed sizes only.
+        return self.loc.new_empty((*sample_shape, *self.loc.shape)).normal_(generator=generator)
 
     def transport_noise(
         self, noise: Tensor, *, generator: torch.Generator | None = None
