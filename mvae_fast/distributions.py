@@ -151,12 +151,9 @@ class FlowPosterior(Distribution):
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
         """
-        return torch.randn(
-            (*integers("sample_shape", sample_shape, 0), *self.loc.shape),
-            generator=generator,
-            dtype=self.loc.dtype,
-            device=self.loc.device,
-        )
+        shape = (*integers("sample_shape", sample_shape, 0), *self.loc.shape)
+        # What torch.randn is made of: with a generator, torch.compile gives that fixed sizes only.
+        return self.loc.new_empty(shape).normal_(generator=generator)
 
     def transport_noise(
         self, noise: Tensor, *, generator: torch.Generator | None = None

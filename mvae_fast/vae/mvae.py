@@ -12,10 +12,11 @@ from torch.distributions import Distribution
 
 from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
+from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
-from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
+from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
 __all__ = ["MVAE", "Objective"]
 
@@ -113,6 +114,7 @@ class MVAE(nn.Module):
             len(modalities), self.n_random_subsets, torch.Generator()
         )  # raises if too many
 
+    @eager_where_rows_meet
     def forward(
         self,
         x: Mapping[str, Any],
@@ -146,11 +148,11 @@ class MVAE(nn.Module):
         one_of("at", at, ("sample", "mean"))
         data, present = self.prepare(x, mask)
         n = len(self.modalities)
-        subsets = joint_and_unimodal(n)
+        subsets: Tensor | list[list[bool]] = joint_and_alone(n)
         if self.n_random_subsets:
             on_cpu = generator is not None and generator.device.type == "cpu"
             drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
-            subsets = torch.cat([subsets, drawn])
+            subsets = torch.cat([torch.tensor(subsets), drawn])
         exact = self.flow is None and at == "sample"
         terms = elbo_terms(
             self,
@@ -176,6 +178,7 @@ class MVAE(nn.Module):
         objective: Objective = self(x, mask, beta=beta, generator=generator)
         return objective.loss
 
+    @eager_where_rows_meet
     def encode(
         self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
     ) -> FlowPosterior:
@@ -200,6 +203,7 @@ class MVAE(nn.Module):
             raise ValueError(f"z must be (B, {self.latent_dim}), got {tuple(z.shape)}")
         return {name: modality.decode(z) for name, modality in self.items()}
 
+    @eager_where_rows_meet
     def elbo(
         self,
         x: Mapping[str, Any],
@@ -338,12 +342,18 @@ class MVAE(nn.Module):
             Means and log-variances, ``(B, N, D)`` each; 0 where the modality is missing.
         """
         parameter = next(self.parameters())
+        compiling = torch.compiler.is_compiling()
         means, logvars = [], []
         for i, (name, modality) in enumerate(self.items()):
             here = present[:, i]
-            if not here.any():
+            if name not in x or not (compiling or here.any()):
                 idle = modality.idle(modality.encoder)
                 mean = logvar = parameter.new_zeros(len(present), self.latent_dim) + idle
+            elif compiling:
+                mean, logvar = (
+                    torch.where(here.to(t.device)[:, None], t, 0.0)
+                    for t in modality.encoder(harmless(x[name], here))
+                )
             elif here.all():
                 mean, logvar = modality.encoder(x[name])
             else:
@@ -404,11 +414,12 @@ class MVAE(nn.Module):
             if not isinstance(value, Tensor) or value.dim() == 0:
                 raise TypeError(f"modality {name!r}: data must be a tensor (B, ...), got {value!r}")
         sizes = {name: len(value) for name, value in data.items()}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        batch = next(iter(sizes.values()))
+        if batch == 0 or any(size != batch for size in sizes.values()):
             raise ValueError(
                 f"all modalities need the same number of rows, at least one, got {sizes}"
             )
-        batch = next(iter(sizes.values()))
+        compiling = torch.compiler.is_compiling()
 
         columns = []
         for name, modality in self.items():
@@ -417,10 +428,11 @@ class MVAE(nn.Module):
                 here = torch.full((batch,), name in data)
             elif here.shape != (batch,):
                 raise ValueError(f"mask[{name!r}] must be ({batch},), got {tuple(here.shape)}")
-            elif name not in data and here.any():
+            elif name not in data and not compiling and here.any():
                 raise ValueError(f"mask[{name!r}] is True somewhere, but x has no {name!r}")
             if self.validate_args and name in data:
-                rows = data[name][here] if name in masks else data[name]
+                exact = name in masks and not compiling
+                rows = data[name][here] if exact else data[name]
                 try:
                     if len(rows):
                         modality.check(rows)
