@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
+from mvae_fast.called import base_of, must_be_called
 from mvae_fast.checks import NotScriptable, boolean, positive, tensor
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import PENALTIES, Method
+from mvae_fast.recognise import unreadable
 from mvae_fast.regularization import (
     FUSED_PENALTIES,
     REGULARIZATION_FNS,
@@ -25,10 +27,11 @@ from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_fo
 from mvae_fast.settings import SolverSettings
 from mvae_fast.solvers import solve
 from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import has_tables
 
 __all__ = ["FastCNF"]
 
+# The trace of an ODE function that is none of this library's: it takes it as it likes.
+_OWN = "own"
 _AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FUSED = (
     f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
@@ -57,7 +60,8 @@ class FastCNF(NotScriptable, SolverSettings):
     torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
-        odefunc: The dynamics.
+        odefunc: The dynamics: an `ODEfunc`, or any module with FFJORD's ``forward(t, states)`` and
+            ``before_odeint(e)``, which torchdiffeq's solvers then call.
         T: End time, > 0.
         train_T: Learn ``T``.
         regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
@@ -87,7 +91,8 @@ class FastCNF(NotScriptable, SolverSettings):
             others in the backward: 1/k of the memory for one more forward pass.
 
     Raises:
-        ValueError: If an argument does not fit.
+        TypeError: If ``odefunc`` is not one.
+        ValueError: If another argument does not fit.
 
     References:
         FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
@@ -105,7 +110,7 @@ class FastCNF(NotScriptable, SolverSettings):
     """
 
     sqrt_end_time: Tensor
-    odefunc: ODEfunc | RegularizedODEfunc
+    odefunc: nn.Module
 
     def __init__(
         self,
@@ -139,6 +144,11 @@ class FastCNF(NotScriptable, SolverSettings):
             checkpoint_every=checkpoint_every,
             precision=precision,
         )
+        if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
+            raise TypeError(
+                f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
+                "FastCNF(ODEfunc(net)), with a net that is an nn.Module"
+            )
         sqrt_end_time = torch.tensor(positive("T", T)).sqrt()
         if boolean("train_T", train_T):
             self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
@@ -153,6 +163,42 @@ class FastCNF(NotScriptable, SolverSettings):
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
 
     def forward(
         self,
@@ -214,6 +260,9 @@ class FastCNF(NotScriptable, SolverSettings):
                 z.to(dtype), logpz, integration_times, reverse, probes, generator, precision
             )
 
+    if TYPE_CHECKING:
+        __call__ = forward  # which nn.Module calls, and of which it says Any
+
     def _forward(
         self,
         z: Tensor,
@@ -225,16 +274,21 @@ class FastCNF(NotScriptable, SolverSettings):
         precision: str,
     ) -> Tensor | tuple[Tensor, Tensor]:
         self._check_input(z, logpz)
+        base = self._base
+        if isinstance(base, ODEfunc):
+            boolean("odefunc.residual", base.residual)
+            boolean("odefunc.rademacher", base.rademacher)
         times = None
         if integration_times is not None:
             times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
-        fused = z.ndim == 2 and self.fused
+        obstacle = self._obstacle()
+        fused = z.ndim == 2 and obstacle is None
         if precision != "full" and not fused:
             raise ValueError(f"precision: {precision!r} is for {_FUSED}")
         trace = self._trace(z, probes) if logpz is not None or self._penalised else None
         sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
-        if probes is not None and not sampled:
+        if probes is not None and not sampled and trace != _OWN:
             raise ValueError(
                 f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
             )
@@ -273,10 +327,11 @@ class FastCNF(NotScriptable, SolverSettings):
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
+        assert isinstance(odefunc, ODEfunc) and isinstance(odefunc.diffeq, ODEnet)
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
-            joined = grid.JOINED if times is None else 0.0
+            joined = self._joined(times)
             times = self._default_times(reverse) if times is None else times
             steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
@@ -288,7 +343,6 @@ class FastCNF(NotScriptable, SolverSettings):
         outputs = steps.outputs
         if times is not None and times.shape[0] == 2:
             outputs = outputs[-1:]
-        assert isinstance(odefunc.diffeq, ODEnet)
         solution = integrate_net(
             z,
             steps,
@@ -333,15 +387,20 @@ class FastCNF(NotScriptable, SolverSettings):
         probes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """As `_fixed_steps`, step by step through torchdiffeq."""
-        if self.engine not in ("auto", "reference"):
-            raise ValueError(f"engine: {self.engine!r} integrates {_FUSED}; remedy: engine='auto'")
+        # Plain PyTorch has every solver, but the reference reads nets as the other engines do.
+        obstacle = self._foreign() if self.engine == "reference" else self._obstacle()
+        if self.engine != "auto" and (obstacle is not None or self.engine != "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} integrates {_FUSED}; here "
+                f"{obstacle or f'z has shape {tuple(z.shape)}'}; remedy: engine='auto'"
+            )
         penalised = self._penalised
         solution = solve(
-            self._base,
+            self.odefunc,
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
-            joined=grid.JOINED if times is None else 0.0,
+            joined=self._joined(times),
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),
@@ -367,10 +426,9 @@ class FastCNF(NotScriptable, SolverSettings):
         return tuple(name for name in PENALTIES if name in wanted)
 
     @property
-    def _base(self) -> ODEfunc:
-        """The ODE function itself, out of the wrapper of the regularisers."""
-        odefunc = self.odefunc
-        return odefunc.odefunc if isinstance(odefunc, RegularizedODEfunc) else odefunc
+    def _base(self) -> Any:
+        """The ODE function itself, an `ODEfunc` or foreign, out of the regularisers' wrapper."""
+        return base_of(self.odefunc)
 
     @property
     def _present_solver(self) -> str:
@@ -381,6 +439,12 @@ class FastCNF(NotScriptable, SolverSettings):
         # Not by square(): AOTInductor cannot lower the power of a constant.
         return self.sqrt_end_time * self.sqrt_end_time
 
+    def _joined(self, times: Tensor | None) -> float:
+        """Up to what share of a step the rest of an interval is no step of its own."""
+        # Not by its type: torch.func.functional_call puts plain tensors in place of parameters.
+        learned = times is None and "sqrt_end_time" in self._parameters
+        return grid.JOINED if learned else 0.0
+
     def _default_times(self, reverse: bool) -> Tensor:
         end = self._end_time
         start = torch.zeros_like(end)
@@ -390,19 +454,43 @@ class FastCNF(NotScriptable, SolverSettings):
     def fused(self) -> bool:
         """Whether one call of an engine does the solve of states (B, D), in the present mode (train
         or eval); else torchdiffeq does it, step by step."""
-        fused_fns = all(fn in FUSED_PENALTIES for fn in self.regularization_fns)
-        return (
-            self._present_solver in TABLEAUS
-            and not self.adjoint
-            and (fused_fns or not self._penalised)
-            and self.solver_options.keys() <= {"step_size"}
-            and has_tables(self._base.diffeq)
-        )
+        return self._obstacle() is None
+
+    def _obstacle(self) -> str | None:
+        """What keeps engines from the solve in the present mode, or None."""
+        foreign = self._foreign()
+        if foreign is not None:
+            return foreign
+        if self._present_solver not in TABLEAUS:
+            return f"solver is {self._present_solver!r}"
+        if self.adjoint:
+            return "adjoint is True"
+        if self._penalised and not all(fn in FUSED_PENALTIES for fn in self.regularization_fns):
+            return "no engine has all of regularization_fns"
+        if not self.solver_options.keys() <= {"step_size"}:
+            return f"solver_options are {dict(self.solver_options)}"
+        return None
+
+    def _foreign(self) -> str | None:
+        """The module that has to be called because engines do not know it, or None."""
+        foreign = must_be_called(self.odefunc)
+        if foreign is None:
+            name = "odefunc.diffeq" if self._base is self.odefunc else "odefunc.odefunc.diffeq"
+            foreign = unreadable(self._base.diffeq, name)
+        return foreign
 
     def _trace(self, z: Tensor, probes: Tensor | None) -> str:
+        base = self._base
+        if not isinstance(base, ODEfunc):
+            if self.trace is not None or self.n_probes != 1:
+                raise ValueError(
+                    f"trace and n_probes: got {self.trace!r} and {self.n_probes}, but odefunc, a "
+                    f"{type(base).__name__}, takes the trace by itself; remedy: trace=None"
+                )
+            return _OWN
         if self.trace is not None:
             return self.trace
-        return "hutchinson" if probes is not None else self._base.trace_for(z)
+        return "hutchinson" if probes is not None else base.trace_for(z)
 
     def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
         if z.ndim < 2:
@@ -437,20 +525,25 @@ class FastCNF(NotScriptable, SolverSettings):
 
     def num_evals(self) -> int:
         """Evaluations of the velocity in the last solve."""
-        return self._base.num_evals()
+        base = self._base
+        return base.num_evals() if isinstance(base, ODEfunc) else int(base._num_evals.item())
 
     def __getstate__(self) -> dict[str, Any]:
         # The integrals hold a graph, which neither deepcopy nor pickle can take.
         return {**self.__dict__, "regularization_states": None}
 
     def extra_repr(self) -> str:
-        engine = self.engine
-        if not self.fused:
-            engine = f"{engine} (torchdiffeq)"
+        engine, obstacle, base = self.engine, self._obstacle(), self._base
+        if obstacle is not None:
+            # The solver is named in any case.
+            why = "" if obstacle.startswith("solver is") else f": {obstacle}"
+            engine = f"{engine} (torchdiffeq{why})"
         elif engine == "auto":
             end = self.sqrt_end_time
             engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
-        trace = self.trace or f"as divergence_fn={self._base.divergence_fn}"
+        trace = self.trace
+        if trace is None and isinstance(base, ODEfunc):
+            trace = f"as divergence_fn={base.divergence_fn}"
         return (
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"

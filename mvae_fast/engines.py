@@ -5,6 +5,8 @@ An engine is a function that integrates tables; a new one needs one entry in ``_
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -113,6 +115,15 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in _ENGINES if why_missing(name) is None)
 
 
+@functools.cache
+def _warn_once(device: str, missing: str) -> None:
+    warnings.warn(
+        f"engine: 'auto' takes the slow 'reference' on {device}: {missing}; or name it, "
+        "engine='reference', to have it without this warning",
+        stacklevel=3,
+    )
+
+
 def get(name: str) -> Engine:
     """The engine called ``name``, as given by `resolve`."""
     return _ENGINES[name]
@@ -132,7 +143,8 @@ def resolve(
         device: Where the state lives.
         dtype: Its dtype.
         precision: One of `mvae_fast.problem.PRECISIONS`.
-        problem: What it is for, where that is known already.
+        problem: What it is for, where that is known already. Of its solves ``"auto"`` warns once,
+            if for want of another engine the reference takes them.
 
     Returns:
         One of `ENGINES`.
@@ -150,12 +162,21 @@ def resolve(
     if engine == "auto":
         if onnx:
             return "reference"
+        missing = []
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
             fits = fits and (problem is None or candidate.refuses(problem) is None)
             fits = fits and device.type not in candidate.by_name_only
-            if fits and not candidate.why_missing() and not candidate.excludes(device):
-                return name
+            if not fits:
+                continue
+            reason = candidate.why_missing() or candidate.excludes(device)
+            if reason is not None:
+                missing.append(reason)
+                continue
+            # Traced, it would be a graph break, and said while compiling.
+            if name == "reference" and missing and problem and not torch.compiler.is_compiling():
+                _warn_once(device.type, "; ".join(missing))
+            return name
     check_name(engine)
     chosen = _ENGINES[engine]
     if onnx and engine != "reference":

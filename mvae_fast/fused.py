@@ -39,7 +39,7 @@ def integrate_net(
     Args:
         z: (B, D), the start state.
         steps: Times and sizes of the steps.
-        net: A net for which `mvae_fast.tables.has_tables` is true.
+        net: A net that is readable (`mvae_fast.recognise`).
         method: How to integrate it.
         residual: The velocity is ``f - z``.
         trace: ``"exact"``, ``"hutchinson"`` or None.

@@ -23,8 +23,8 @@ __all__ = [
     "subdivided",
 ]
 
-#: Of the flow's own interval a rest of less than this share of a step is no step of its own: a
-#: learned end time is no multiple of the step, and each time it passes one by a little it would
+#: With a learned end time, a rest of less than this share of a step is no step of its own: an
+#: end that moves is no multiple of the step, and each time it passes one by a little it would
 #: cost one more evaluation for nothing.
 JOINED = 1 / 16
 

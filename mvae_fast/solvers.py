@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from mvae_fast.called import Called, base_of, must_be_called
 from mvae_fast.checks import one_of
 from mvae_fast.dynamics import velocity_and_trace
 from mvae_fast.grid import stepped
@@ -128,12 +129,9 @@ class _Dynamics(nn.Module):
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
         z = states[0]
-        if not self.regularization_fns or z.numel() == 0:
+        if not self.regularization_fns:
             velocity, tau = self._evaluate(t, z)
-            if tau is None:
-                return (velocity,)
-            # Means over no rows would be NaN.
-            return velocity, -tau, *(z.new_zeros(()) for _ in self.regularization_fns)
+            return (velocity,) if tau is None else (velocity, -tau)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
             velocity, tau = self._evaluate(t, z)
@@ -155,7 +153,7 @@ class _Dynamics(nn.Module):
 
 
 def solve(
-    odefunc: ODEfunc,
+    odefunc: nn.Module,
     z: Tensor,
     times: Tensor,
     config: SolverConfig,
@@ -168,7 +166,8 @@ def solve(
     """Solve with torchdiffeq.
 
     Args:
-        odefunc: The ODE function; its count of evaluations is restarted.
+        odefunc: The ODE function, or the wrapper of the regularisers around it; its count of
+            evaluations is restarted.
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
         config: The solver.
@@ -180,23 +179,36 @@ def solve(
     Returns:
         The states at ``times``.
     """
-    if z.numel() == 0 and config.solver in ADAPTIVE:
-        # The error of no rows is NaN, which no step is small enough for.
+    if z.numel() == 0:
+        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
+        # error; the mean of a regulariser would be NaN.
         config = replace(config, solver="euler", n_steps=1, options={})
+        if regularization_fns:
+            solution = solve(base_of(odefunc), z, times, config, trace=trace, probes=probes)
+            penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
+            return replace(solution, penalties=penalties)
     options = dict(config.options)
     if config.solver in FIXED_GRID and "grid_constructor" not in options:
         step_size = options.pop("step_size", None)
         options["grid_constructor"] = (
             equal_steps(config.n_steps) if step_size is None else steps_of(step_size, joined)
         )
-    odefunc.evaluations = 0
+    base = base_of(odefunc)
+    dynamics: nn.Module
     start = [z]
-    if trace is not None:
-        start.append(z.new_zeros(z.shape[0]))
+    if must_be_called(odefunc) is None:
+        assert isinstance(base, ODEfunc)
+        base.evaluations = 0
+        dynamics = _Dynamics(base, trace, probes, regularization_fns)
+        if trace is not None:
+            start.append(z.new_zeros(z.shape[0]))
+    else:
+        dynamics = Called(odefunc, trace, probes)
+        start.append(z.new_zeros((z.shape[0], 1)))
     start += [z.new_zeros(()) for _ in regularization_fns]
     integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if config.adjoint else odeint
     path = integrator(
-        _Dynamics(odefunc, trace, probes, regularization_fns),
+        dynamics,
         tuple(start),
         times,
         atol=config.atol,

@@ -318,13 +318,6 @@ def test_without_gradients(engine, mode, trace):
         assert torch.equal(a, b.detach()) and not a.requires_grad
 
 
-def test_engines_do_not_call_the_layers(engine):
-    flow, called = make(engine=engine), []
-    flow.odefunc.diffeq.layers[0].register_forward_hook(lambda *args: called.append(args))
-    flow(*states())
-    assert not called
-
-
 def test_partially_frozen(engine):
     flow = make(engine=engine)
     z, logp = states()

@@ -250,8 +250,149 @@ def test_odefunc_errors_are_named():
     odefunc = ODEfunc(net)
     with pytest.raises(ValueError, match="divergence_fn: got 'exact'"):
         odefunc.divergence_fn = "exact"
+    with pytest.raises(TypeError, match="diffeq: got <function .*, expected an nn.Module; remedy"):
+        ODEfunc(lambda t, z: -z)
+    for name in ("residual", "rademacher"):
+        with pytest.raises(ValueError, match=f"{name}: got 'False', expected True or False"):
+            ODEfunc(net, **{name: "False"})
     with pytest.raises(ValueError, match=r"states: got 1, expected \(z, logp, \.\.\.\)"):
         odefunc(torch.tensor(0.0), (torch.zeros(5, 3),))
+
+
+def divergence_bf(dx, y, **unused):
+    raise AssertionError("known by its name, and never called")
+
+
+def divergence_approx(f, y, e=None):
+    raise AssertionError("known by its name, and never called")
+
+
+def test_divergence_may_be_set_as_scripts_do(engine):
+    # override_divergence_fn: FFJORD's, and that of everybody who took it over.
+    flow = FastCNF(ODEfunc(ODEnet((4,), (3,)), divergence_bf), n_steps=3, engine=engine)
+    assert flow.odefunc.divergence_fn == "brute_force"
+    z, zero = torch.randn(5, 3), torch.zeros(5, 1)
+    assert torch.equal(flow(z, zero)[1], flow(z, zero)[1])
+    flow.odefunc.divergence_fn = divergence_approx
+    assert flow.odefunc.divergence_fn == "approximate"
+    assert not torch.equal(flow(z, zero)[1], flow(z, zero)[1])
+    for foreign in (lambda f, y, e=None: f.sum(), test_divergence_may_be_set_as_scripts_do, None):
+        with pytest.raises(ValueError, match=r"divergence_fn: got .* called divergence_approx or"):
+            flow.odefunc.divergence_fn = foreign
+
+
+@pytest.mark.parametrize("regularization_fns", [None, ("l2int",)])
+@pytest.mark.parametrize(("solver", "count"), [("euler", 3), ("rk4", 12)])
+def test_evaluations_may_be_read_from_the_buffer(regularization_fns, solver, count):
+    flow = FastCNF(
+        ODEfunc(ODEnet((4,), (3,))),
+        regularization_fns=regularization_fns,
+        solver=solver,
+        n_steps=3,
+    )
+    keys = list(flow.state_dict())
+    flow(torch.randn(5, 3), torch.zeros(5, 1))
+    assert flow.odefunc._num_evals.item() == flow.num_evals() == count
+    assert list(flow.state_dict()) == keys and any(key.endswith("_num_evals") for key in keys)
+    assert flow.to(torch.float64).odefunc._num_evals.dtype == torch.float64
+    restored = FastCNF(ODEfunc(ODEnet((4,), (3,))), regularization_fns=regularization_fns)
+    restored.load_state_dict(flow.state_dict(), strict=True)
+
+
+# FFJORD's functions, under its names (the spelling is its own), written from their definitions.
+def l1_regularzation_fn(x, logp, dx, dlogp, unused_context):
+    return dx.abs().mean()
+
+
+def l2_regularzation_fn(x, logp, dx, dlogp, unused_context):
+    return (dx.flatten(1).norm(dim=1) / dx[0].numel() ** 0.5).mean()
+
+
+def test_regularisers_may_be_functions_of_ffjord(engine):
+    fns = (l2_regularzation_fn, l1_regularzation_fn)
+    net = ODEnet((4,), (3,))
+    flow = FastCNF(ODEfunc(net), regularization_fns=fns, n_steps=4, engine=engine)
+    assert flow.fused
+    z, zero = torch.randn(5, 3), torch.zeros(5, 1)
+    flow(z, zero)
+    got = flow.get_regularization_states()
+    totals, h = [0.0, 0.0], 0.25
+    for step in range(4):
+        dz = net(torch.tensor(step * h), z)
+        totals = [
+            total + h * fn(z, zero, dz, zero, None) for total, fn in zip(totals, fns, strict=True)
+        ]
+        z = z + h * dz
+    torch.testing.assert_close(got, tuple(totals))
+
+
+def test_regularisers_of_other_arguments_are_named():
+    def of_trajectorynet(x, logp, dx, dlogp, t, unused_context):
+        return x.sum()
+
+    def l1_regularzation_fn(x, t, dx, unused_context):  # RNODE's kind of arguments
+        return x.sum()
+
+    for fn in (of_trajectorynet, l1_regularzation_fn):
+        with pytest.raises(TypeError, match=rf"regularization_fns: got {fn.__name__}\(x, .*expect"):
+            FastCNF(ODEfunc(ODEnet((4,), (3,))), regularization_fns=(fn,))
+
+
+class Autoencoder(torch.nn.Module):
+    """To the interface of FFJORD's AutoencoderODEfunc: no ODEfunc, and no num_evals."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 3)
+        self.register_buffer("_num_evals", torch.tensor(0.0))
+
+    def before_odeint(self, e=None):
+        self._e = e
+        self._num_evals.fill_(0)
+
+    def forward(self, t, y_and_logpy):
+        y, _ = y_and_logpy
+        self._num_evals += 1
+        with torch.enable_grad():
+            y.requires_grad_(True)
+            dy = torch.tanh(self.net(y)) * t
+            e = torch.ones_like(y) if self._e is None else self._e
+            (vjp,) = torch.autograd.grad(dy, y, e, create_graph=True)
+        return dy, -(vjp * e).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("noise", [None, torch.tensor([[1.0, -1.0, 1.0]]).expand(5, 3)])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_ode_functions_of_others_are_called(noise, adjoint):
+    flow = FastCNF(Autoencoder(), n_steps=2, adjoint=adjoint)
+    z, logp = torch.randn(5, 3), torch.randn(5, 1)
+    z_t, logp_t = flow(z, logp, probes=noise)
+    e = torch.ones_like(z) if noise is None else noise
+    expected, total = z, logp
+    for t in (0.0, 0.5):
+        value = torch.tanh(flow.odefunc.net(expected))
+        jacobian = t * (1 - value.square()).unsqueeze(2) * flow.odefunc.net.weight
+        total = total - 0.5 * torch.einsum("bi,bij,bj->b", e, jacobian, e).unsqueeze(1)
+        expected = expected + 0.5 * t * value
+    torch.testing.assert_close((z_t, logp_t), (expected, total))
+    assert flow.num_evals() == 2 and not z.requires_grad
+    assert "engine=auto (torchdiffeq: odefunc is Autoencoder, not ODEfunc)" in repr(flow)
+    (z_t.sum() + logp_t.sum()).backward()
+    assert flow.odefunc.net.weight.grad.abs().sum() > 0
+    assert flow(z).shape == z.shape
+    flow.trace = "exact"
+    with pytest.raises(
+        ValueError, match="trace and n_probes: got 'exact' and 1, but odefunc, a Auto"
+    ):
+        flow(z, logp)
+
+
+@pytest.mark.parametrize(
+    "odefunc", [ODEnet((4,), (3,)), lambda t, z: -z, torch.nn.Linear(3, 3), None, "ODEfunc"]
+)
+def test_what_is_no_ode_function_is_named(odefunc):
+    with pytest.raises(TypeError, match=r"odefunc: got \w+, expected an ODEfunc; remedy: FastCNF"):
+        FastCNF(odefunc)
 
 
 def options_of_a_script(flow, solver, step_size=None):

@@ -168,6 +168,31 @@ def test_a_learned_end_time_adds_no_tiny_step(interp, end, steps, reverse):
     assert distance(got, gradients([expected], [root])[0]) < 1e-11
 
 
+@pytest.mark.parametrize("interp", [{}, {"interp": "linear"}], ids=["fused", "torchdiffeq"])
+def test_a_fixed_end_time_has_the_grid_of_torchdiffeq(interp):
+    flow = steps_flow(T=0.5014)
+    flow.solver_options = {"step_size": 0.025, **interp}
+    z = torch.randn(4, 3, dtype=torch.float64)
+    times = torch.stack((torch.zeros_like(flow.sqrt_end_time), flow.sqrt_end_time.square()))
+    expected = odeint(flow.odefunc.diffeq, z, times, method="euler", options={"step_size": 0.025})
+    assert distance(flow(z), expected[1]) < 1e-12
+    assert flow.num_evals() == 21
+
+
+def test_the_gradient_of_a_functional_call_is_on_the_same_grid():
+    flow = steps_flow(T=0.5014, train_T=True)
+    flow.solver_options["step_size"] = 0.025
+    z = torch.randn(4, 3, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(flow(z).sum(), flow.sqrt_end_time)
+
+    def moved(root):
+        return torch.func.functional_call(flow, {"sqrt_end_time": root}, (z,)).sum()
+
+    got = torch.func.grad(moved)(flow.sqrt_end_time.detach())
+    assert flow.num_evals() == 20
+    assert distance(got, expected) < 1e-12
+
+
 def test_step_size_under_the_compiler():
     flow = steps_flow(T=0.5, train_T=True)
     flow.solver_options["step_size"] = 0.1

@@ -12,6 +12,7 @@ from mvae_fast import nonlinearities, reference
 from mvae_fast.checks import integer, one_of
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.odenet import ODEnet
+from mvae_fast.recognise import unreadable
 from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
 
@@ -70,6 +71,12 @@ class AmortizedNet(nn.Module):
 
     def at(self, t: Tensor, own: dict[str, Tensor]) -> Velocity:
         """The velocity at the times ``t`` (S,), of the rows' ``own = theta(cond)``."""
+        foreign = unreadable(self.net)
+        if foreign is not None:
+            raise ValueError(
+                f"net: {foreign}; an amortised flow reads the weights of its net and cannot call "
+                "its modules; remedy: undo that, or FastCNF"
+            )
         return Velocity(build_tables(self.net, t), own, self.nonlinearity, self.rank)
 
 

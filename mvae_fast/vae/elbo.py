@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import exact_log_det, exact_trace
 from mvae_fast.vae.experts import product_of_experts
@@ -167,18 +168,24 @@ def elbo_terms(
         The terms.
 
     Raises:
-        ValueError: if ``kl="closed_form"`` is asked of a model with a flow, ``n_samples`` is not
-            positive or exceeds 1 at the mean, ``log_det_error`` is asked of a flow that has no
-            exact log-determinant, or a likelihood does not give one number a row.
+        ValueError: if ``at`` or ``kl`` is unknown, ``kl="closed_form"`` is asked of a model with a
+            flow, ``n_samples`` is not positive or exceeds 1 at the mean, ``log_det_error`` is asked
+            of a flow that has no exact log-determinant, or a likelihood does not give one number a
+            row.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
     """
+    one_of("at", at, ("sample", "mean"))
+    one_of("kl", kl, ("sample", "closed_form"))
+    boolean("every_row", every_row)
+    boolean("log_det_error", log_det_error)
     if kl == "closed_form" and model.flow is not None:
         raise ValueError('kl="closed_form" needs a model without a flow; use kl="sample"')
-    if n_samples < 1 or (at == "mean" and n_samples > 1):
+    n_samples = integer("n_samples", n_samples, 1)
+    if at == "mean" and n_samples > 1:
         raise ValueError(
-            f'n_samples must be at least 1, and 1 with at="mean", got {n_samples} with at={at!r}'
+            f'n_samples: got {n_samples} with at="mean", expected 1: there is no noise'
         )
     batch = len(present)
     posterior, rows, active = posteriors(model, x, present, subsets, every_row=every_row)
