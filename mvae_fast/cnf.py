@@ -434,15 +434,16 @@ class FastCNF(NotScriptable, SolverSettings):
     def _present_solver(self) -> str:
         return self.solver if self.training else self.test_solver
 
-    def _joined(self, times: Tensor | None) -> float:
-        """Up to what share of a step the rest of an interval is no step of its own."""
-        learned = times is None and isinstance(self.sqrt_end_time, nn.Parameter)
-        return grid.JOINED if learned else 0.0
-
     @property
     def _end_time(self) -> Tensor:
         # Not by square(): AOTInductor cannot lower the power of a constant.
         return self.sqrt_end_time * self.sqrt_end_time
+
+    def _joined(self, times: Tensor | None) -> float:
+        """Up to what share of a step the rest of an interval is no step of its own."""
+        # Not by its type: torch.func.functional_call puts plain tensors in place of parameters.
+        learned = times is None and "sqrt_end_time" in self._parameters
+        return grid.JOINED if learned else 0.0
 
     def _default_times(self, reverse: bool) -> Tensor:
         end = self._end_time

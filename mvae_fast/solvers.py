@@ -129,12 +129,9 @@ class _Dynamics(nn.Module):
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
         z = states[0]
-        if not self.regularization_fns or z.numel() == 0:
+        if not self.regularization_fns:
             velocity, tau = self._evaluate(t, z)
-            if tau is None:
-                return (velocity,)
-            # Means over no rows would be NaN.
-            return velocity, -tau, *(z.new_zeros(()) for _ in self.regularization_fns)
+            return (velocity,) if tau is None else (velocity, -tau)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
             velocity, tau = self._evaluate(t, z)
@@ -182,9 +179,14 @@ def solve(
     Returns:
         The states at ``times``.
     """
-    if z.numel() == 0 and config.solver in ADAPTIVE:
-        # The error of no rows is NaN, which no step is small enough for.
+    if z.numel() == 0:
+        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
+        # error; the mean of a regulariser would be NaN.
         config = replace(config, solver="euler", n_steps=1, options={})
+        if regularization_fns:
+            solution = solve(base_of(odefunc), z, times, config, trace=trace, probes=probes)
+            penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
+            return replace(solution, penalties=penalties)
     options = dict(config.options)
     if config.solver in FIXED_GRID and "grid_constructor" not in options:
         step_size = options.pop("step_size", None)

@@ -179,6 +179,20 @@ def test_a_fixed_end_time_has_the_grid_of_torchdiffeq(interp):
     assert flow.num_evals() == 21
 
 
+def test_the_gradient_of_a_functional_call_is_on_the_same_grid():
+    flow = steps_flow(T=0.5014, train_T=True)
+    flow.solver_options["step_size"] = 0.025
+    z = torch.randn(4, 3, dtype=torch.float64)
+    (expected,) = torch.autograd.grad(flow(z).sum(), flow.sqrt_end_time)
+
+    def moved(root):
+        return torch.func.functional_call(flow, {"sqrt_end_time": root}, (z,)).sum()
+
+    got = torch.func.grad(moved)(flow.sqrt_end_time.detach())
+    assert flow.num_evals() == 20
+    assert distance(got, expected) < 1e-12
+
+
 def test_step_size_under_the_compiler():
     flow = steps_flow(T=0.5, train_T=True)
     flow.solver_options["step_size"] = 0.1

@@ -164,7 +164,7 @@ class AmortizedCNF(Flow):
             velocity, tau = evaluate(self.net.at(t.to(z).reshape(1), own), state[0], 0)
             return velocity, torch.zeros_like(state[1]) if tau is None else -tau
 
-        # As in `solvers.solve`: no step is small enough for the error of no rows, NaN.
+        # As in `solvers.solve`: of no rows a solver finds no error.
         solver = "euler" if z.shape[0] == 0 else self.solver
         options: dict[str, Any] = (
             {} if solver in ADAPTIVE else {"grid_constructor": equal_steps(self.n_steps)}
