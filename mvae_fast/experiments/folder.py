@@ -30,8 +30,10 @@ OWN_FILES = re.compile(
     r"(\.mvae_fast|(last|previous|best)\.ckpt|model\.pt|finished\.json|evaluation\.json"
     r"|csv/version_\d+/(metrics\.csv|hparams\.yaml)"
     r"|tensorboard/version_\d+/(events\.out\.tfevents\.[^/]+|hparams\.yaml))(\.\d+\.part)?"
+    r"|[0-9a-f]{32}\.part"
 )
-"""What a run writes into the folder of a model, by its path there."""
+"""What a run writes into the folder of a model, by its path there; ``.part`` is what a kill leaves,
+by `files.write_bytes` and by `save_mvae`."""
 
 
 def check_folder(config: TrainConfig) -> dict[str, Any]:
@@ -145,17 +147,17 @@ def read_recipe(path: Path) -> dict[str, Any]:
 
 
 def mark(folder: Path) -> None:
-    """Make the folder of a model, one that `discard` may empty.
+    """Make the folder of a model, one that `discard` may empty, without what a kill left in it.
 
     Raises:
         ValueError: if it is there and somebody else's.
     """
     _check_model(folder, replace=False)
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / MARK).exists():
-        write_text(
-            folder / MARK, "A folder of mvae-fast train, which may remove what it wrote here.\n"
-        )
+    (folder / MARK).touch()
+    for unfinished in folder.glob("*.part"):
+        if _own(unfinished.name):
+            unfinished.unlink()
 
 
 def discard(folder: Path) -> None:

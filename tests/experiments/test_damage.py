@@ -108,6 +108,7 @@ def test_no_damaged_checkpoint_is_gone_on_with(out, how, capsys):
 
 @pytest.mark.parametrize("lost", [["last.ckpt"], ["best.ckpt"], ["last.ckpt", "previous.ckpt"]])
 def test_a_lost_checkpoint_is_made_again(out, whole, tmp_path, lost):
+    (out / "mvae" / "last.ckpt.123.part").write_text("what a kill leaves")
     for name in ("finished.json", *lost):
         (out / "mvae" / name).unlink()
     assert resume(out) == 0
