@@ -19,7 +19,8 @@ _PLAIN = (type(None), bool, int, float, str, tuple, list, dict)
 
 
 def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
-    """What would not load, or load as something else: modules, parameters, hooks, functions.
+    """What would not load, or load as something else: modules, parameters, hooks, and functions and
+    likelihoods of parts.
 
     Args:
         model: the model.
@@ -43,6 +44,8 @@ def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
         )
     for name in ours.keys() & theirs.keys():
         found += _differences(*(_hooks(name, part[name]) for part in (ours, theirs)))
+        if not name:
+            continue  # around the whole model people put their own functions, to watch it
         settings, described_settings = (_settings(part[name]) for part in (ours, theirs))
         found += [
             f"{name}.{setting} was replaced"
@@ -53,7 +56,7 @@ def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
 
 
 def changed_settings(model: nn.Module, described: nn.Module) -> list[str]:
-    """Settings of plain data that differ, such as a flow's ``n_steps``: loading would undo them.
+    """Settings that differ, such as a flow's ``n_steps``: loading would undo them.
 
     Args:
         model: the model.
