@@ -29,8 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: arguments; default: those of the process.
 
     Returns:
-        The exit status: 0, 1 where a package is missing, 2 for bad arguments or data, 130 after an
-        interruption.
+        The exit status: 0, 1 where a package is missing or a run had to stop, 2 for bad arguments
+        or data, 130 after an interruption.
 
     Example:
         >>> main(["--version"])
@@ -61,13 +61,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(command: str, argv: Sequence[str]) -> int:
-    from mvae_fast.experiments.usage import UsageError
+    from mvae_fast.experiments.usage import RunError, UsageError
 
     try:
         _command(command)(argv)
-    except UsageError as error:
+    except (UsageError, RunError) as error:
         print(f"mvae-fast {command}: {error}", file=sys.stderr)
-        return 2
+        return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as interrupt:
         print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
         return 130

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import torch
 
 from mvae_fast import cuda_ops, ops, reference, triton_ops
+from mvae_fast.checks import one_of
 from mvae_fast.problem import PRECISIONS, Problem, Solution
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
@@ -81,12 +82,12 @@ _ENGINES: dict[str, Engine] = {
 #: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 
+_NAMES = ("auto", *ENGINES)
+
 
 def check_name(engine: str) -> None:
     """Raise ValueError unless ``engine`` is ``"auto"`` or one of `ENGINES`."""
-    if engine != "auto" and engine not in _ENGINES:
-        names = ", ".join(map(repr, ("auto", *ENGINES)))
-        raise ValueError(f"engine: got {engine!r}, expected one of {names}")
+    one_of("engine", engine, _NAMES)
 
 
 def why_missing(engine: str) -> str | None:
@@ -156,7 +157,11 @@ def resolve(
         >>> resolve("auto", torch.device("cpu"), torch.bfloat16)
         'reference'
     """
+    # ONNX has none of the compiled engines' operators.
+    onnx = torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
     if engine == "auto":
+        if onnx:
+            return "reference"
         missing = []
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
@@ -174,6 +179,10 @@ def resolve(
             return name
     check_name(engine)
     chosen = _ENGINES[engine]
+    if onnx and engine != "reference":
+        raise ValueError(
+            f"engine: {engine!r} has no ONNX operator; remedy: engine='auto' or 'reference'"
+        )
     reason = chosen.why_missing()
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mvae_fast import layers, ops, table_ops
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import Method, Solution
+from mvae_fast.recognise import refresh
 
 __all__ = ["applies", "integrate"]
 
@@ -68,6 +69,7 @@ def integrate(
     Returns:
         As `mvae_fast.integrate.integrate`.
     """
+    refresh(net)
     number, names = _LAYERS[type(net.layers[0])]
     linears = [getattr(layer, name) for layer in net.layers for name in names]
     parameters = [x for linear in linears for x in (linear.weight, linear.bias) if x is not None]

@@ -109,6 +109,7 @@ def _functions(
             ctx.set_materialize_grads(False)
 
         backward = staticmethod(refuse_double_backward)
+        jvp = staticmethod(refuse_forward_mode)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -116,8 +117,10 @@ def _functions(
             return _vmap_by_loop(IntegrateBackward.apply, info, in_dims, args)
 
     class Integrate(torch.autograd.Function):
-        """The forward. Having no jvp it raises for forward-mode AD, as it must: a bare op would
-        give zero tangents silently."""
+        """The forward. It refuses forward-mode AD, as it must: a bare op would give zero tangents
+        silently."""
+
+        jvp = staticmethod(refuse_forward_mode)
 
         @staticmethod
         def forward(*args: Any) -> tuple[Tensor, ...]:
@@ -170,6 +173,13 @@ def dense_gradients(
     return tuple(
         z.new_zeros(shape) if grad is None else grad.contiguous()
         for grad, shape in zip(grads, shapes, strict=False)
+    )
+
+
+def refuse_forward_mode(ctx: Any, *tangents: Tensor | None) -> None:
+    raise NotImplementedError(
+        "the compiled engines have no forward-mode derivatives (jvp, jacfwd, hessian); "
+        "remedy: engine='reference', which has them"
     )
 
 

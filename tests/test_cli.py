@@ -81,6 +81,84 @@ def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypat
     assert signal.getsignal(signal.SIGINT) is handler
 
 
+def refused(argv, capsys):
+    """What a command says that ends with exit code 2, be it by argparse or not."""
+    try:
+        code = main(argv)
+    except SystemExit as exit:
+        code = exit.code
+    assert code == 2
+    return capsys.readouterr().err.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize("name", ["..", ".", "../thesis", "a/b", "/tmp", "~", "a b", "", "a\n", 3])
+@pytest.mark.parametrize("way", ["--overwrite", "--resume"])
+def test_a_model_is_no_path(name, way, tmp_path, capsys):
+    (tmp_path / "thesis").mkdir()
+    (tmp_path / "thesis" / "text.tex").write_text("mine")
+    settings = tmp_path / "theirs.yaml"
+    settings.write_text(yaml.safe_dump({"models": [name], "flows": {name: None}}))
+    argv = ["train", "--config", str(settings), "--out", str(tmp_path / "out"), way]
+    told = refused(argv, capsys)
+    assert "models" in told or "flows" in told
+    assert (tmp_path / "thesis" / "text.tex").exists() and not (tmp_path / "out").exists()
+
+
+def test_a_settings_file_replaces_nothing(tmp_path, capsys):
+    settings = tmp_path / "theirs.yaml"
+    settings.write_text(yaml.safe_dump({"overwrite": True}))
+    told = "overwrite is no setting of a file; use --overwrite"
+    assert told in refused(["train", "--config", str(settings)], capsys)
+    argv = ["reproduce", "table1", "--out", str(tmp_path / "out"), "--config", str(settings)]
+    assert told in refused(argv, capsys)
+    assert not (tmp_path / "out").exists()
+
+
+def test_overwrite_spares_what_a_run_has_not_written(small, tmp_path, capsys):
+    out = tmp_path / "run"
+    train = ["train", *small, "--models", "mvae", "--out", str(out)]
+    assert main(train) == 0
+    notes = out / "mvae" / "csv" / "version_0" / "notes.txt"
+    notes.write_text("mine")
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    told = refused([*train, "--overwrite"], capsys)
+    assert "what no run has written: csv/version_0/notes.txt" in told
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+    notes.unlink()
+    weights = (out / "mvae" / "last.ckpt").stat().st_mtime_ns
+    assert main([*train, "--overwrite"]) == 0
+    assert (out / "mvae" / "last.ckpt").stat().st_mtime_ns > weights
+    assert not (out / "mvae" / "csv" / "version_1").exists()
+
+
+@pytest.mark.parametrize("command", [["train"], ["reproduce", "table1", "--seeds", "0"]])
+def test_a_full_disk_stops_a_run_with_one_line(command, small, tmp_path, capsys, monkeypatch):
+    def full(path, content, *, previous=None):
+        raise OSError(28, "No space left on device", str(path))
+
+    monkeypatch.setattr("mvae_fast.experiments.whole_checkpoints.write_saved", full)
+    argv = [*command, *small[:2], "--set", "batch_size=200", "--out", str(tmp_path / "run")]
+    assert main(argv) == 1
+    told = capsys.readouterr().err.strip()
+    assert "No space left on device: " in told and "best.ckpt" in told and "\n" not in told
+    assert "resume" in told or "The same command goes on" in told
+
+
+@pytest.mark.parametrize(
+    ("argv", "told"),
+    [
+        (["--set", "precision=transformer-engine"], "precision must be one that is there: "),
+        (["--seed", str(2**70)], "seed must not be negative and less than 2**64, got 1180591"),
+        (["--set", "lr="], "lr must be float, got None"),
+        (["--set", "modalities.label.num_classes=9"], "needs data in 0..8, got values from"),
+        (["--set", "modalities.training={type: mlp}"], "got ['image', 'label', 'training']"),
+    ],
+)
+def test_what_cannot_be_is_told_before_any_work(argv, told, tmp_path, capsys):
+    assert told in refused(["train", *argv, "--out", str(tmp_path / "out")], capsys)
+    assert not (tmp_path / "out").exists()
+
+
 def test_info_needs_the_core_only(tmp_path):
     """In an interpreter that lacks every optional dependency."""
     blocked = ["lightning", "jsonargparse", "sklearn", "matplotlib", "torchmetrics", "yaml"]

@@ -9,7 +9,8 @@ from typing import Any
 import jsonargparse
 
 from mvae_fast.data import MultimodalDataset, load_dataset
-from mvae_fast.experiments.config import title
+from mvae_fast.experiments.checks import check_data
+from mvae_fast.experiments.config import check_seed, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import (
     SAMPLES,
@@ -27,9 +28,6 @@ from mvae_fast.vae.build import read_saved, restore
 
 __all__ = ["evaluate_command", "load_checkpoint"]
 
-CHECKED_AT_ONCE = 1000
-"""Rows: 50 megabytes of CelebA's images."""
-
 
 def load_checkpoint(path: str | Path) -> MVAE:
     """The model of a checkpoint: a ``model.pt`` of `save_mvae`, or Lightning's ``.ckpt``.
@@ -41,18 +39,28 @@ def load_checkpoint(path: str | Path) -> MVAE:
         The model, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: if the file is neither.
+        ValueError: if the file is neither, or a folder.
         FileNotFoundError: if there is no such file.
     """
     path = Path(path)
+    if path.is_dir():
+        there = [p.name for p in path.glob("*") if p.suffix in (".pt", ".ckpt")]
+        there += [p.relative_to(path).as_posix() for p in path.glob("*/model.pt")]
+        raise ValueError(
+            f"checkpoint {path} is a folder; name a file of it"
+            + (f": {', '.join(sorted(there))}" if there else ", model.pt or a .ckpt")
+        )
     if not path.is_file():
         raise FileNotFoundError(f"checkpoint {path}: no such file")
     if path.suffix != ".ckpt":
         return load_mvae(path)
     saved = read_saved(path, {"hyper_parameters", "state_dict"})
+    described, weights = saved["hyper_parameters"], saved["state_dict"]
+    if not isinstance(described, dict) or not isinstance(weights, dict):
+        raise ValueError(f"{path} is not a checkpoint of mvae-fast, or it is damaged")
     prefix = "model."
-    weights = {k[len(prefix) :]: v for k, v in saved["state_dict"].items() if k.startswith(prefix)}
-    return restore(path, saved["hyper_parameters"].get("model"), weights)
+    own = {k.removeprefix(prefix): v for k, v in weights.items() if str(k).startswith(prefix)}
+    return restore(path, described.get("model"), own)
 
 
 def evaluate_command(argv: Sequence[str]) -> None:
@@ -84,6 +92,8 @@ def evaluate_command(argv: Sequence[str]) -> None:
     args = parser.parse_args(list(argv))
     with usage():
         device = resolve_device(args.device)
+        if args.seed is not None:
+            check_seed(args.seed, "--seed")
         model = load_checkpoint(args.checkpoint)
         recipe = _recipe(Path(args.checkpoint), args.dataset)
         dataset, options = recipe["dataset"], recipe["dataset_options"]
@@ -115,10 +125,8 @@ def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
             f"--dataset {dataset} must have the model's modalities {names}, got {there}"
         )
     try:
-        # All rows, as a label that the model does not have may be in any of them.
-        for start in range(0, len(test), CHECKED_AT_ONCE):
-            model.prepare(*test[start : start + CHECKED_AT_ONCE])
-    except (TypeError, ValueError) as error:
+        check_data(model, test)
+    except ValueError as error:
         raise ValueError(f"--dataset {dataset} does not fit the model: {error}") from error
 
 

@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 import argparse
+import math
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_type_hints
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import jsonargparse
-import yaml
 
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.data.splits import SELECTIONS
+from mvae_fast.experiments.files import read_yaml
 from mvae_fast.vae.annealing import ANNEALING
 
-__all__ = ["TITLES", "TrainConfig", "chosen_dataset", "configured", "merge", "title"]
+__all__ = [
+    "TITLES",
+    "TrainConfig",
+    "check_name",
+    "check_seed",
+    "chosen_dataset",
+    "configured",
+    "merge",
+    "title",
+]
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
@@ -31,6 +43,35 @@ TITLES: dict[str, str] = {
 def title(model: str) -> str:
     """The name that a model is shown under."""
     return TITLES.get(model, model)
+
+
+def check_name(name: Any, key: str) -> None:
+    """Refuse a name that cannot be that of a file or folder, and no other place's.
+
+    Args:
+        name: of a model or a modality.
+        key: the setting that has it, for the message.
+
+    Raises:
+        ValueError: unless it is of letters, digits, ``_`` and ``-`` only.
+
+    Example:
+        >>> check_name("../thesis", "models")
+        Traceback (most recent call last):
+        ValueError: models: a name must be of letters, digits, _ and - only, got '../thesis'
+    """
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
+        raise ValueError(f"{key}: a name must be of letters, digits, _ and - only, got {name!r}")
+
+
+def check_seed(seed: int, name: str = "seed") -> None:
+    """Refuse a seed that PyTorch's generators do not take.
+
+    Raises:
+        ValueError: if it is negative or has more than 64 bits.
+    """
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"{name} must not be negative and less than 2**64, got {seed}")
 
 
 def _option(help: str, **default: Any) -> Any:
@@ -110,6 +151,27 @@ class TrainConfig:
     overwrite: bool = _option("replace models that are in the folder already", default=False)
 
     def __post_init__(self) -> None:
+        for name, hint in get_type_hints(TrainConfig).items():
+            if not _fits(getattr(self, name), hint):
+                wanted = str(hint) if get_args(hint) else hint.__name__
+                raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
+        check_name(self.dataset, "dataset")
+        for name in self.models:
+            check_name(name, "models")
+        for name, described in self.flows.items():
+            check_name(name, "flows")
+            if described is not None and "type" not in _mapping(described):
+                raise ValueError(
+                    f"flows.{name} must be null or a mapping with a type, got {described!r}; the "
+                    f"others are {[other for other in self.flows if other != name]}"
+                )
+        for name, described in self.modalities.items():
+            check_name(name, "modalities")
+            if "type" not in _mapping(described):
+                raise ValueError(
+                    f"modalities.{name} must be a mapping with a type, got {described!r}; the "
+                    f"others are {[other for other in self.modalities if other != name]}"
+                )
         if unknown := set(self.models) - set(self.flows):
             raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
         if self.resume and self.overwrite:
@@ -120,9 +182,12 @@ class TrainConfig:
         for name in (*counts, "validation_samples", "lr"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"{name} must be positive, got {getattr(self, name)}")
-        if self.threads is not None and self.threads < 1:
-            raise ValueError(f"threads must be positive, got {self.threads}")
-        for name in ("seed", "annealing_epochs", "n_random_subsets"):
+        if math.isinf(self.lr):
+            raise ValueError(f"lr must be finite, got {self.lr}")
+        if self.threads is not None and not 0 < self.threads < 2**31:
+            raise ValueError(f"threads must be positive and less than 2**31, got {self.threads}")
+        check_seed(self.seed)
+        for name in ("annealing_epochs", "n_random_subsets"):
             if (getattr(self, name) or 0) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.paired_fraction <= 1:
@@ -223,9 +288,25 @@ class TrainConfig:
 def _layers(name: str) -> dict[str, Any]:
     """A packaged file of settings on top of the one that it names as ``base``."""
     path = resources.files("mvae_fast.experiments") / "configs" / f"{name}.yaml"
-    values: dict[str, Any] = yaml.safe_load(path.read_text())
+    values: dict[str, Any] = read_yaml(path.read_text())
     base = values.pop("base", None)
     return values if base is None else merge(_layers(base), values)
+
+
+def _fits(value: Any, hint: Any) -> bool:
+    """Whether a value is of a field's type. A bool is no number, and a whole number is a float."""
+    arguments = get_args(hint)
+    if isinstance(hint, UnionType):
+        return any(_fits(value, each) for each in arguments)
+    if arguments:  # of a dict the keys: what its values may be is for those to say who take them
+        return isinstance(value, get_origin(hint)) and all(_fits(v, arguments[0]) for v in value)
+    if hint in (int, float) and isinstance(value, bool):
+        return False
+    return isinstance(value, int | float if hint is float else hint)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -252,6 +333,9 @@ def configured(
         dataset: the data set.
         files: YAML files of `TrainConfig`'s fields, merged in order.
         settings: ``key=value``; dots in the key go down into mappings, the value is YAML.
+
+    A file may come from elsewhere. It cannot make a run write outside the folder in which the
+    command is given, nor remove what is there: that is for options and ``settings`` to say.
 
     Returns:
         Arguments for `TrainConfig`.
@@ -281,24 +365,29 @@ def _changed(
 ) -> dict[str, Any]:
     """``values`` with files and settings on top."""
     known = [f.name for f in fields(TrainConfig)]
+    said: dict[str, Any] = {}
     for file in files:
         try:
-            changes = yaml.safe_load(Path(file).read_text())
-        except (OSError, yaml.YAMLError) as error:
+            changes = read_yaml(Path(file).read_text())
+        except (OSError, ValueError) as error:
             raise ValueError(f"--config {file}: {error}") from None
         if not isinstance(changes, dict):
             raise ValueError(f"--config {file}: expected a mapping of settings")
-        if unknown := set(changes) - set(known):
-            raise ValueError(f"--config {file}: unknown settings {sorted(unknown)} (of {known})")
-        values = merge(values, changes)
+        if unknown := sorted(str(key) for key in changes if key not in known):
+            raise ValueError(f"--config {file}: unknown settings {unknown} (of {known})")
+        if changes.get("overwrite"):
+            # Somebody else's settings must not cost this user's models.
+            raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
+        said = merge(said, changes)
+    values = merge(values, said)
     for setting in settings:
         key, equals, text = setting.partition("=")
         path = key.split(".")
         if not equals or path[0] not in known:
             raise ValueError(f"--set {setting}: expected key=value, with key among {known}")
         try:
-            change: Any = yaml.safe_load(text)
-        except yaml.YAMLError as error:
+            change: Any = read_yaml(text)
+        except ValueError as error:
             raise ValueError(f"--set {setting}: {error}") from None
         for part in reversed(path):
             change = {part: change}

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mvae_fast.data import MultimodalDataset
-from mvae_fast.experiments.files import write_json
+from mvae_fast.experiments.files import read_json, write_json
 from mvae_fast.experiments.report import Entry
+from mvae_fast.experiments.usage import say
 from mvae_fast.vae import MVAE, evaluate
 from mvae_fast.vae.evaluation import CONVENTIONS
 
@@ -42,22 +43,19 @@ def evaluation(
         dataset: the rows.
         seed: of the noise.
         cache: file that keeps the numbers. It is read if it was written for as many rows and
-            samples by this `VERSION`, and written again else.
+            samples by this `VERSION`, and written again else, also where it is damaged.
         samples: samples of z_0 a row, by convention.
 
     Returns:
         The numbers.
     """
     about = {"version": VERSION, "rows": len(dataset), "samples": dict(samples), "seed": seed}
-    if cache is not None and cache.exists():
-        saved = json.loads(cache.read_text())
-        if saved["about"] == about:
-            metrics: Metrics = saved["metrics"]
-            return metrics
+    if cache is not None and (kept := _kept(cache, about)):
+        return kept
     device = next(model.parameters()).device
     x, _ = dataset[0]
     largest = max(value.numel() for value in x.values())
-    metrics = {}
+    metrics: dict[str, dict[str, tuple[float, float]]] = {}
     for convention in CONVENTIONS:
         n = samples[convention]
         rows = max(1, VALUES_AT_ONCE // (n * largest))
@@ -71,6 +69,34 @@ def evaluation(
     if cache is not None:
         write_json(cache, {"about": about, "metrics": metrics})
     return metrics
+
+
+def _kept(cache: Path, about: Mapping[str, Any]) -> Metrics | None:
+    """The numbers in a file, if they are of this evaluation."""
+    if not cache.exists():
+        return None
+    try:
+        saved = read_json(cache)
+        if not isinstance(saved, dict) or set(saved) != {"about", "metrics"}:
+            raise ValueError("it must hold about and metrics")
+        metrics = saved["metrics"]
+        if not isinstance(metrics, dict) or set(metrics) != set(CONVENTIONS):
+            raise ValueError(f"metrics must be those of {list(CONVENTIONS)}")
+        for numbers in metrics.values():
+            if not isinstance(numbers, dict) or not all(map(_is_pair, numbers.values())):
+                raise ValueError("each number must be a mean and a standard error")
+    except ValueError as error:
+        say(f"{cache} is damaged ({error}); the numbers are computed again")
+        return None
+    return metrics if saved["about"] == about else None
+
+
+def _is_pair(value: Any) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(type(number) in (int, float) for number in value)
+    )
 
 
 def quantities(modalities: list[str], convention: str) -> dict[str, str]:
@@ -141,6 +167,10 @@ def log_det_notes(name: str, results: Sequence[Metrics]) -> list[str]:
     known = [error for error in errors if error is not None]
     if not known:
         return []
+    # With an error that is only unknown the numbers are those of the integrated trace.
+    bounds = (v for metrics in results for key, (v, _) in metrics["elbo"].items() if "elbo/" in key)
+    if not all(map(math.isfinite, bounds)):
+        return [f"{name}: its ELBOs are not finite, and neither is the log-determinant's error"]
     if any(map(math.isnan, known)):
         return [
             f"{name}: its solver's steps have no exact log-determinant; elbo and iwae hold the "

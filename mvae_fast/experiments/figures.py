@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from mvae_fast.experiments.files import write_figure
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 __all__ = ["mosaic", "samples_figure", "tiles"]
@@ -63,7 +64,7 @@ def samples_figure(
                 height = tiled.shape[2] + 1
                 axis.set_yticks([height * (i + 0.5) for i in range(n_labels)], range(n_labels))
                 axis.tick_params(length=0)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure)
 
 
 def tiles(images: Tensor, columns: int) -> np.ndarray:

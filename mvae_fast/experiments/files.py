@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
+import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["make_folder", "write_json", "write_text"]
+import torch
+import yaml
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "make_folder",
+    "read_json",
+    "read_yaml",
+    "write_bytes",
+    "write_figure",
+    "write_json",
+    "write_saved",
+    "write_text",
+]
 
 
 def make_folder(path: str | Path, name: str) -> Path:
@@ -31,16 +48,43 @@ def make_folder(path: str | Path, name: str) -> Path:
     return path
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write ``text`` so that a process killed at any moment leaves the old file or the new one."""
+def write_bytes(path: Path, content: bytes, *, previous: Path | None = None) -> None:
+    """Write a file so that a kill or a full disk at any moment leaves the old content or the new.
+
+    The new content is written beside the old one, to one and the same file system, and takes its
+    place only when the disk has all of it.
+
+    Args:
+        path: file to write.
+        content: all of it.
+        previous: where the old content is kept.
+
+    Raises:
+        OSError: if it cannot be written; the file is as it was.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    unfinished.write_text(text)
-    unfinished.replace(path)
+    try:
+        with unfinished.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        if previous is not None and path.exists():
+            path.replace(previous)
+        unfinished.replace(path)
+    except OSError as error:
+        unfinished.unlink(missing_ok=True)
+        # What write() raises on a full disk does not know of which file.
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write ``text``, as `write_bytes` does."""
+    write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, as `write_text` does.
+    """Write ``content`` as JSON, as `write_bytes` does.
 
     Example:
         >>> import tempfile
@@ -52,3 +96,59 @@ def write_json(path: Path, content: Any) -> None:
         }
     """
     write_text(path, json.dumps(content, indent=2))
+
+
+def write_saved(path: Path, content: Any, *, previous: Path | None = None) -> None:
+    """Write what ``torch.save`` makes of ``content``, as `write_bytes` does."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    write_bytes(path, buffer.getvalue(), previous=previous)
+
+
+def write_figure(path: Path, figure: Figure) -> None:
+    """Write a picture, as `write_bytes` does; the suffix chooses the format."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=path.suffix[1:], dpi=130)
+    write_bytes(path, buffer.getvalue())
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        ValueError: if it is none.
+        OSError: if it cannot be read.
+    """
+    try:
+        return json.loads(path.read_bytes())
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Takes 1e-1 for a number, as Python and YAML 1.2 do; in YAML 1.1 it is a string."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"),
+    list("-+.0123456789"),
+)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain data of a YAML text.
+
+    Raises:
+        ValueError: if it is none.
+
+    Example:
+        >>> read_yaml("{T: 1e-1, weight: 5E1, name: e1}")
+        {'T': 0.1, 'weight': 50.0, 'name': 'e1'}
+    """
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError as error:
+        raise ValueError(str(error)) from error
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None

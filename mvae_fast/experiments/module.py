@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -12,8 +13,9 @@ import torch
 from torch import Tensor
 
 from mvae_fast.vae import ANNEALING, build_mvae, evaluate
+from mvae_fast.vae.elbo import ElboTerms
 
-__all__ = ["OPTIMIZERS", "MVAEModule"]
+__all__ = ["OPTIMIZERS", "MVAEModule", "NotFiniteError"]
 
 #: Optimisers by name. Adam in its fused form: the plain one costs as much as the networks do at
 #: this size. Adamax as in the paper's code.
@@ -23,6 +25,10 @@ OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {
 }
 
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+class NotFiniteError(Exception):
+    """The loss is no number any more; the message says where, and of which of its terms."""
 
 
 class MVAEModule(lightning.LightningModule):
@@ -62,7 +68,12 @@ class MVAEModule(lightning.LightningModule):
         self.validation_samples = validation_samples
         torch.manual_seed(seed)
         self.model = build_mvae(model)
+        self.began = False
         self._sums: dict[str, Any] = {}
+
+    def on_train_start(self) -> None:
+        """All that a checkpoint has is restored."""
+        self.began = True
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one mini-batch."""
@@ -74,6 +85,11 @@ class MVAEModule(lightning.LightningModule):
         beta = self.annealing(step, self.annealing_epochs * batches, batches)
         x, mask = batch
         loss, terms = self.model(x, mask, beta=beta)
+        if not loss.isfinite():
+            raise NotFiniteError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch + 1}, step "
+                f"{batch_idx + 1} of {batches}, by {_not_finite(terms)}"
+            )
         with torch.no_grad():
             rows = terms.kl.shape[-1]
             self._add("train/rows", rows)
@@ -98,6 +114,11 @@ class MVAEModule(lightning.LightningModule):
             self.model, [(x, mask)], n_samples=self.validation_samples, log_det="trace"
         )
         values = {key: value for key, (value, _) in result.items()}
+        if broken := [key for key, value in values.items() if not math.isfinite(value)]:
+            raise NotFiniteError(
+                f"the validation after epoch {self.current_epoch + 1}, step {self.global_step}, is "
+                f"not finite, by {', '.join(broken)}"
+            )
         total = sum(value for key, value in values.items() if key.startswith("elbo/"))
         rows = len(next(iter(x.values())))
         self.log_dict({f"val/{key}": value for key, value in values.items()}, batch_size=rows)
@@ -109,3 +130,11 @@ class MVAEModule(lightning.LightningModule):
 
     def _add(self, key: str, value: Any) -> None:
         self._sums[key] = self._sums.get(key, 0.0) + value
+
+
+def _not_finite(terms: ElboTerms) -> str:
+    """The terms of a loss that are not finite."""
+    named = {f"the reconstruction of {name!r}": nll for name, nll in terms.nll.items()}
+    named["the KL term"] = terms.kl
+    broken = [name for name, term in named.items() if not term.isfinite().all()]
+    return " and ".join(broken) or "their sum"

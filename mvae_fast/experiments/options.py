@@ -54,7 +54,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         dataset = first.dataset or chosen_dataset(first.config, first.set)
         parser.set_defaults(TrainConfig.defaults() | configured(dataset, first.config, first.set))
         values = parser.parse_args(list(argv)).as_dict()
-        return TrainConfig(**{name: values[name] for name in hints if values[name] is not None})
+        return TrainConfig(**{name: values[name] for name in hints})
     except ValueError as error:
         parser.error(str(error))
 

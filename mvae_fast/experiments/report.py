@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-import json
+import io
 import math
 import statistics
 from collections.abc import Mapping, Sequence
@@ -12,6 +12,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
+
+from mvae_fast.experiments.files import write_figure, write_json, write_text
 
 __all__ = ["PUBLISHED", "Entry", "Report"]
 
@@ -132,13 +134,12 @@ class Report:
     def write(self, folder: Path, name: str) -> list[Path]:
         """Write ``<name>.csv``, ``.json`` and ``.md``, with a figure also ``.png``; return their
         paths."""
-        folder.mkdir(parents=True, exist_ok=True)
         paths = [folder / f"{name}.{suffix}" for suffix in ("csv", "json", "md")]
-        with paths[0].open("w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["section", "quantity", "source", "column", "mean", "sd", "seeds"])
-            for e in self.entries:
-                writer.writerow([*e[:4], e.mean, e.spread, len(e.values)])
+        lines = io.StringIO()
+        writer = csv.writer(lines)
+        writer.writerow(["section", "quantity", "source", "column", "mean", "sd", "seeds"])
+        for e in self.entries:
+            writer.writerow([*e[:4], e.mean, e.spread, len(e.values)])
         entries = [e._asdict() for e in self.entries]
         content = {
             "title": self.title,
@@ -147,11 +148,12 @@ class Report:
             "notes": self.notes,
             "digits": self.digits,
         }
-        paths[1].write_text(json.dumps(content, indent=2))
-        paths[2].write_text(self.markdown())
+        write_text(paths[0], lines.getvalue())
+        write_json(paths[1], content)
+        write_text(paths[2], self.markdown())
         if self.figure is not None:
             paths.append(folder / f"{name}.png")
-            self.figure.savefig(paths[-1], dpi=130)
+            write_figure(paths[-1], self.figure)
         return paths
 
     def _table(self, entries: Sequence[Entry]) -> list[list[str]]:

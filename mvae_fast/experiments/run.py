@@ -13,10 +13,11 @@ from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import samples_figure
-from mvae_fast.experiments.folder import open_folder
+from mvae_fast.experiments.folder import check_folder, open_folder
+from mvae_fast.experiments.lock import locked
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.training import train_model
-from mvae_fast.experiments.usage import usage
+from mvae_fast.experiments.usage import going_on, usage
 from mvae_fast.vae import load_mvae
 
 __all__ = ["load_splits", "run"]
@@ -54,13 +55,23 @@ def run(config: TrainConfig) -> Report:
         The table.
 
     Raises:
-        UsageError: if the data or the folder cannot be used.
+        UsageError: if the data or the folder cannot be used, or another run uses it.
+        RunError: if a training cannot go on, or the file system takes no more.
         KeyboardInterrupt: if the user stopped it; it says how to go on.
     """
-    start = time.perf_counter()
     with usage():
         splits = load_splits(config)
         check_models(config, splits)
+        check_folder(config)  # also before the lock, whose file would stay in a folder not ours
+    how = f"To go on from the last epoch: --resume --out {config.folder}"
+    with locked(config.folder), going_on(how):
+        return _run(config, splits)
+
+
+def _run(config: TrainConfig, splits: Splits) -> Report:
+    """The run itself, for which the folder is locked."""
+    start = time.perf_counter()
+    with usage():
         open_folder(config)
     if config.threads is not None:
         torch.set_num_threads(config.threads)
@@ -69,12 +80,7 @@ def run(config: TrainConfig) -> Report:
     )
     print(f"{config.dataset}: {sizes} rows; seed {config.seed}", flush=True)
 
-    try:
-        trained = {name: train_model(name, config, splits) for name in config.models}
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"To go on from the last epoch: --resume --out {config.folder}"
-        ) from None
+    trained = {name: train_model(name, config, splits) for name in config.models}
     models = {name: load_mvae(config.folder / name / "model.pt") for name in trained}
     modalities = list(config.modalities)
     table: list[Entry] = []

@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import io
+import zipfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jsonargparse
 import numpy as np
 import torch
-import yaml
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.figures import mosaic, tiles
-from mvae_fast.experiments.files import make_folder
+from mvae_fast.experiments.files import make_folder, read_yaml, write_bytes, write_figure
 from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
@@ -53,6 +54,8 @@ def sample_command(argv: Sequence[str]) -> None:
     if args.n < 1:
         raise UsageError(f"--n must be positive, got {args.n}")
     with usage():
+        if not -(2**63) <= args.seed < 2**64:
+            raise ValueError(f"--seed must have 64 bits at most, got {args.seed}")
         model = load_checkpoint(args.checkpoint)
         given = dict(condition(text, model) for text in args.given)
         folder = make_folder(args.out, "--out")
@@ -64,7 +67,7 @@ def sample_command(argv: Sequence[str]) -> None:
     )
     values = {name: _shown(distribution) for name, distribution in drawn.items()}
     written = [folder / "samples.npz"]
-    np.savez(written[0], **{k: v.numpy() for k, v in values.items()})  # type: ignore[arg-type]
+    write_bytes(written[0], _archive(values))
     for name, value in values.items():
         if value.dim() in (3, 4):
             written.append(_draw(value, folder / f"{name}.png"))
@@ -118,10 +121,10 @@ def _numbers(value: str) -> np.ndarray:
         if value.endswith(".npy"):
             numbers = np.load(value, allow_pickle=False)
         else:
-            numbers = np.asarray(yaml.safe_load(value))
+            numbers = np.asarray(read_yaml(value))
     except OSError as error:
         raise ValueError(f"{expected}: {error}") from error
-    except (EOFError, ValueError, yaml.YAMLError) as error:
+    except (EOFError, ValueError) as error:
         raise ValueError(expected) from error  # NumPy's message advises to unpickle the file
     # Of another kind are words, dates and lists of unequal lengths; np.load also reads archives.
     if not isinstance(numbers, np.ndarray) or numbers.dtype.kind not in "biuf":
@@ -143,6 +146,16 @@ def _shown(distribution: Distribution) -> Tensor:
     return distribution.mode if isinstance(base, Categorical) else distribution.mean
 
 
+def _archive(values: Mapping[str, Tensor]) -> bytes:
+    """What ``np.savez`` writes, which takes no array by the name of one of its arguments."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name, value in values.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                np.lib.format.write_array(file, value.numpy(), allow_pickle=False)
+    return buffer.getvalue()
+
+
 def _draw(images: Tensor, path: Path) -> Path:
     columns = max(1, int(len(images) ** 0.5))
     blank = images.new_ones(-len(images) % columns, *images.shape[1:])
@@ -151,5 +164,5 @@ def _draw(images: Tensor, path: Path) -> Path:
     axis = figure.add_subplot()
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set_axis_off()
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure)
     return path

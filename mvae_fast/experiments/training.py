@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
-import json
-import os
+import math
 import signal
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import lightning
-import torch
 from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mvae_fast.data import Splits, batches
+from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
-from mvae_fast.experiments.files import write_json
-from mvae_fast.experiments.folder import discard
-from mvae_fast.experiments.module import MVAEModule
+from mvae_fast.experiments.files import read_json, write_json
+from mvae_fast.experiments.folder import mark
+from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.module import MVAEModule, NotFiniteError
 from mvae_fast.experiments.progress import EpochBar
 from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.vae import save_mvae
+from mvae_fast.experiments.resuming import BEST, LAST, PREVIOUS, resume_point
+from mvae_fast.experiments.usage import RunError, say
+from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
+from mvae_fast.vae import load_mvae, save_mvae
+from mvae_fast.vae.build import read_saved
 
 __all__ = ["Trained", "finished", "train_model"]
 
@@ -42,20 +46,61 @@ class Trained:
     epoch: int
     seconds: float
 
+    @classmethod
+    def read(cls, path: Path) -> Trained:
+        """What ``finished.json`` says.
 
-def finished(name: str, config: TrainConfig) -> Trained | None:
-    """What an earlier `train_model` left if it came to its end, else None."""
-    path = config.folder / name / "finished.json"
-    return Trained(**json.loads(path.read_text())) if path.exists() else None
+        Raises:
+            ValueError: if it is damaged.
+        """
+        saved = read_json(path)
+        if not isinstance(saved, dict) or set(saved) != {"epoch", "seconds"}:
+            raise ValueError("it must hold epoch and seconds")
+        epoch, seconds = saved["epoch"], saved["seconds"]
+        if type(epoch) is not int or epoch < 1:
+            raise ValueError(f"epoch must be a positive int, got {epoch!r:.50}")
+        if type(seconds) not in (int, float) or not 0 <= seconds < math.inf:
+            raise ValueError(f"seconds must be a number that is not negative, got {seconds!r:.50}")
+        return cls(epoch, seconds)
+
+
+def finished(
+    name: str, config: TrainConfig, tell: Callable[[str], None] | None = None
+) -> Trained | None:
+    """What an earlier `train_model` left if it came to its end and all of it can be read, else
+    None.
+
+    Args:
+        name: of the model.
+        config: settings of the run.
+        tell: is told what cannot be read.
+    """
+    folder = config.folder / name
+    path = folder / "finished.json"
+    if not path.exists():
+        return None
+    try:
+        trained = Trained.read(path)
+        path = folder / "model.pt"
+        if not path.exists():
+            raise ValueError("it is not there")
+        if load_mvae(path).config != config.model(name):
+            raise ValueError("it is another model")
+    except ValueError as error:
+        if tell is not None:
+            tell(f"{path} is damaged ({error}); it is made again from the checkpoints beside it")
+        return None
+    return trained
 
 
 def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     """Train one model; keep the checkpoint that is best on the validation split.
 
-    Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch), TensorBoard and CSV
-    logs, the chosen model as ``model.pt`` (`load_mvae`) and at last ``finished.json``. With
-    ``config.resume`` it goes on from ``last.ckpt``, with the result that an uninterrupted run has,
-    and does nothing where all is done.
+    Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch; the one before is
+    ``previous.ckpt``), TensorBoard and CSV logs, the chosen model as ``model.pt`` (`load_mvae`) and
+    at last ``finished.json``. With ``config.resume`` it goes on from ``last.ckpt``, with the result
+    that an uninterrupted run has, and does nothing where all is done. Where a file is damaged it
+    says so, and goes on from ``previous.ckpt`` or begins anew.
 
     Args:
         name: of the model, one of ``config.models``.
@@ -66,27 +111,64 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
         What became of it; the model is in ``model.pt``.
 
     Raises:
+        RunError: if the loss is not finite, which leaves the last good epoch, or the checkpoint
+            cannot be gone on with.
+        UsageError: if another process trains the model.
         KeyboardInterrupt: if the user stopped it.
     """
     folder = config.folder / name
-    if config.resume and (done := finished(name, config)):
-        return done
-    last = folder / "last.ckpt"
-    resume = config.resume and last.exists()
-    if resume:
-        _follow(last)
-    else:
-        discard(folder)
+    with locked(config.folder, name):
+        if config.resume and (done := finished(name, config, say)):
+            return done
+        mark(folder)
+        module = MVAEModule(
+            model=config.model(name),
+            lr=config.lr,
+            annealing_epochs=config.annealing,
+            seed=config.seed,
+            annealing_schedule=config.annealing_schedule,
+            optimizer=config.optimizer,
+            validation_samples=config.validation_samples,
+        )
+        start = resume_point(folder, dict(module.hparams)) if config.resume else None
+        # What an earlier end left, and where nothing is gone on with its checkpoints, too.
+        for file in ("finished.json", "evaluation.json", *(() if start else (LAST, PREVIOUS))):
+            (folder / file).unlink(missing_ok=True)
+        try:
+            seconds = _fit(module, name, config, splits, start)
+        except NotFiniteError as error:
+            kept = f"the last good epoch is in {LAST} and the best one in {BEST} of {folder}"
+            if not (folder / LAST).exists():
+                kept = "no epoch was finished"
+            raise RunError(
+                f"{title(name)}: {error}; {kept}. The same settings come to the same end: choose a "
+                f"lower lr than {config.lr}, with overwrite or another out"
+            ) from error
+        epoch = read_saved(folder / BEST, {"epoch"})["epoch"] + 1
+        save_mvae(load_checkpoint(folder / BEST), folder / "model.pt")
+        trained = Trained(epoch, seconds)
+        write_json(folder / "finished.json", asdict(trained))
+        return trained
+
+
+def _fit(
+    module: MVAEModule, name: str, config: TrainConfig, splits: Splits, start: Path | None
+) -> float:
+    """Train, from a checkpoint or the start; the wall time in seconds."""
+    folder = config.folder / name
     best = ModelCheckpoint(
         folder,
-        filename="best",
+        filename=Path(BEST).stem,
         monitor="val/elbo_sum",
         save_weights_only=True,
         enable_version_counter=False,
     )
     # After the validation's, so that it knows which epoch is best so far.
     latest = ModelCheckpoint(
-        folder, filename="last", save_on_train_epoch_end=True, enable_version_counter=False
+        folder,
+        filename=Path(LAST).stem,
+        save_on_train_epoch_end=True,
+        enable_version_counter=False,
     )
     timer = Timer()
     device = resolve_device(config.device)
@@ -98,19 +180,11 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
             precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
             callbacks=[EpochBar(title(name)), timer, best, latest],
             logger=[TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")],
+            plugins=[WholeCheckpoints({LAST: PREVIOUS})],
             log_every_n_steps=1,
             num_sanity_val_steps=0,
             enable_progress_bar=False,
             enable_model_summary=False,
-        )
-        module = MVAEModule(
-            model=config.model(name),
-            lr=config.lr,
-            annealing_epochs=config.annealing,
-            seed=config.seed,
-            annealing_schedule=config.annealing_schedule,
-            optimizer=config.optimizer,
-            validation_samples=config.validation_samples,
         )
         handler = signal.getsignal(signal.SIGINT)
         try:
@@ -118,7 +192,7 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
                 module,
                 batches(splits.train, config.batch_size, seed=config.seed),
                 batches(splits.validation, VALIDATION_BATCH),
-                ckpt_path=str(last) if resume else None,
+                ckpt_path=None if start is None else str(start),
             )
         except SystemExit as exit:
             if not trainer.interrupted:
@@ -126,40 +200,10 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
             # Lightning turns Ctrl-C into an exit and then ignores further ones.
             signal.signal(signal.SIGINT, handler)
             raise KeyboardInterrupt from exit
-    chosen = _load(folder / "best.ckpt")
-    module.load_state_dict(chosen["state_dict"])
-    save_mvae(module.model.cpu().eval(), folder / "model.pt")
-    trained = Trained(chosen["epoch"] + 1, timer.time_elapsed("train"))
-    write_json(folder / "finished.json", asdict(trained))
-    return trained
-
-
-def _follow(checkpoint: Path) -> None:
-    """Let a checkpoint's callbacks find their files in a folder that was moved or copied.
-
-    Lightning keeps absolute paths: elsewhere it would forget which epoch was the best so far.
-    """
-    saved = _load(checkpoint)
-    here = str(checkpoint.parent.resolve())
-    there = {state["dirpath"] for state in saved["callbacks"].values() if "dirpath" in state}
-    if there == {here}:
-        return
-
-    def moved(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {moved(k): moved(v) for k, v in value.items()}
-        if isinstance(value, str):
-            for old in there:
-                if value == old or value.startswith(old + os.sep):
-                    return here + value[len(old) :]
-        return value
-
-    saved["callbacks"] = {key: moved(state) for key, state in saved["callbacks"].items()}
-    unfinished = checkpoint.with_suffix(".part")
-    torch.save(saved, unfinished)
-    unfinished.replace(checkpoint)
-
-
-def _load(path: Path) -> dict[str, Any]:
-    checkpoint: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return checkpoint
+        except Exception as error:  # what is made of a checkpoint's content may be any
+            if start is None or module.began or isinstance(error, OSError):
+                raise
+            raise RunError(
+                f"{start} cannot be gone on with ({error}); overwrite begins anew"
+            ) from error
+    return timer.time_elapsed("train")

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["UsageError", "usage"]
+__all__ = ["RunError", "UsageError", "going_on", "say", "usage"]
 
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message says why, and a traceback would not help."""
+
+
+class RunError(Exception):
+    """A run that had begun cannot go on; the message says why and what to do."""
+
+
+def say(message: str) -> None:
+    """Tell the user what a run does otherwise than it was asked to."""
+    print(message, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def going_on(how: str) -> Iterator[None]:
+    """Take what the file system refuses in the midst of a run for the machine's fault, and an
+    interruption for the user's wish; what was written until then is whole.
+
+    Args:
+        how: the run can be gone on with.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(how) from None
+    except OSError as error:
+        raise RunError(f"{error}. {how}") from error
 
 
 @contextmanager

@@ -85,11 +85,16 @@ def test_another_data_set_has_its_own_options(run, tmp_path, capsys):
     assert "(16 samples a row)" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("content", ["epochs: 3", "a: [", "3"])
+@pytest.mark.parametrize(
+    "content", ["epochs: 3", "a: [", "3", "", "[" * 1500, "\x00", "dataset_options"]
+)
 @pytest.mark.parametrize("named", [[], ["--dataset", "digits"]])
 def test_a_damaged_recipe_is_named(run, tmp_path, content, named, capsys):
     (tmp_path / "mvae").mkdir()
     copy = shutil.copy(run / "model.pt", tmp_path / "mvae")
+    if content == "dataset_options":
+        recipe = yaml.safe_load((run.parent / "config.yaml").read_text())
+        content = yaml.safe_dump({**recipe, content: 3})
     (tmp_path / "config.yaml").write_text(content)
     assert main(["evaluate", str(copy), *named]) == 2
     assert f"{tmp_path}/config.yaml is damaged" in capsys.readouterr().err
@@ -133,6 +138,11 @@ def test_other_files_and_damaged_ones_are_named(run, tmp_path, capsys):
     ("argv", "message"),
     [
         (["evaluate", "{run}/none.pt"], "none.pt: no such file"),
+        (["evaluate", "{run}"], "is a folder; name a file of it: best.ckpt, last.ckpt, model.pt"),
+        (["evaluate", "{run}/.."], "is a folder; name a file of it: mvae_cnf/model.pt"),
+        (["sample", "{run}/csv"], "is a folder; name a file of it, model.pt or a .ckpt"),
+        (["sample", "{run}/model.pt", "--seed", str(2**70)], "--seed must have 64 bits at most"),
+        (["evaluate", "{run}/model.pt", "--seed", str(2**70)], "--seed must not be negative and"),
         (["evaluate", "{run}/model.pt", "--device", "gpu"], "device must be auto, cpu, cuda"),
         (
             ["evaluate", "{run}/model.pt", "--dataset", "photos_gray"],

@@ -54,6 +54,16 @@ def test_every_split_is_looked_at(digits):
         check_models(config(), Splits(digits.train, digits.validation, broken))
 
 
+@pytest.mark.parametrize("part", [0, 1, 2])
+def test_every_row_is_looked_at(digits, part):
+    x, _ = digits[part][:]
+    x["label"][-1] = 10
+    parts = list(digits)
+    parts[part] = MultimodalDataset(x)
+    with pytest.raises(ValueError, match=r"digits: .*'label': .* got values from 0 to 10"):
+        check_models(config(), Splits(*parts))
+
+
 def test_data_of_another_type_are_named(digits):
     x, _ = digits.train[:]
     floats = MultimodalDataset({"image": x["image"], "label": x["label"].double()})

@@ -109,6 +109,24 @@ def test_models_without_a_title_are_shown_as_they_are():
         ({"models": ["mvae", "mvae"]}, "each once"),
         ({"epochs": 0}, "epochs must be positive, got 0"),
         ({"lr": float("nan")}, "lr must be positive"),
+        ({"lr": float("inf")}, "lr must be finite"),
+        ({"lr": None}, "lr must be float, got None"),
+        ({"lr": "1e-3"}, "lr must be float, got '1e-3'"),
+        ({"epochs": True}, "epochs must be int, got True"),
+        ({"epochs": 3.0}, "epochs must be int, got 3.0"),
+        ({"download": "no"}, "download must be bool, got 'no'"),
+        ({"resume": 1}, "resume must be bool, got 1"),
+        ({"overwrite": None}, "overwrite must be bool, got None"),
+        ({"out": 3}, r"out must be str \| None, got 3"),
+        ({"models": "mvae"}, r"models must be list\[str\], got 'mvae'"),
+        ({"modalities": ["image"]}, r"modalities must be dict.*, got \['image'\]"),
+        ({"modalities": {"image": 3}}, "modalities.image must be a mapping with a type, got 3"),
+        ({"modalities": {"a/b": {"type": "mlp"}}}, "modalities: a name must be of .* got 'a/b'"),
+        ({"flows": {"mvae": "cnf"}}, "flows.mvae must be null or a mapping with a type, got 'cnf'"),
+        ({"flows": {"..": None}}, "flows: a name must be of letters, .* got '..'"),
+        ({"models": [".."]}, "models: a name must be of letters, .* got '..'"),
+        ({"seed": -1}, "seed must not be negative"),
+        ({"seed": 2**64}, r"seed must not be negative and less than 2\*\*64"),
         ({"threads": 0}, "threads must be positive"),
         ({"annealing_epochs": -1}, "annealing_epochs must not be negative"),
         ({"paired_fraction": 0.0}, r"paired_fraction must be in \(0, 1\], got 0.0"),
@@ -132,6 +150,7 @@ def test_bad_values_are_named(change, message):
         (["epochs=abc"], '"epochs": Expected a .*int.* Got value: abc'),
         (["batch_size=2.5"], '"batch_size": Expected'),
         (["models=mvae"], '"models": Expected a .*list'),
+        (["modalities=[1]"], '"modalities": Expected'),
         (["dataset=shapes6"], "dataset must be 'digits' here, got 'shapes6'"),
     ],
 )
@@ -145,10 +164,36 @@ def test_numbers_may_be_written_as_in_python():
     assert configured("digits", settings=["lr=1e-3"])["lr"] == 1e-3
 
 
+def test_nested_numbers_may_be_written_as_in_python(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("modalities: {label: {weight: 1e2}}\nflows: {mvae_cnf: {T: 1e-1}}")
+    settings = ["modalities.image.weight=+2E-1", "flows.mvae_cnf.type=1e", "lr=.5e-3"]
+    values = configured("digits", [path], settings)
+    assert values["modalities"]["label"]["weight"] == 100.0
+    assert values["modalities"]["image"]["weight"] == 0.2
+    assert values["flows"]["mvae_cnf"]["T"] == 0.1
+    assert values["flows"]["mvae_cnf"]["type"] == "1e" and values["lr"] == 5e-4
+
+
+def test_a_misspelt_model_or_modality_is_named_with_those_there_are():
+    for setting, told in [
+        ("flows.mvae_cmf.T=1", "flows.mvae_cmf must .* others are .*'mvae_cnf'"),
+        ("modalities.labels.weight=1", "modalities.labels must .* others are .*'label'"),
+    ]:
+        with pytest.raises(ValueError, match=told):
+            TrainConfig(**configured("digits", settings=[setting]))
+
+
 def test_bad_files_are_named(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("epoch: 3")
     with pytest.raises(ValueError, match=r"mine.yaml: unknown settings \['epoch'\]"):
+        configured("digits", [path])
+    path.write_text("1: 2\nepoch: 3")
+    with pytest.raises(ValueError, match=r"mine.yaml: unknown settings \['1', 'epoch'\]"):
+        configured("digits", [path])
+    path.write_bytes(b"\xff")
+    with pytest.raises(ValueError, match=r"--config .*mine.yaml: .*can't decode"):
         configured("digits", [path])
     path.write_text("3")
     with pytest.raises(ValueError, match="mine.yaml: expected a mapping"):

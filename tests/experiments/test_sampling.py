@@ -103,6 +103,13 @@ def test_mistakes_are_named(checkpoint, tmp_path, argv, message, capsys):
     assert not (tmp_path / "out").exists()
 
 
+def test_a_modality_may_be_called_as_an_argument_of_numpy(tmp_path):
+    model = build_mvae({"latent_dim": 4, "modalities": {"file": {"type": "mlp", "shape": [4, 4]}}})
+    save_mvae(model, tmp_path / "model.pt")
+    assert sample(tmp_path / "model.pt", tmp_path, "--n", "2") == 0
+    assert np.load(tmp_path / "samples.npz")["file"].shape == (2, 4, 4)
+
+
 @pytest.mark.parametrize("below", ["", "deeper"])
 def test_a_file_is_no_folder_for_samples(checkpoint, below, capsys):
     assert sample(checkpoint, checkpoint / below) == 2

@@ -12,7 +12,10 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from mvae_fast.data import MultimodalDataset, batches
+from mvae_fast.experiments.files import write_saved
 from mvae_fast.experiments.quiet import quiet_lightning
+from mvae_fast.experiments.usage import say
+from mvae_fast.vae.build import read_saved
 
 __all__ = ["Classifier", "labelled", "trained_classifier"]
 
@@ -109,13 +112,21 @@ def trained_classifier(
     """
     train = labelled(train)
     about = {**rows_of, "rows": len(train), "epochs": epochs, "seed": seed, "recipe": RECIPE}
-    torch.manual_seed(seed)
-    classifier = Classifier(train[0][0]["image"].numel(), num_classes)
+
+    def untrained() -> Classifier:
+        torch.manual_seed(seed)
+        return Classifier(train[0][0]["image"].numel(), num_classes)
+
     if path.exists():
-        saved = torch.load(path, weights_only=True)
-        if saved.get("about") == about:
-            classifier.load_state_dict(saved["state_dict"])
-            return classifier.eval()
+        try:
+            saved = read_saved(path, {"about", "state_dict"})
+            if saved["about"] == about:
+                classifier = untrained()
+                classifier.load_state_dict(saved["state_dict"])
+                return classifier.eval()
+        except (RuntimeError, TypeError, ValueError) as error:
+            say(f"{path} cannot be used ({error}); the classifier is trained again")
+    classifier = untrained()
     with quiet_lightning():
         trainer = lightning.Trainer(
             accelerator="cpu",
@@ -127,8 +138,5 @@ def trained_classifier(
             enable_model_summary=False,
         )
         trainer.fit(classifier, batches(train, 100, seed=seed))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    torch.save({"about": about, "state_dict": classifier.state_dict()}, unfinished)
-    unfinished.replace(path)
+    write_saved(path, {"about": about, "state_dict": classifier.state_dict()})
     return classifier.eval()

@@ -7,6 +7,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from mvae_fast.experiments.reproduce.table1 import table1
 from mvae_fast.experiments.reproduce.table2 import table2
 from mvae_fast.experiments.reproduce.table3 import table3
 from mvae_fast.experiments.reproduce.table4 import table4
-from mvae_fast.experiments.usage import usage
+from mvae_fast.experiments.usage import going_on, usage
 
 __all__ = ["EXPERIMENTS", "reproduce"]
 
@@ -80,10 +81,18 @@ def reproduce(argv: Sequence[str]) -> None:
         argv: arguments behind ``mvae-fast reproduce``.
 
     Raises:
-        UsageError: if a setting or a data file is faulty or missing.
+        UsageError: if a setting or a data file is faulty or missing, or another command uses the
+            folder.
+        RunError: if a training cannot go on, or the file system takes no more.
         KeyboardInterrupt: if the user stopped it; the same command goes on.
     """
     args = parser().parse_args(list(argv))
+    with ExitStack() as locks, going_on("The same command goes on from the last epoch."):
+        _reproduce(args, list(argv), locks)
+
+
+def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) -> None:
+    """Run an experiment, holding its folders to the end."""
     start = time.perf_counter()
     experiment, default, _ = EXPERIMENTS[args.experiment]
     datasets = args.dataset or [default]
@@ -97,6 +106,7 @@ def reproduce(argv: Sequence[str]) -> None:
             args.device,
             args.config,
             args.set,
+            locks,
         )
     own: dict[str, Any] = {
         "table3": {"fractions": args.fractions},
@@ -105,13 +115,10 @@ def reproduce(argv: Sequence[str]) -> None:
     }.get(args.experiment, {})
     if experiment is not decisions:
         own["models"] = args.models
-    try:
-        result: Report | list[Path] = experiment(laboratory, datasets, **own)
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt("The same command goes on from the last epoch.") from None
+    result: Report | list[Path] = experiment(laboratory, datasets, **own)
     if isinstance(result, Report):
         machine = _machine()
-        about = {"command": list(argv), **machine, "runs": laboratory.recipes}
+        about = {"command": argv, **machine, "runs": laboratory.recipes}
         result.about = {**result.about, **about}
         result.notes.append(", ".join(f"{key} {value}" for key, value in machine.items()))
         print(f"\n{result.text()}")

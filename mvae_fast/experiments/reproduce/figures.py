@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.figures import mosaic, tiles
+from mvae_fast.experiments.files import write_figure
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE
@@ -174,6 +175,5 @@ def _draw(
         for i, line in enumerate((captions or {}).get(heading, [])):
             for j, caption in enumerate(line):
                 axis.text(j * width + 2, (i + 1) * height - 2, caption, color="orange", fontsize=6)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=130)
+    write_figure(path, figure)
     return path

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -16,7 +17,8 @@ from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import Metrics, evaluation
-from mvae_fast.experiments.folder import open_folder
+from mvae_fast.experiments.folder import check_folder, open_folder
+from mvae_fast.experiments.lock import locked
 from mvae_fast.experiments.run import load_splits
 from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage
@@ -41,7 +43,7 @@ OWN = {
 NEEDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
     "an image": lambda modalities: _is_image(modalities.get("image")),
     "an image and a label": lambda modalities: (
-        _is_image(modalities.get("image")) and "label" in modalities
+        _is_image(modalities.get("image")) and "num_classes" in modalities.get("label", {})
     ),
     "a pair of images": lambda modalities: (
         len(modalities) == 2 and all(map(_is_image, modalities.values()))
@@ -50,7 +52,8 @@ NEEDS: dict[str, Callable[[Mapping[str, Any]], bool]] = {
 
 
 def _is_image(modality: Mapping[str, Any] | None) -> bool:
-    return modality is not None and len(modality.get("shape", ())) > 1
+    shape = None if modality is None else modality.get("shape")
+    return isinstance(shape, list | tuple) and len(shape) > 1
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,11 @@ class Run:
         assert done is not None, f"{self.folder} is not trained"
         return done
 
+    def is_complete(self) -> bool:
+        """Whether it is trained and evaluated."""
+        there = (self.folder / "evaluation.json").exists()
+        return there and finished(self.name, self.config) is not None
+
     def model(self) -> MVAE:
         """The trained model, on the CPU."""
         return load_mvae(self.folder / "model.pt")
@@ -108,6 +116,7 @@ class Laboratory:
         device: where models are trained and evaluated, as `resolve_device` takes it.
         files: YAML files of settings, as `configured` takes them.
         settings: ``key=value`` settings, likewise.
+        locks: where the locks of `train` are held on to; None: nowhere.
     """
 
     out: Path
@@ -118,6 +127,7 @@ class Laboratory:
     device: str = "auto"
     files: Sequence[str] = ()
     settings: Sequence[str] = ()
+    locks: ExitStack | None = None
     recipes: dict[str, Any] = field(default_factory=dict)
     """What each run that was asked for is made of, by its folder below ``<out>/runs``."""
     _splits: dict[tuple[Any, ...], Splits] = field(default_factory=dict)
@@ -172,8 +182,9 @@ class Laboratory:
             needs: what the data sets must have, one of `NEEDS`.
 
         Raises:
-            UsageError: if a run has other settings than its folder, a model's description is
-                faulty, or data are faulty or missing, or do not suit.
+            UsageError: if a run has other settings than its folder, another command uses it, a
+                model's description is faulty, or data are faulty or missing, or do not suit.
+            RunError: if a training cannot go on.
         """
         runs = list(runs)
         with usage():  # what can be wrong shows before hours of work
@@ -186,11 +197,18 @@ class Laboratory:
                     )
             for run in runs:
                 check_models(run.config, self.splits(run.config))
-                open_folder(run.config)
-                name = run.folder.relative_to(self.out / "runs").as_posix()
-                self.recipes[name] = run.config.recipe()
-        missing = [run for run in runs if not (run.folder / "evaluation.json").exists()]
-        self.each(complete, missing)
+                check_folder(run.config)
+        # Of a folder of ours one command has all, and of each run the same as `mvae-fast train`.
+        folders = dict.fromkeys([self.out, *(run.config.folder for run in runs)])
+        with ExitStack() if self.locks is None else nullcontext(self.locks) as locks:
+            for folder in folders:
+                locks.enter_context(locked(folder))
+            with usage():
+                for run in runs:
+                    open_folder(run.config)
+                    name = run.folder.relative_to(self.out / "runs").as_posix()
+                    self.recipes[name] = run.config.recipe()
+            self.each(complete, [run for run in runs if not run.is_complete()])
 
     def each(self, job: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
         """Do a job for each run, ``jobs`` at a time."""

@@ -1,0 +1,115 @@
+"""Where an interrupted training goes on: the newest checkpoint that is whole."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mvae_fast.experiments.checkpoints import load_checkpoint
+from mvae_fast.experiments.files import write_saved
+from mvae_fast.experiments.usage import RunError, say
+from mvae_fast.vae.build import read_saved
+
+__all__ = ["BEST", "LAST", "PREVIOUS", "resume_point"]
+
+BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
+
+RESTORED = {"epoch", "state_dict", "hyper_parameters", "callbacks", "optimizer_states", "loops"}
+"""What Lightning restores a training from, and what says whose it is."""
+
+
+def resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
+    """The checkpoint to go on from, and a word to the user where it is not the one meant.
+
+    Without the weights of the best epoch a training cannot end as if nothing had been: then it
+    begins anew.
+
+    Args:
+        folder: of the model.
+        settings: the hyperparameters that the checkpoints must have.
+
+    Returns:
+        ``last.ckpt``, into whose place ``previous.ckpt`` comes where it is damaged; None for the
+        start.
+
+    Raises:
+        RunError: if one of them is another training's.
+    """
+    last, previous, best = (folder / name for name in (LAST, PREVIOUS, BEST))
+    there = [path for path in (last, previous) if path.exists()]
+    if not there:
+        return None
+    try:
+        load_checkpoint(best)
+        _read(best, {"epoch", "hyper_parameters"}, settings)
+    except (FileNotFoundError, ValueError) as error:
+        say(f"{error}; {folder.name} is trained again from its start")
+        return None
+    for path in there:
+        try:
+            _follow(path, _read(path, RESTORED, settings))
+        except ValueError as error:
+            say(str(error))
+            continue
+        if path == previous:
+            say(f"going on from {previous}, an epoch earlier")
+            previous.replace(last)
+        return last
+    say(f"{folder.name} is trained again from its start")
+    return None
+
+
+def _read(path: Path, keys: set[str], settings: Mapping[str, Any]) -> dict[str, Any]:
+    """A checkpoint of a training with these settings.
+
+    Raises:
+        ValueError: if it is damaged.
+        RunError: if it is whole, and another training's.
+    """
+    saved = read_saved(path, keys)
+    theirs = saved["hyper_parameters"]
+    if not isinstance(theirs, dict) or not isinstance(saved["epoch"], int):
+        raise ValueError(f"{path} is damaged")
+    # An older version may lack a setting.
+    other = [key for key, value in settings.items() if _differ(theirs.get(key, value), value)]
+    if other:
+        raise RunError(
+            f"{path} is of a training with another {', '.join(other)}; put back the run's own, or "
+            "overwrite the model"
+        )
+    return saved
+
+
+def _differ(theirs: Any, ours: Any) -> bool:
+    try:
+        return bool(theirs != ours)
+    except (RuntimeError, ValueError):  # of a tensor that somebody put there
+        return True
+
+
+def _follow(path: Path, saved: dict[str, Any]) -> None:
+    """Let a checkpoint's callbacks find their files in a folder that was moved or copied.
+
+    Lightning keeps absolute paths: elsewhere it would forget which epoch was the best so far.
+    """
+    here = str(path.parent.resolve())
+    try:
+        there = {state["dirpath"] for state in saved["callbacks"].values() if "dirpath" in state}
+    except (AttributeError, TypeError) as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if there == {here}:
+        return
+
+    def moved(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {moved(k): moved(v) for k, v in value.items()}
+        if isinstance(value, str):
+            for old in there:
+                if value == old or value.startswith(old + os.sep):
+                    return here + value[len(old) :]
+        return value
+
+    saved["callbacks"] = {key: moved(state) for key, state in saved["callbacks"].items()}
+    write_saved(path, saved)
