@@ -1,5 +1,6 @@
 """What pyproject.toml cannot say: the extension, and the place of kernels/."""
 
+import shutil
 import sys
 from pathlib import Path
 
@@ -15,7 +16,10 @@ from build_backend.egg_info import egg_info
 kernels = ROOT / "mvae_fast" / "kernels"
 if not kernels.is_dir():
     kernels.unlink(missing_ok=True)
-    kernels.symlink_to("../kernels")
+    try:
+        kernels.symlink_to("../kernels", target_is_directory=True)
+    except OSError:  # Windows asks for a privilege
+        shutil.copytree(ROOT / "kernels", kernels)
 
 setup(
     license="MIT",  # `license = "MIT"` in pyproject.toml would be an error before setuptools 77

@@ -173,8 +173,8 @@ def resolve(
             if reason is not None:
                 missing.append(reason)
                 continue
-            # Traced, it would be a graph break, and said while compiling.
-            if name == "reference" and missing and problem and not torch.compiler.is_compiling():
+            slow = name == "reference" and missing and problem is not None
+            if slow and not torch.compiler.is_compiling():  # in a graph it would be a break
                 _warn_once(device.type, "; ".join(missing))
             return name
     check_name(engine)
