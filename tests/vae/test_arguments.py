@@ -116,7 +116,7 @@ def test_a_size_is_an_integer(call, name, n):
 @pytest.mark.parametrize("weight", [0, -1, torch.nan, torch.inf, "50", True, None])
 def test_a_weight_is_a_positive_number(weight):
     for build in (partial(mlp_modality, 5), partial(label_modality, 4)):
-        with pytest.raises(ValueError, match="^weight: got .*, expected a finite number > 0"):
+        with pytest.raises(ValueError, match="^weight: got .*, expected > 0, a finite number"):
             build(2, weight=weight)
 
 
