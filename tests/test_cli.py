@@ -110,6 +110,7 @@ def test_a_model_is_no_path(name, way, tmp_path, capsys):
         ({"overwrite": True}, "overwrite is no setting of a file; use --overwrite"),
         ({"out": "/tmp/thesis"}, "out of a file must be below the working directory"),
         ({"out": "a/../../thesis"}, "out of a file must be below the working directory"),
+        ({"download": True, "data_dir": "~/data"}, "data_dir of a file must be below the working"),
         ({"download": True, "data_dir": "/tmp"}, "data_dir of a file must be below the working"),
     ],
 )

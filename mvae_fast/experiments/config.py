@@ -375,9 +375,8 @@ def _changed(
             raise ValueError(f"--config {file}: expected a mapping of settings")
         if unknown := sorted(str(key) for key in changes if key not in known):
             raise ValueError(f"--config {file}: unknown settings {unknown} (of {known})")
-        said = merge(said, changes)
+        values, said = merge(values, changes), merge(said, changes)
         _refuse_reach(file, said)
-    values = merge(values, said)
     for setting in settings:
         key, equals, text = setting.partition("=")
         path = key.split(".")
@@ -399,7 +398,7 @@ def _refuse_reach(file: str | Path, said: Mapping[str, Any]) -> None:
         raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
     for name in ("out", "data_dir") if said.get("download") else ("out",):
         folder = Path(str(said.get(name) or "."))
-        if folder.is_absolute() or ".." in folder.parts:
+        if folder.is_absolute() or ".." in folder.parts or str(folder).startswith("~"):
             raise ValueError(
                 f"--config {file}: {name} of a file must be below the working directory, got "
                 f"{said[name]!r}; use --{name.replace('_', '-')}"
