@@ -1,24 +1,35 @@
-"""What pyproject.toml cannot say: the extension, the place of kernels/, the torch required."""
+"""What pyproject.toml cannot say: the extension, and the place of kernels/."""
 
+import shutil
 import sys
 from pathlib import Path
 
 from setuptools import Extension, find_packages, setup
 
-sys.path.insert(0, str(Path(__file__).resolve().parent))
+ROOT = Path(__file__).resolve().parent
+sys.path.insert(0, str(ROOT))
 
 from build_backend.build_ext import build_ext
-from build_backend.target_torch import find_torch, runtime_requirement
+from build_backend.egg_info import egg_info
+
+# The repository has this link; an archive of the sources may not.
+kernels = ROOT / "mvae_fast" / "kernels"
+if not kernels.is_dir():
+    kernels.unlink(missing_ok=True)
+    try:
+        kernels.symlink_to("../kernels", target_is_directory=True)
+    except OSError:  # Windows asks for a privilege
+        shutil.copytree(ROOT / "kernels", kernels)
 
 setup(
     license="MIT",  # `license = "MIT"` in pyproject.toml would be an error before setuptools 77
-    packages=[*find_packages(include=["mvae_fast", "mvae_fast.*"]), "mvae_fast.kernels"],
-    package_dir={"mvae_fast.kernels": "kernels"},
+    packages=find_packages(include=["mvae_fast", "mvae_fast.*"]),
+    # Said at all, it makes an editable install a plain path, which mypy and editors can follow.
+    package_dir={"": "."},
     package_data={"mvae_fast": ["py.typed", "**/*.yaml"]},
     include_package_data=False,
-    install_requires=[runtime_requirement(find_torch()), "torchdiffeq>=0.2.4", "numpy"],
     # Only names the extension: build_ext finds the sources and flags itself.
     ext_modules=[Extension("mvae_fast._C", sources=[], py_limited_api=True)],
-    cmdclass={"build_ext": build_ext},
+    cmdclass={"build_ext": build_ext, "egg_info": egg_info},
     options={"bdist_wheel": {"py_limited_api": "cp310"}},
 )

@@ -95,8 +95,6 @@ environment() {
 }
 
 build_extensions() {
-    # Where mvae_fast is not installed nothing maps kernels/ into the package.
-    "$python" -c 'import mvae_fast.kernels' 2>/dev/null || ln -sfn ../kernels mvae_fast/kernels
     # For this card alone, unless more is asked for; without one, as far as that goes.
     [[ ${TORCH_CUDA_ARCH_LIST:-} ]] || TORCH_CUDA_ARCH_LIST=$(nvidia-smi \
         --query-gpu=compute_cap --format=csv,noheader 2>/dev/null | head -n 1)

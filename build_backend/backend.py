@@ -18,12 +18,7 @@ from setuptools.build_meta import (
 )
 
 from build_backend.compile import find_compiler, skip_requested
-from build_backend.target_torch import (
-    ROOT,
-    find_torch,
-    pinned_requirement,
-    record_pin_request,
-)
+from build_backend.target_torch import ROOT, find_torch, pinned_requirement
 
 __all__ = [
     "build_editable",
@@ -58,5 +53,4 @@ def _torch_to_build_against() -> list[str]:
     """Nothing if the target has a torch, or if nothing will be compiled; else the pinned one."""
     if find_torch() is not None or skip_requested() or find_compiler() is None:
         return []
-    record_pin_request()
     return [pinned_requirement()]

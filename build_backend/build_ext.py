@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -35,7 +36,7 @@ class build_ext(setuptools_build_ext.build_ext):
                 build(library, find_torch(), ROOT / "build" / "objects" / engine.lower())
             except compile.BuildError as error:
                 library.unlink(missing_ok=True)
-                reason.write_text(f"{error}\n", encoding="utf-8")
+                reason.write_text(f"{without_directories(str(error))}\n", encoding="utf-8")
                 self.warn(f"mvae_fast is built without its {engine} engine: {error}")
             else:
                 reason.unlink(missing_ok=True)
@@ -50,3 +51,8 @@ class build_ext(setuptools_build_ext.build_ext):
     def _package(self) -> Path:
         # Absolute, because ninja works in the directory of the object files.
         return (ROOT if self.inplace else Path(self.build_lib).resolve()) / "mvae_fast"
+
+
+def without_directories(text: str) -> str:
+    """A compiler's words without the directories of this machine: a wheel takes them to others."""
+    return re.sub(r"(?<![\w.])/(?:[^\s/:'\"]+/)+", "", text.replace(f"{ROOT}/", ""))

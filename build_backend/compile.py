@@ -67,11 +67,12 @@ def skip_requested(environ: Mapping[str, str] = os.environ) -> bool:
 
 def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str] | None:
     """The C++ compiler's command: $CXX, else the first of c++, g++ and clang++ on the PATH."""
-    if cxx := environ.get("CXX"):
-        return shlex.split(cxx)
+    path = environ.get("PATH")
+    if cxx := shlex.split(environ.get("CXX", "")):
+        return cxx if shutil.which(cxx[0], path=path) else None
     for name in ("c++", "g++", "clang++"):
-        if path := shutil.which(name, path=environ.get("PATH")):
-            return [path]
+        if found := shutil.which(name, path=path):
+            return [found]
     return None
 
 
@@ -82,19 +83,21 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         BuildError: with the reason, ending in the compiler's last lines where it ran.
     """
     if skip_requested():
-        raise BuildError(f"{SKIP} was set; unset it")
+        raise BuildError(f"{SKIP} was set; remedy: unset it")
     if sys.platform == "win32":
-        raise BuildError("it is for Linux and macOS only")
+        raise BuildError("it is for Linux and macOS only; remedy: change to one of them")
     compiler = find_compiler()
     if compiler is None:
-        raise BuildError("no C++ compiler was found: neither $CXX, c++, g++ nor clang++")
+        named = os.environ.get("CXX")
+        looked_for = f"$CXX, {named}, is none" if named else "neither c++, g++ nor clang++ is there"
+        raise BuildError(f"no C++ compiler was found: {looked_for}; remedy: install g++ or clang")
     if torch is None:
         raise BuildError(
-            "no torch >= 2.10 was found to build against; one elsewhere can be named: "
-            f"{OVERRIDE}=<its site-packages directory>"
+            "no torch >= 2.10 was found to build against; remedy: install one, or name one "
+            f"elsewhere by {OVERRIDE}=<its site-packages directory>,"
         )
     if not (ROOT / "csrc" / "ops.cpp").is_file():
-        raise BuildError("csrc/ops.cpp is missing from the source tree")
+        raise BuildError("csrc/ops.cpp is missing; remedy: take a complete source tree")
     objects.mkdir(parents=True, exist_ok=True)
     library.parent.mkdir(parents=True, exist_ok=True)
     run_steps(plan(library, torch, objects, compiler), objects)

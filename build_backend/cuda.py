@@ -19,6 +19,7 @@ from pathlib import Path
 
 from build_backend.compile import (
     FLAGS,
+    SKIP,
     TORCH_FLAGS,
     BuildError,
     Step,
@@ -101,13 +102,15 @@ def build_cuda_library(
         BuildError: with the reason why there is none.
     """
     if skip_requested(environ):
-        raise BuildError("compiling was skipped on request")
+        raise BuildError(f"{SKIP} was set; remedy: unset it")
     compiler = find_compiler(environ)
     if torch is None or compiler is None:
-        raise BuildError("it needs what the C++ engine needs, which is missing")
+        raise BuildError("it needs torch >= 2.10 and a C++ compiler; remedy: install both")
     version = torch_cuda(torch)
     if version is None and not forced(environ):
-        raise BuildError(f"torch {torch.version} has no CUDA; remedy: install one that has")
+        raise BuildError(
+            f"torch {torch.version}, to build against, has no CUDA; remedy: install one that has"
+        )
     nvcc = find_nvcc(environ)
     if nvcc is None:
         raise BuildError(

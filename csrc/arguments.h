@@ -1,6 +1,7 @@
 // What the ops that integrate a net have in common, on any device: arguments and their checks.
 #pragma once
 
+#include "sizes.h"
 #include "torch_face.h"
 
 namespace mvae_fast {
@@ -43,6 +44,7 @@ Problem<T> check_common(const Common& x) {
       require(x.a[static_cast<size_t>(i * p.R + j)] == 0,
               "a must be zero on and above its diagonal");
   require(p.R > 1 || x.b[0] == 1, "b is ", x.b[0], " for a single stage, expected 1");
+  require(size_product(p.S, p.R) < kTooMany, "h has ", p.S, " steps, too many of ", p.R, " stages");
   require(x.checkpoint_every >= 1, "checkpoint_every is ", x.checkpoint_every, ", expected >= 1");
   require(x.penalties >= 0 && x.penalties < 2 * kFrobenius, "penalties is ", x.penalties,
           ", expected a sum of 1, 2, 4 and 8");
@@ -63,7 +65,7 @@ Problem<T> check_common(const Common& x) {
   require(!x.outputs.empty() && x.outputs.back() == p.S,
           "outputs must end with the number of steps, ", p.S);
   for (size_t i = 0; i < x.outputs.size(); ++i)
-    require(x.outputs[i] >= (i ? x.outputs[i - 1] + 1 : 1), "outputs must ascend from 1");
+    require(x.outputs[i] > (i ? x.outputs[i - 1] : 0), "outputs must ascend from 1");
 
   p.widths = x.widths.data();
   p.nonlinearity = nonlinearity_of(x.nonlinearity);
@@ -72,7 +74,8 @@ Problem<T> check_common(const Common& x) {
   p.penalties = x.penalties;
   p.a = x.a.data();
   p.b = x.b.data();
-  p.checkpoint = x.checkpoint_every;
+  // The same states are saved, and the room for those between two stays within the steps.
+  p.checkpoint = x.checkpoint_every < p.S ? x.checkpoint_every : p.S;
   p.z = data<T>(x.z);
   p.h = data<T>(x.h);
   p.probes = p.K ? data<T>(x.probes) : nullptr;

@@ -9,8 +9,9 @@ namespace mvae_fast {
 template <class T>
 Threads threads_for(const Problem<T>& p) {
   double work = 0;
-  for (int64_t l = 1; l <= p.L; ++l) work += static_cast<double>(p.widths[l] * p.widths[l - 1]);
-  return threads_for(p.B, work * static_cast<double>(p.B * p.S * p.R));
+  for (int64_t l = 1; l <= p.L; ++l)
+    work += static_cast<double>(p.widths[l]) * static_cast<double>(p.widths[l - 1]);
+  return threads_for(p.B, work * static_cast<double>(p.B) * static_cast<double>(p.S * p.R));
 }
 
 template <class T>

@@ -48,13 +48,18 @@ HiddenProblem<T> check_arguments(const HiddenArguments& x) {
 }
 
 template <class T>
+Threads threads_for(const HiddenProblem<T>& p) {
+  const double m = static_cast<double>(p.m);
+  return mvae_fast::threads_for(p.B, m * m * static_cast<double>(p.B) * static_cast<double>(p.S));
+}
+
+template <class T>
 std::tuple<Tensor, Tensor, Tensor> integrate_as(const HiddenArguments& x, bool save) {
   const HiddenProblem<T> p = check_arguments<T>(x);
   Tensor total = torch::stable::new_empty(x.u, {p.B, p.m});
   Tensor logp = torch::stable::new_empty(x.u, {p.B});
   Tensor states = torch::stable::new_empty(x.u, {save ? p.S - 1 : 0, p.B, p.m});
-  const Threads threads =
-      threads_for(p.B, static_cast<double>(p.m * p.m) * static_cast<double>(p.B * p.S));
+  const Threads threads = threads_for(p);
   const HiddenKernels<T>& engine = *kernels<T>().hidden;
   const Workspace scratch(engine.forward_workspace(p, threads.n));
   engine.forward(p, {out<T>(total), out<T>(logp), save ? out<T>(states) : nullptr}, threads,
@@ -97,8 +102,7 @@ HiddenGradients integrate_backward_as(const Tensor& grad_total, const Tensor& gr
   if (x.gate) outputs.gate = out<T>(gate_bar);
   if (x.trace) outputs.trace = out<T>(trace_bar);
   if (x.coefficients) outputs.coefficients = out<T>(coefficients_bar);
-  const Threads threads =
-      threads_for(p.B, static_cast<double>(p.m * p.m) * static_cast<double>(p.B * p.S));
+  const Threads threads = threads_for(p);
   const HiddenKernels<T>& engine = *kernels<T>().hidden;
   const Workspace scratch(engine.backward_workspace(p, threads.n));
   engine.backward(p, {data<T>(grad_total), data<T>(grad_logp), data<T>(states)}, outputs, threads,

@@ -81,7 +81,7 @@ Arguments<T> check_arguments(const Common& common, const Net& x) {
           x.parameters.size(), " tensors, expected ", out.p.L * type.tensors());
   for (size_t l = 1; l < widths.size(); ++l) {
     const Tensor* q = x.parameters.data() + static_cast<int64_t>(l - 1) * type.tensors();
-    check("weight", q[0], dtype, {widths[l], widths[l - 1] + type.concat});
+    check("weight", q[0], dtype, {widths[l], size_sum(widths[l - 1], type.concat)});
     check("bias", q[1], dtype, {widths[l]});
     int64_t next = 2;
     if (type.slope && !type.concat) check("bias slope", q[next++], dtype, {widths[l], 1});

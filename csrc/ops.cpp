@@ -20,6 +20,8 @@ std::string cpu_capabilities() {
 
 // Multiply-adds that every thread's register tile did, `repeats` times: the caller takes the time.
 int64_t cpu_peak(int64_t repeats) {
+  constexpr int64_t kMost = 10'000'000;  // about ten seconds
+  require(repeats >= 0 && repeats <= kMost, "repeats is ", repeats, ", expected 0 to ", kMost);
   return kernels<float>().peak(repeats, {torch::stable::get_num_threads(), run_threads});
 }
 

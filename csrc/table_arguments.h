@@ -18,9 +18,10 @@ Problem<T> check_tables(const Common& common, const Tables& x) {
   const int64_t rows = p.S * p.R;
   int64_t features = 0, weights = 0;
   for (int64_t l = 1; l <= p.L; ++l) {
-    features += widths[l];
-    weights += widths[l] * widths[l - 1];
+    features = size_sum(features, widths[l]);
+    weights = size_sum(weights, size_product(widths[l], widths[l - 1]));
   }
+  require(features < kTooMany && weights < kTooMany, "widths are too large for any tensor");
   p.weight_stride = check_table("weight", x.weight, home, rows, weights);
   p.bias_stride = check_table("bias", x.bias, home, rows, features);
   if (x.gate) p.gate_stride = check_table("gate", *x.gate, home, rows, features);

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "problem.h"
+#include "sizes.h"
 
 namespace mvae_fast {
 
@@ -134,6 +135,7 @@ struct Free {
 class Workspace {
  public:
   explicit Workspace(int64_t bytes) {
+    require(bytes < kTooMany, "the solve needs more scratch memory than can be addressed");
     thread_local std::unique_ptr<void, Free> kept;
     thread_local int64_t kept_size = 0;
     if (bytes > kKept) {
@@ -156,7 +158,7 @@ class Workspace {
 
   static std::unique_ptr<void, Free> allocate(int64_t bytes) {
     void* p = std::aligned_alloc(64, static_cast<size_t>((bytes + 63) / 64 * 64));
-    if (!p) throw std::bad_alloc();
+    require(p, "there is no memory for the ", bytes, " bytes of scratch of the solve");
     return std::unique_ptr<void, Free>(p);
   }
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines, grid
+from mvae_fast.called import base_of, must_be_called
+from mvae_fast.checks import NotScriptable, boolean, positive, tensor
 from mvae_fast.fused import integrate_net
 from mvae_fast.noise import as_probes, draw_probes, scaled
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import PENALTIES, Method
+from mvae_fast.recognise import unreadable
 from mvae_fast.regularization import (
     FUSED_PENALTIES,
     REGULARIZATION_FNS,
@@ -24,10 +27,11 @@ from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_fo
 from mvae_fast.settings import SolverSettings
 from mvae_fast.solvers import solve
 from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import has_tables
 
 __all__ = ["FastCNF"]
 
+# The trace of an ODE function that is none of this library's: it takes it as it likes.
+_OWN = "own"
 _AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FUSED = (
     f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
@@ -42,7 +46,7 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-class FastCNF(SolverSettings):
+class FastCNF(NotScriptable, SolverSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad
@@ -56,7 +60,8 @@ class FastCNF(SolverSettings):
     torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
-        odefunc: The dynamics.
+        odefunc: The dynamics: an `ODEfunc`, or any module with FFJORD's ``forward(t, states)`` and
+            ``before_odeint(e)``, which torchdiffeq's solvers then call.
         T: End time, > 0.
         train_T: Learn ``T``.
         regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
@@ -67,7 +72,8 @@ class FastCNF(SolverSettings):
         atol: Absolute tolerance of adaptive solvers.
         rtol: Relative tolerance of adaptive solvers.
         n_steps: Equal steps of a fixed-step solver in each interval between integration times,
-            unless ``solver_options["step_size"]`` is set.
+            unless ``solver_options["step_size"]`` is set; None for 20, of which a warning tells
+            once where a fixed-step solver is set from outside, as FFJORD's scripts do.
         trace: ``"exact"`` (no noise; in closed form up to two hidden layers, D sweeps beyond),
             ``"hutchinson"``, or None to follow ``odefunc.divergence_fn``.
         n_probes: Probes that Hutchinson's estimator averages.
@@ -85,7 +91,8 @@ class FastCNF(SolverSettings):
             others in the backward: 1/k of the memory for one more forward pass.
 
     Raises:
-        ValueError: If an argument does not fit.
+        TypeError: If ``odefunc`` is not one.
+        ValueError: If another argument does not fit.
 
     References:
         FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
@@ -103,7 +110,7 @@ class FastCNF(SolverSettings):
     """
 
     sqrt_end_time: Tensor
-    odefunc: ODEfunc | RegularizedODEfunc
+    odefunc: nn.Module
 
     def __init__(
         self,
@@ -115,7 +122,7 @@ class FastCNF(SolverSettings):
         atol: float = 1e-5,
         rtol: float = 1e-5,
         *,
-        n_steps: int = 20,
+        n_steps: int | None = None,
         trace: str | None = None,
         n_probes: int = 1,
         engine: str = "auto",
@@ -137,10 +144,13 @@ class FastCNF(SolverSettings):
             checkpoint_every=checkpoint_every,
             precision=precision,
         )
-        if not T > 0:
-            raise ValueError(f"T: got {T}, expected > 0")
-        sqrt_end_time = torch.tensor(float(T)).sqrt()
-        if train_T:
+        if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
+            raise TypeError(
+                f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
+                "FastCNF(ODEfunc(net)), with a net that is an nn.Module"
+            )
+        sqrt_end_time = torch.tensor(positive("T", T)).sqrt()
+        if boolean("train_T", train_T):
             self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
         else:
             self.register_buffer("sqrt_end_time", sqrt_end_time)
@@ -154,11 +164,47 @@ class FastCNF(SolverSettings):
         self.regularization_states: tuple[Tensor, ...] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor: ...
+
+    @overload
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, Tensor]: ...
+
+    @overload
     def forward(
         self,
         z: Tensor,
         logpz: Tensor | None = None,
-        integration_times: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
+        reverse: bool = False,
+        *,
+        probes: Tensor | None = None,
+        generator: torch.Generator | None = None,
+    ) -> Tensor | tuple[Tensor, Tensor]: ...
+
+    def forward(
+        self,
+        z: Tensor,
+        logpz: Tensor | None = None,
+        integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
         probes: Tensor | None = None,
@@ -169,9 +215,11 @@ class FastCNF(SolverSettings):
         Args:
             z: (B, D), the states at the first time; under autocast taken to the dtype of the flow.
             logpz: (B, 1) or (B,), their log-density; None skips the trace.
-            integration_times: (len,), all ascending or all descending; default ``[0, T]``.
+            integration_times: (len,), all ascending or all descending, a tensor or a sequence of
+                numbers; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
-            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise.
+            probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
+                constant, without a gradient.
             generator: Source of the drawn noise.
 
         Returns:
@@ -180,9 +228,17 @@ class FastCNF(SolverSettings):
             ``len``.
 
         Raises:
+            TypeError: If an input is no dense tensor.
             ValueError: If a shape, dtype or setting does not fit.
             RuntimeError: If the named engine is missing.
         """
+        self.check_settings()
+        tensor("z", z, "(B, D)")
+        if logpz is not None:
+            tensor("logpz", logpz, "(B, 1) or (B,)")
+        if probes is not None:
+            tensor("probes", probes, "(B, D) or (K, B, D)")
+        boolean("reverse", reverse)
         device = z.device.type
         if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
             full = self.precision or "full"
@@ -204,27 +260,35 @@ class FastCNF(SolverSettings):
                 z.to(dtype), logpz, integration_times, reverse, probes, generator, precision
             )
 
+    if TYPE_CHECKING:
+        __call__ = forward  # which nn.Module calls, and of which it says Any
+
     def _forward(
         self,
         z: Tensor,
         logpz: Tensor | None,
-        times: Tensor | None,
+        integration_times: Tensor | Sequence[float] | None,
         reverse: bool,
         probes: Tensor | None,
         generator: torch.Generator | None,
         precision: str,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        self.check_settings()
         self._check_input(z, logpz)
-        if times is not None:
-            times = grid.check_times(times, z)
+        base = self._base
+        if isinstance(base, ODEfunc):
+            boolean("odefunc.residual", base.residual)
+            boolean("odefunc.rademacher", base.rademacher)
+        times = None
+        if integration_times is not None:
+            times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
-        fused = z.ndim == 2 and self.fused
+        obstacle = self._obstacle()
+        fused = z.ndim == 2 and obstacle is None
         if precision != "full" and not fused:
             raise ValueError(f"precision: {precision!r} is for {_FUSED}")
         trace = self._trace(z, probes) if logpz is not None or self._penalised else None
         sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
-        if probes is not None and not sampled:
+        if probes is not None and not sampled and trace != _OWN:
             raise ValueError(
                 f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
             )
@@ -263,13 +327,15 @@ class FastCNF(SolverSettings):
     ) -> tuple[Tensor, Tensor | None]:
         """All steps in one call of an engine: states and log-density changes after the start."""
         odefunc = self._base
+        assert isinstance(odefunc, ODEfunc) and isinstance(odefunc.diffeq, ODEnet)
         tableau = TABLEAUS[self._present_solver]
         step_size = self.solver_options.get("step_size")
         if step_size is not None:
+            joined = self._joined(times)
             times = self._default_times(reverse) if times is None else times
-            steps = grid.stepped(times, step_size)
+            steps = grid.stepped(times, step_size, joined=joined)
         elif times is None:
-            steps = grid.from_zero(self.sqrt_end_time.square(), self.n_steps, reverse)
+            steps = grid.from_zero(self._end_time, self.n_steps, reverse)
         else:
             steps = grid.subdivided(times, self.n_steps)
         odefunc.evaluations = steps.h.shape[0] * len(tableau.b)
@@ -277,7 +343,6 @@ class FastCNF(SolverSettings):
         outputs = steps.outputs
         if times is not None and times.shape[0] == 2:
             outputs = outputs[-1:]
-        assert isinstance(odefunc.diffeq, ODEnet)
         solution = integrate_net(
             z,
             steps,
@@ -298,7 +363,8 @@ class FastCNF(SolverSettings):
             ]
         change, penalties = paths
         if self._penalised:
-            self._keep_penalties(penalties.mean(2), times)
+            # The mean over no rows would be NaN.
+            self._keep_penalties(penalties.mean(2) if z.shape[0] else penalties.sum(2), times)
         return z_path, change
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
@@ -321,14 +387,20 @@ class FastCNF(SolverSettings):
         probes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
         """As `_fixed_steps`, step by step through torchdiffeq."""
-        if self.engine not in ("auto", "reference"):
-            raise ValueError(f"engine: {self.engine!r} integrates {_FUSED}; remedy: engine='auto'")
+        # Plain PyTorch has every solver, but the reference reads nets as the other engines do.
+        obstacle = self._foreign() if self.engine == "reference" else self._obstacle()
+        if self.engine != "auto" and (obstacle is not None or self.engine != "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} integrates {_FUSED}; here "
+                f"{obstacle or f'z has shape {tuple(z.shape)}'}; remedy: engine='auto'"
+            )
         penalised = self._penalised
         solution = solve(
-            self._base,
+            self.odefunc,
             z,
             self._default_times(reverse) if times is None else times,
             self.solver_config(),
+            joined=self._joined(times),
             trace=trace,
             probes=probes,
             regularization_fns=self.regularization_fns if penalised else (),
@@ -354,17 +426,27 @@ class FastCNF(SolverSettings):
         return tuple(name for name in PENALTIES if name in wanted)
 
     @property
-    def _base(self) -> ODEfunc:
-        """The ODE function itself, out of the wrapper of the regularisers."""
-        odefunc = self.odefunc
-        return odefunc.odefunc if isinstance(odefunc, RegularizedODEfunc) else odefunc
+    def _base(self) -> Any:
+        """The ODE function itself, an `ODEfunc` or foreign, out of the regularisers' wrapper."""
+        return base_of(self.odefunc)
 
     @property
     def _present_solver(self) -> str:
         return self.solver if self.training else self.test_solver
 
+    @property
+    def _end_time(self) -> Tensor:
+        # Not by square(): AOTInductor cannot lower the power of a constant.
+        return self.sqrt_end_time * self.sqrt_end_time
+
+    def _joined(self, times: Tensor | None) -> float:
+        """Up to what share of a step the rest of an interval is no step of its own."""
+        # Not by its type: torch.func.functional_call puts plain tensors in place of parameters.
+        learned = times is None and "sqrt_end_time" in self._parameters
+        return grid.JOINED if learned else 0.0
+
     def _default_times(self, reverse: bool) -> Tensor:
-        end = self.sqrt_end_time.square()
+        end = self._end_time
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
 
@@ -372,19 +454,43 @@ class FastCNF(SolverSettings):
     def fused(self) -> bool:
         """Whether one call of an engine does the solve of states (B, D), in the present mode (train
         or eval); else torchdiffeq does it, step by step."""
-        fused_fns = all(fn in FUSED_PENALTIES for fn in self.regularization_fns)
-        return (
-            self._present_solver in TABLEAUS
-            and not self.adjoint
-            and (fused_fns or not self._penalised)
-            and self.solver_options.keys() <= {"step_size"}
-            and has_tables(self._base.diffeq)
-        )
+        return self._obstacle() is None
+
+    def _obstacle(self) -> str | None:
+        """What keeps engines from the solve in the present mode, or None."""
+        foreign = self._foreign()
+        if foreign is not None:
+            return foreign
+        if self._present_solver not in TABLEAUS:
+            return f"solver is {self._present_solver!r}"
+        if self.adjoint:
+            return "adjoint is True"
+        if self._penalised and not all(fn in FUSED_PENALTIES for fn in self.regularization_fns):
+            return "no engine has all of regularization_fns"
+        if not self.solver_options.keys() <= {"step_size"}:
+            return f"solver_options are {dict(self.solver_options)}"
+        return None
+
+    def _foreign(self) -> str | None:
+        """The module that has to be called because engines do not know it, or None."""
+        foreign = must_be_called(self.odefunc)
+        if foreign is None:
+            name = "odefunc.diffeq" if self._base is self.odefunc else "odefunc.odefunc.diffeq"
+            foreign = unreadable(self._base.diffeq, name)
+        return foreign
 
     def _trace(self, z: Tensor, probes: Tensor | None) -> str:
+        base = self._base
+        if not isinstance(base, ODEfunc):
+            if self.trace is not None or self.n_probes != 1:
+                raise ValueError(
+                    f"trace and n_probes: got {self.trace!r} and {self.n_probes}, but odefunc, a "
+                    f"{type(base).__name__}, takes the trace by itself; remedy: trace=None"
+                )
+            return _OWN
         if self.trace is not None:
             return self.trace
-        return "hutchinson" if probes is not None else self._base.trace_for(z)
+        return "hutchinson" if probes is not None else base.trace_for(z)
 
     def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
         if z.ndim < 2:
@@ -397,8 +503,13 @@ class FastCNF(SolverSettings):
         if logpz is not None:
             batch = z.shape[0]
             if logpz.shape != (batch, 1) and logpz.shape != (batch,):
+                rows = (
+                    f": each of the {batch} states has shape {tuple(z.shape[1:])} and one "
+                    f"log-density; remedy for states of {z.shape[-1]}: z.flatten(0, -2)"
+                )
                 raise ValueError(
                     f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
+                    + rows * (z.ndim > 2)
                 )
             if logpz.dtype != z.dtype or logpz.device != z.device:
                 raise ValueError(
@@ -414,20 +525,25 @@ class FastCNF(SolverSettings):
 
     def num_evals(self) -> int:
         """Evaluations of the velocity in the last solve."""
-        return self._base.num_evals()
+        base = self._base
+        return base.num_evals() if isinstance(base, ODEfunc) else int(base._num_evals.item())
 
     def __getstate__(self) -> dict[str, Any]:
         # The integrals hold a graph, which neither deepcopy nor pickle can take.
         return {**self.__dict__, "regularization_states": None}
 
     def extra_repr(self) -> str:
-        engine = self.engine
-        if not self.fused:
-            engine = f"{engine} (torchdiffeq)"
+        engine, obstacle, base = self.engine, self._obstacle(), self._base
+        if obstacle is not None:
+            # The solver is named in any case.
+            why = "" if obstacle.startswith("solver is") else f": {obstacle}"
+            engine = f"{engine} (torchdiffeq{why})"
         elif engine == "auto":
             end = self.sqrt_end_time
             engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
-        trace = self.trace or f"as divergence_fn={self._base.divergence_fn}"
+        trace = self.trace
+        if trace is None and isinstance(base, ODEfunc):
+            trace = f"as divergence_fn={base.divergence_fn}"
         return (
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"

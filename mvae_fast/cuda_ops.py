@@ -30,8 +30,9 @@ _LOAD_ERROR = ops.why_missing() or extension.load(
 
 def why_missing() -> str | None:
     """None when the kernels can run on this machine, else the reason and the remedy."""
-    if _LOAD_ERROR is not None:
-        return _LOAD_ERROR
+    reason = _LOAD_ERROR or ops.why_missing()
+    if reason is not None:
+        return reason
     if not torch.cuda.is_available():
         return "torch sees no GPU; remedy: a GPU with a CUDA build of torch"
     return None

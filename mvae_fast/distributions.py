@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
+from mvae_fast.checks import integers, tensor
 from mvae_fast.flows.base import takes_generator
 
 __all__ = ["FlowPosterior"]
@@ -39,6 +40,7 @@ class FlowPosterior(Distribution):
         flow: the flow, or None.
 
     Raises:
+        TypeError: if mean or logvar is no dense tensor.
         ValueError: if the shapes differ, or an amortised flow expects another condition.
 
     References:
@@ -61,6 +63,8 @@ class FlowPosterior(Distribution):
     has_rsample = True
 
     def __init__(self, mean: Tensor, logvar: Tensor, flow: Flow | None = None) -> None:
+        tensor("mean", mean, "(..., D)")
+        tensor("logvar", logvar, "(..., D)")
         if mean.dim() < 1 or mean.shape != logvar.shape:
             raise ValueError(
                 "mean and logvar must both be (..., D), "
@@ -147,12 +151,9 @@ class FlowPosterior(Distribution):
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
         """
-        return torch.randn(
-            (*sample_shape, *self.loc.shape),
-            generator=generator,
-            dtype=self.loc.dtype,
-            device=self.loc.device,
-        )
+        shape = (*integers("sample_shape", sample_shape, 0), *self.loc.shape)
+        # What torch.randn is made of: with a generator, torch.compile gives that fixed sizes only.
+        return self.loc.new_empty(shape).normal_(generator=generator)
 
     def transport_noise(
         self, noise: Tensor, *, generator: torch.Generator | None = None
@@ -169,6 +170,7 @@ class FlowPosterior(Distribution):
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
+        tensor("noise", noise, "(..., *batch_shape, D)")
         return self._push(self.loc + self.scale * noise, noise, generator)
 
     def transport(
@@ -185,6 +187,7 @@ class FlowPosterior(Distribution):
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
+        tensor("z0", z0, "(..., *batch_shape, D)")
         return self._push(z0, self._noise_of(z0), generator)
 
     def log_prob(self, value: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
@@ -200,6 +203,7 @@ class FlowPosterior(Distribution):
         Returns:
             ``(..., *batch_shape)``.
         """
+        tensor("value", value, "(..., *batch_shape, D)")
         shape = torch.broadcast_shapes(value.shape, self.loc.shape)
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from mvae_fast import reference
 from mvae_fast.odenet import ODEnet
-from mvae_fast.tables import build_tables, has_tables
+from mvae_fast.recognise import unreadable
+from mvae_fast.tables import build_tables
 from mvae_fast.trace import exact_probes, trace_table
 
 __all__ = ["TRACES", "velocity_and_trace"]
@@ -44,7 +45,7 @@ def velocity_and_trace(
         Velocity like ``z``, and the trace (B,) or None.
     """
     t = t.to(z)
-    if z.ndim == 2 and not extras and has_tables(diffeq):
+    if z.ndim == 2 and not extras and unreadable(diffeq) is None:
         velocity, tau = _by_tables(diffeq, t, z, trace, probes)
     else:
         velocity, tau = _by_autograd(diffeq, t, z, trace, probes, extras)
@@ -84,7 +85,23 @@ def _by_autograd(
         z = z if z.requires_grad else z.detach().requires_grad_()
         velocity = diffeq(t, z, *extras_here)
         tau = _trace(velocity, z, trace, probes, create_graph=differentiable)
+        if tau is None:
+            _check_constant(diffeq, t, z, extras_here, velocity)
+            tau = z.new_zeros(z.shape[0])
     return (velocity, tau) if differentiable else (velocity.detach(), tau.detach())
+
+
+def _check_constant(
+    diffeq: nn.Module, t: Tensor, z: Tensor, extras: list[Tensor], velocity: Tensor
+) -> None:
+    """Raise RuntimeError where a velocity depends on the state without a graph from there."""
+    with torch.no_grad():
+        if not torch.equal(diffeq(t, z + 1, *extras), velocity):
+            raise RuntimeError(
+                f"diffeq: {type(diffeq).__name__} depends on the state, but autograd does not see "
+                "how, so that the trace of its Jacobian is unknown; remedy: no torch.no_grad, no "
+                "detach and no quantised layers in it, or logpz=None"
+            )
 
 
 def _graph_input(x: Tensor) -> Tensor:
@@ -94,26 +111,32 @@ def _graph_input(x: Tensor) -> Tensor:
 
 def _trace(
     velocity: Tensor, z: Tensor, trace: str, probes: Tensor | None, create_graph: bool
-) -> Tensor:
-    tau = z.new_zeros(z.shape[0])
+) -> Tensor | None:
+    """The trace (B,), or None where autograd sees no way from the state to the velocity."""
     if not velocity.requires_grad:
-        return tau
+        return None
+    tau = z.new_zeros(z.shape[0])
     if trace == "hutchinson":
         assert probes is not None
         for probe in probes:
             product = _vjp(velocity, z, probe, create_graph)
+            if product is None:
+                return None
             tau = tau + (product * probe).flatten(1).sum(1)
         return tau
     columns = velocity.flatten(1)
     for i in range(columns.shape[1]):
         unit = torch.zeros_like(columns)
         unit[:, i] = 1
-        tau = tau + _vjp(columns, z, unit, create_graph).flatten(1)[:, i]
+        product = _vjp(columns, z, unit, create_graph)
+        if product is None:
+            return None
+        tau = tau + product.flatten(1)[:, i]
     return tau
 
 
-def _vjp(output: Tensor, z: Tensor, vector: Tensor, create_graph: bool) -> Tensor:
+def _vjp(output: Tensor, z: Tensor, vector: Tensor, create_graph: bool) -> Tensor | None:
     (product,) = torch.autograd.grad(
-        output, z, vector, retain_graph=True, create_graph=create_graph, materialize_grads=True
+        output, z, vector, retain_graph=True, create_graph=create_graph, allow_unused=True
     )
     return product

@@ -5,12 +5,15 @@ An engine is a function that integrates tables; a new one needs one entry in ``_
 
 from __future__ import annotations
 
+import functools
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from mvae_fast import cuda_ops, ops, reference, triton_ops
+from mvae_fast.checks import one_of
 from mvae_fast.problem import PRECISIONS, Problem, Solution
 
 __all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
@@ -79,12 +82,12 @@ _ENGINES: dict[str, Engine] = {
 #: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 
+_NAMES = ("auto", *ENGINES)
+
 
 def check_name(engine: str) -> None:
     """Raise ValueError unless ``engine`` is ``"auto"`` or one of `ENGINES`."""
-    if engine != "auto" and engine not in _ENGINES:
-        names = ", ".join(map(repr, ("auto", *ENGINES)))
-        raise ValueError(f"engine: got {engine!r}, expected one of {names}")
+    one_of("engine", engine, _NAMES)
 
 
 def why_missing(engine: str) -> str | None:
@@ -112,6 +115,15 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in _ENGINES if why_missing(name) is None)
 
 
+@functools.cache
+def _warn_once(device: str, missing: str) -> None:
+    warnings.warn(
+        f"engine: 'auto' takes the slow 'reference' on {device}: {missing}; or name it, "
+        "engine='reference', to have it without this warning",
+        stacklevel=3,
+    )
+
+
 def get(name: str) -> Engine:
     """The engine called ``name``, as given by `resolve`."""
     return _ENGINES[name]
@@ -131,7 +143,8 @@ def resolve(
         device: Where the state lives.
         dtype: Its dtype.
         precision: One of `mvae_fast.problem.PRECISIONS`.
-        problem: What it is for, where that is known already.
+        problem: What it is for, where that is known already. Of its solves ``"auto"`` warns once,
+            if for want of another engine the reference takes them.
 
     Returns:
         One of `ENGINES`.
@@ -144,15 +157,32 @@ def resolve(
         >>> resolve("auto", torch.device("cpu"), torch.bfloat16)
         'reference'
     """
+    # ONNX has none of the compiled engines' operators.
+    onnx = torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
     if engine == "auto":
+        if onnx:
+            return "reference"
+        missing = []
         for name, candidate in _ENGINES.items():
             fits = candidate.supports(device, dtype, precision)
             fits = fits and (problem is None or candidate.refuses(problem) is None)
             fits = fits and device.type not in candidate.by_name_only
-            if fits and not candidate.why_missing() and not candidate.excludes(device):
-                return name
+            if not fits:
+                continue
+            reason = candidate.why_missing() or candidate.excludes(device)
+            if reason is not None:
+                missing.append(reason)
+                continue
+            slow = name == "reference" and missing and problem is not None
+            if slow and not torch.compiler.is_compiling():  # in a graph it would be a break
+                _warn_once(device.type, "; ".join(missing))
+            return name
     check_name(engine)
     chosen = _ENGINES[engine]
+    if onnx and engine != "reference":
+        raise ValueError(
+            f"engine: {engine!r} has no ONNX operator; remedy: engine='auto' or 'reference'"
+        )
     reason = chosen.why_missing()
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")

@@ -39,7 +39,7 @@ def integrate_net(
     Args:
         z: (B, D), the start state.
         steps: Times and sizes of the steps.
-        net: A net for which `mvae_fast.tables.has_tables` is true.
+        net: A net that is readable (`mvae_fast.recognise`).
         method: How to integrate it.
         residual: The velocity is ``f - z``.
         trace: ``"exact"``, ``"hutchinson"`` or None.
@@ -113,7 +113,13 @@ def _hidden_space(z: Tensor, steps: Grid, net: ODEnet, method: Method, residual:
         z.requires_grad or any(parameter.requires_grad for parameter in net.parameters())
     )
     batch, dim = z.shape
-    return hidden_space.costs_less(dim, net.widths[1], batch, steps.h.shape[0], training)
+    less = hidden_space.costs_less(dim, net.widths[1], batch, steps.h.shape[0], training)
+    if torch.compiler.is_exporting():
+        # One program for all numbers of rows: it may not depend on which is cheaper for how many.
+        from torch.fx.experimental.symbolic_shapes import statically_known_true
+
+        return statically_known_true(less)
+    return less
 
 
 def _log_det(

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import positive
+
 __all__ = [
+    "JOINED",
     "Grid",
     "evaluation_times",
     "between",
@@ -16,6 +22,14 @@ __all__ = [
     "stepped",
     "subdivided",
 ]
+
+#: With a learned end time, a rest of less than this share of a step is no step of its own: an
+#: end that moves is no multiple of the step, and each time it passes one by a little it would
+#: cost one more evaluation for nothing.
+JOINED = 1 / 16
+
+_BY_VALUE = "solver_options['step_size']: the number of steps depends on the values of the times"
+_REMEDY = "remedy: n_steps, and no step_size"
 
 
 @dataclass(frozen=True)
@@ -33,14 +47,22 @@ class Grid:
     outputs: tuple[int, ...]
 
 
-def check_times(times: Tensor, z: Tensor) -> Tensor:
+def check_times(times: Tensor | Sequence[float], z: Tensor) -> Tensor:
     """The times in the dtype and on the device of the state ``z``.
 
     Raises:
+        TypeError: If they are no numbers.
         ValueError: If they are not a vector of two or more, or, for times on the CPU that are not
             traced, not all ascending or all descending: others would have to be waited for.
     """
-    times = torch.as_tensor(times, dtype=z.dtype)
+    if not isinstance(times, Tensor):
+        try:
+            times = torch.as_tensor(times, dtype=z.dtype)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"integration_times: got {times!r}, expected a tensor (len,) or a list of numbers"
+            ) from None
+    times = times.to(z.dtype)
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(
             f"integration_times: got shape {tuple(times.shape)}, expected (len,) with len >= 2"
@@ -48,19 +70,17 @@ def check_times(times: Tensor, z: Tensor) -> Tensor:
     traced = torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
     # Of a fake tensor, detach keeps the type.
     if not traced and times.device.type == "cpu" and type(times.detach()) is Tensor:
-        _check_order(times.detach())
+        _check_order(times.detach().tolist())
     return times.to(z.device)
 
 
-def _check_order(times: Tensor) -> None:
-    steps = times.diff()
-    ordered = steps * torch.sign(steps[0]) > 0
-    if not bool(ordered.all()):
-        first = int(ordered.int().argmin())
-        raise ValueError(
-            f"integration_times: got {times[first]:g}, then {times[first + 1]:g}, expected all to "
-            "increase or all to decrease"
-        )
+def _check_order(values: list[float]) -> None:
+    for earlier, later in pairwise(values):
+        if not 0 < math.copysign(1.0, values[1] - values[0]) * (later - earlier) < math.inf:
+            raise ValueError(
+                f"integration_times: got {earlier:g}, then {later:g}, expected all to increase or "
+                "all to decrease"
+            )
 
 
 def evaluation_times(grid: Grid, c: tuple[float, ...]) -> Tensor:
@@ -104,26 +124,50 @@ def subdivided(times: Tensor, n_steps: int) -> Grid:
     return Grid(t.reshape(-1), h.reshape(-1), outputs)
 
 
-def stepped(times: Tensor, step_size: float) -> Grid:
-    """Steps of ``step_size`` from the first to the last of ``times``, the last one shorter.
+def stepped(times: Tensor, step_size: float, *, joined: float = 0.0) -> Grid:
+    """Steps of ``step_size`` from the first to the last of ``times``, the last one of what is left.
 
-    torchdiffeq's grid. Reports the state after every step; `between` reads the states at ``times``
-    from them. Their number depends on the values of ``times``, hence a host synchronisation.
+    torchdiffeq's grid, by count: a rest that is rounding is no step of its own. Reports the state
+    after every step; `between` reads the states at ``times`` from them. The count depends on the
+    values of ``times``, hence a host synchronisation.
+
+    Args:
+        times: (len,), all ascending or all descending.
+        step_size: > 0.
+        joined: Share of a step. A shorter rest is joined to the last whole step.
 
     Raises:
-        ValueError: If ``step_size`` is not positive, or ``times`` are not all ascending or all
-            descending.
+        ValueError: If an argument does not fit.
+
+    Example:
+        >>> stepped(torch.tensor([0.0, 1.0]), 0.4).h
+        tensor([0.4000, 0.4000, 0.2000])
+        >>> stepped(torch.tensor([0.0, 0.82]), 0.4, joined=0.1).h
+        tensor([0.4000, 0.4200])
     """
-    if not step_size > 0:
-        raise ValueError(f"solver_options['step_size']: got {step_size}, expected > 0")
-    _check_order(times.detach())
-    start, end = times[0], times[-1]
-    span = end - start
-    n_steps = max(1, int(torch.ceil(span.detach().abs() / step_size).item()))
-    k = torch.arange(n_steps, dtype=times.dtype, device=times.device)
-    t = start + torch.sign(span.detach()) * step_size * k
-    h = torch.cat((t, end.reshape(1))).diff()
-    return Grid(t, h, tuple(range(1, n_steps + 1)))
+    step_size = positive("solver_options['step_size']", step_size)
+    n_steps, ahead = _count(times.detach(), step_size, joined)
+    h = step_size if ahead else -step_size
+    t = times[0] + h * torch.arange(n_steps, dtype=times.dtype, device=times.device)
+    whole = torch.full_like(t[1:], h)
+    return Grid(t, torch.cat((whole, times[-1:] - t[-1:])), tuple(range(1, n_steps + 1)))
+
+
+def _count(times: Tensor, step_size: float, joined: float) -> tuple[int, bool]:
+    """How many steps `stepped` takes, and whether they go forward."""
+    if torch.compiler.is_exporting():
+        raise ValueError(f"{_BY_VALUE}, which an exported graph does not know; {_REMEDY}")
+    if torch.compiler.is_compiling():
+        # One break, and words for those who want none (fullgraph=True).
+        leave = getattr(torch._dynamo, "skip_frame", torch._dynamo.graph_break)
+        leave(msg=f"{_BY_VALUE}; {_REMEDY}")
+    values = times.tolist()
+    _check_order(values)
+    first, last = values[0], values[-1]
+    # What the times are off by, each rounded to its dtype, and what their product may add.
+    rounding = 4 * torch.finfo(times.dtype).eps * max(abs(first), abs(last)) / step_size
+    rest = min(max(joined, rounding), 0.5)
+    return max(1, math.ceil(abs(last - first) / step_size - rest)), last > first
 
 
 def between(grid: Grid, times: Tensor, path: Tensor) -> Tensor:
@@ -137,7 +181,8 @@ def between(grid: Grid, times: Tensor, path: Tensor) -> Tensor:
     Returns:
         (n, ...).
     """
+    inner = times[1:-1]
     ahead = torch.sign(grid.h[0].detach())
-    s = torch.searchsorted((grid.t * ahead).detach(), (times * ahead).detach(), right=True) - 1
-    share = ((times - grid.t[s]) / grid.h[s]).reshape(-1, *(1,) * (path.ndim - 1))
-    return torch.lerp(path[s], path[s + 1], share)
+    s = torch.searchsorted((grid.t * ahead).detach(), (inner * ahead).detach(), right=True) - 1
+    share = ((inner - grid.t[s]) / grid.h[s]).reshape(-1, *(1,) * (path.ndim - 1))
+    return torch.cat((path[:1], torch.lerp(path[s], path[s + 1], share), path[-1:]))

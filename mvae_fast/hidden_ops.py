@@ -6,6 +6,7 @@ defined in ``csrc/hidden_ops.cpp``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -79,10 +80,16 @@ def _fake_integrate_hidden_backward(
     return tuple(u.new_empty((0,) if x is None else x.shape) for x in inputs)
 
 
+_FAKES: dict[str, Callable[..., Any]] = {
+    "integrate_hidden": _fake_integrate_hidden,
+    "integrate_hidden_backward": _fake_integrate_hidden_backward,
+}
+
+
 def _register() -> None:
     library = torch.library
-    library.register_fake("mvae_fast::integrate_hidden", _fake_integrate_hidden)
-    library.register_fake("mvae_fast::integrate_hidden_backward", _fake_integrate_hidden_backward)
+    for name, fake in _FAKES.items():
+        library.register_fake(f"mvae_fast::{name}", fake)
     library.register_autograd(
         "mvae_fast::integrate_hidden", _backward, setup_context=_setup_context
     )
@@ -91,7 +98,7 @@ def _register() -> None:
     )
 
 
-if ops.why_missing() is None:
+if ops.has(**_FAKES):
     _register()
 
 

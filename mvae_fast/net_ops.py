@@ -7,7 +7,7 @@ a solve, which is PyTorch's dispatches. Its schema is defined in ``csrc/integrat
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from mvae_fast import layers, ops, table_ops
 from mvae_fast.odenet import ODEnet
 from mvae_fast.problem import Method, Solution
+from mvae_fast.recognise import refresh
 
 __all__ = ["applies", "integrate"]
 
@@ -68,6 +69,7 @@ def integrate(
     Returns:
         As `mvae_fast.integrate.integrate`.
     """
+    refresh(net)
     number, names = _LAYERS[type(net.layers[0])]
     linears = [getattr(layer, name) for layer in net.layers for name in names]
     parameters = [x for linear in linears for x in (linear.weight, linear.bias) if x is not None]
@@ -218,11 +220,10 @@ def _fake_integrate_net_backward(
     )
 
 
-def _register() -> None:
-    library = torch.library
-    library.register_fake("mvae_fast::integrate_net", _fake_integrate_net)
-    library.register_fake("mvae_fast::integrate_net_backward", _fake_integrate_net_backward)
-
-
-if ops.why_missing() is None:
-    _register()
+_FAKES: dict[str, Callable[..., Any]] = {
+    "integrate_net": _fake_integrate_net,
+    "integrate_net_backward": _fake_integrate_net_backward,
+}
+if ops.has(**_FAKES):
+    for _name, _fake in _FAKES.items():
+        torch.library.register_fake(f"mvae_fast::{_name}", _fake)

@@ -25,7 +25,15 @@ def draw_probes(
 
     Returns:
         (K, B, ...), unscaled.
+
+    Raises:
+        TypeError: If ``generator`` is none.
     """
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator: got {generator!r}, expected a torch.Generator; "
+            "remedy: torch.Generator(device).manual_seed(seed)"
+        )
     shape = (n_probes, *z.shape)
     if not rademacher:
         return torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)
@@ -37,23 +45,29 @@ def as_probes(noise: Tensor, z: Tensor) -> Tensor:
     """Check the caller's noise and give it the leading axis of probes.
 
     Args:
-        noise: (B, ...) like ``z``, or (K, B, ...).
+        noise: (B, ...) like ``z``, or (K, B, ...) with K >= 1; constant, it gets no gradient.
         z: The state.
 
     Returns:
         (K, B, ...).
 
     Raises:
-        ValueError: If shape, dtype or device differ from those of ``z``.
+        ValueError: If shape, dtype or device differ from those of ``z``, or a gradient is expected.
     """
     shape = tuple(noise.shape)
-    if shape[-z.ndim :] != z.shape or noise.ndim not in (z.ndim, z.ndim + 1) or 0 in shape[:1]:
+    given = shape[: noise.ndim - z.ndim]
+    if shape != (*given, *z.shape) or len(given) > 1 or given == (0,):
         expected = ", ".join(map(str, z.shape))
         raise ValueError(f"probes: got shape {shape}, expected ({expected}) or (K, {expected})")
     if noise.dtype != z.dtype or noise.device != z.device:
         raise ValueError(
             f"probes: got {noise.dtype} on {noise.device}, expected those of z, {z.dtype} on "
             f"{z.device}"
+        )
+    if noise.requires_grad:
+        raise ValueError(
+            "probes: got a tensor that requires grad, expected noise without grad; "
+            "remedy: probes.detach()"
         )
     return noise if noise.ndim > z.ndim else noise.unsqueeze(0)
 

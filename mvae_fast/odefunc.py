@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.checks import boolean
 from mvae_fast.dynamics import velocity_and_trace
 from mvae_fast.noise import draw_probes
 
 __all__ = ["ODEfunc"]
 
 _TRACE_OF_DIVERGENCE = {"approximate": "hutchinson", "brute_force": "exact"}
+# Of functions that FFJORD's scripts set, as every script that took its code over does.
+_DIVERGENCE_OF_FUNCTION = {"divergence_approx": "approximate", "divergence_bf": "brute_force"}
 
 
 class ODEfunc(nn.Module):
@@ -22,12 +27,14 @@ class ODEfunc(nn.Module):
     Args:
         diffeq: The velocity, called as ``diffeq(t, z)``: an `ODEnet` or any module.
         divergence_fn: ``"approximate"`` (Hutchinson's estimator) or ``"brute_force"`` (exact; for
-            an `ODEnet` in closed form).
+            an `ODEnet` in closed form); or FFJORD's function for one of them, known by its name
+            ``divergence_approx`` or ``divergence_bf``.
         residual: Use ``f(t, z) - z`` as velocity.
         rademacher: Rademacher instead of Gaussian noise.
 
     Raises:
-        ValueError: If ``divergence_fn`` is not one of the two.
+        TypeError: If ``diffeq`` is no module: a function would hide its parameters.
+        ValueError: If another argument is not one of the above.
 
     References:
         FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
@@ -45,21 +52,38 @@ class ODEfunc(nn.Module):
     def __init__(
         self,
         diffeq: nn.Module,
-        divergence_fn: str = "approximate",
+        divergence_fn: str | Callable[..., Tensor] = "approximate",
         residual: bool = False,
         rademacher: bool = False,
     ) -> None:
         super().__init__()
+        if not isinstance(diffeq, nn.Module):
+            raise TypeError(
+                f"diffeq: got {diffeq!r}, expected an nn.Module; remedy: put it in the forward of "
+                "a module, which also owns its parameters"
+            )
         self.diffeq = diffeq
         self.divergence_fn = divergence_fn
-        self.residual = residual
-        self.rademacher = rademacher
+        self.residual = boolean("residual", residual)
+        self.rademacher = boolean("rademacher", rademacher)
         self._e: Tensor | None = None
+        # In place of what `trace_for` says, for one call (`mvae_fast.called`).
+        self._trace: str | None = None
         #: Evaluations of the velocity since the last solve began.
         self.evaluations = 0
-        # FFJORD counts in this buffer, and its state_dicts have it. A Python int counts here:
-        # reading it needs no host synchronisation, and torch.func forbids writing to a buffer.
-        self.register_buffer("_num_evals", torch.tensor(0.0))
+        # Not by register_buffer, which takes no name that is a property.
+        self._buffers["_num_evals"] = torch.tensor(0.0)
+
+    @property
+    def _num_evals(self) -> Tensor:
+        """The count as FFJORD's scripts read it, and as its state_dicts hold it.
+
+        Filled when it is read. A Python int counts: it needs no host synchronisation, and
+        torch.func forbids a solve to write to a buffer.
+        """
+        count = self._buffers["_num_evals"]
+        assert count is not None
+        return count.fill_(self.evaluations)
 
     @property
     def divergence_fn(self) -> str:
@@ -67,10 +91,14 @@ class ODEfunc(nn.Module):
         return self._divergence_fn
 
     @divergence_fn.setter
-    def divergence_fn(self, name: str) -> None:
-        if name not in _TRACE_OF_DIVERGENCE:
+    def divergence_fn(self, divergence: str | Callable[..., Tensor]) -> None:
+        name = divergence
+        if callable(divergence):
+            name = _DIVERGENCE_OF_FUNCTION.get(getattr(divergence, "__name__", ""), divergence)
+        if not isinstance(name, str) or name not in _TRACE_OF_DIVERGENCE:
             raise ValueError(
-                f"divergence_fn: got {name!r}, expected 'approximate' or 'brute_force'"
+                f"divergence_fn: got {divergence!r}, expected 'approximate' or 'brute_force', or a "
+                "function called divergence_approx or divergence_bf"
             )
         self._divergence_fn = name
 
@@ -87,7 +115,8 @@ class ODEfunc(nn.Module):
         """Start a solve that calls this module directly: reset the count and the noise.
 
         Args:
-            e: Noise like the state, held fixed for the solve; None draws it at the first call.
+            e: Noise like the state, or K of them on a leading axis, scaled by ``K**-0.5``; held
+                fixed for the solve. None draws it at the first call.
         """
         self._e = e
         self.evaluations = 0
@@ -113,16 +142,19 @@ class ODEfunc(nn.Module):
             raise ValueError(f"states: got {len(states)}, expected (z, logp, ...)")
         z, logp, *extras = states
         self.evaluations += 1
-        trace = self.trace_for(z)
+        trace = self._trace or self.trace_for(z)
         if trace == "hutchinson" and self._e is None:
             self._e = draw_probes(z, rademacher=self.rademacher)[0]
+        probes = self._e
+        if probes is not None and probes.ndim == z.ndim:
+            probes = probes.unsqueeze(0)
         velocity, tau = velocity_and_trace(
             self.diffeq,
             t,
             z,
             residual=self.residual,
             trace=trace,
-            probes=None if self._e is None else self._e.unsqueeze(0),
+            probes=probes,
             extras=tuple(extras),
         )
         assert tau is not None

@@ -5,6 +5,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 
 from mvae_fast import extension
@@ -36,6 +39,17 @@ def why_missing() -> str | None:
     return _LOAD_ERROR
 
 
+def has(**functions: Callable[..., Any]) -> bool:
+    """Whether the extension is loaded and has these ops; if not, it counts as missing from now on.
+
+    Args:
+        functions: By the name of an op, one whose parameters are named as the op's should be.
+    """
+    global _LOAD_ERROR
+    _LOAD_ERROR = _LOAD_ERROR or extension.foreign(functions)
+    return _LOAD_ERROR is None
+
+
 def capabilities() -> tuple[str, ...]:
     """The instruction sets whose kernels this processor can run, best first; empty if missing."""
     if _LOAD_ERROR is not None:
@@ -43,15 +57,9 @@ def capabilities() -> tuple[str, ...]:
     return tuple(torch.ops.mvae_fast.cpu_capabilities.default().split())
 
 
-# Kept here as well: torch.compile cannot trace an op that returns a string.
-_capability: str | None = (
-    None if _LOAD_ERROR is not None else torch.ops.mvae_fast.cpu_capability.default()
-)
-
-
 def capability() -> str | None:
     """The instruction set whose kernels run: the best one, unless `set_capability` chose."""
-    return _capability
+    return _capability if _LOAD_ERROR is None else None
 
 
 def set_capability(name: str) -> None:
@@ -77,8 +85,18 @@ def peak(repeats: int) -> int:
     return torch.ops.mvae_fast.cpu_peak.default(repeats)
 
 
+# Kept here as well: torch.compile cannot trace an op that returns a string.
+_capability: str | None = None
+if has(
+    cpu_capability=capability,
+    cpu_capabilities=capabilities,
+    set_cpu_capability=set_capability,
+    cpu_peak=peak,
+):
+    _capability = torch.ops.mvae_fast.cpu_capability.default()
+
 _TABLE_OPS = TableOps("integrate")
-if _LOAD_ERROR is None:
+if has(**_TABLE_OPS.fakes):
     _TABLE_OPS.register()
 
 #: Takes all steps of a `mvae_fast.problem.Problem` in C++, on the CPU.

@@ -27,6 +27,7 @@ diagonal.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
@@ -141,6 +142,12 @@ REGULARIZATION_FNS: dict[str, RegularizationFn] = {
     "jacobian_norm": jacobian_norm_regularization_fn,
 }
 
+# FFJORD's functions of the same meaning, under its names: scripts hand over their own.
+_BY_FUNCTION: dict[str, RegularizationFn] = {
+    "l1_regularzation_fn": l1_regularization_fn,
+    "l2_regularzation_fn": l2_regularization_fn,
+}
+
 #: Those that an engine integrates along with the flow, by their names in `mvae_fast.problem`.
 FUSED_PENALTIES: dict[RegularizationFn, str] = {
     l1_regularization_fn: "mean_magnitude",
@@ -153,10 +160,11 @@ FUSED_PENALTIES: dict[RegularizationFn, str] = {
 def resolve_regularization_fns(
     fns: Sequence[RegularizationFn | str],
 ) -> tuple[RegularizationFn, ...]:
-    """Look names up in `REGULARIZATION_FNS`, keep callables.
+    """Look names up in `REGULARIZATION_FNS`, keep callables but FFJORD's that are ours.
 
     Raises:
         ValueError: For an unknown name.
+        TypeError: For a callable that does not take five arguments.
     """
     if isinstance(fns, str):
         fns = (fns,)
@@ -166,7 +174,20 @@ def resolve_regularization_fns(
                 f"regularization_fns: got {fn!r}, expected a callable or one of "
                 f"{', '.join(map(repr, REGULARIZATION_FNS))}"
             )
-    return tuple(fn if callable(fn) else REGULARIZATION_FNS[fn] for fn in fns)
+    return tuple(_of_callable(fn) if callable(fn) else REGULARIZATION_FNS[fn] for fn in fns)
+
+
+def _of_callable(fn: RegularizationFn) -> RegularizationFn:
+    signature = inspect.signature(fn)
+    try:
+        signature.bind(*range(5))
+    except TypeError:
+        name = getattr(fn, "__name__", type(fn).__name__)
+        raise TypeError(
+            f"regularization_fns: got {name}{signature}, expected a function of (x, logp, dx, "
+            "dlogp, context)"
+        ) from None
+    return _BY_FUNCTION.get(getattr(fn, "__name__", ""), fn)
 
 
 def evaluate(

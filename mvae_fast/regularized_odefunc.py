@@ -38,6 +38,10 @@ class RegularizedODEfunc(nn.Module):
         """As of the wrapped ODE function."""
         return self.odefunc.num_evals()
 
+    @property
+    def _num_evals(self) -> Tensor:
+        return self.odefunc._num_evals
+
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """Derivatives of ``(x, logp)`` and, if there are more states, of the regularisers."""
         x, logp, *totals = states

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
+from mvae_fast.called import Called, base_of, must_be_called
+from mvae_fast.checks import one_of
 from mvae_fast.dynamics import velocity_and_trace
+from mvae_fast.grid import stepped
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.regularization import RegularizationFn, evaluate
 
@@ -22,6 +25,7 @@ __all__ = [
     "check_solver",
     "equal_steps",
     "solve",
+    "steps_of",
 ]
 
 #: Solvers that take the steps they are told to.
@@ -58,13 +62,11 @@ def check_solver(name: str, argument: str = "solver") -> None:
         Traceback (most recent call last):
         ValueError: solver: 'bdf' is gone from torchdiffeq; use 'implicit_adams', or ...
     """
-    if name in _REMOVED:
+    if isinstance(name, str) and name in _REMOVED:
         raise ValueError(
             f"{argument}: {name!r} is gone from torchdiffeq; use {_REMOVED[name]} instead"
         )
-    if name not in FIXED_GRID and name not in ADAPTIVE:
-        names = ", ".join(map(repr, FIXED_GRID + ADAPTIVE))
-        raise ValueError(f"{argument}: got {name!r}, expected one of {names}")
+    one_of(argument, name, FIXED_GRID + ADAPTIVE)
 
 
 @dataclass(frozen=True)
@@ -151,11 +153,12 @@ class _Dynamics(nn.Module):
 
 
 def solve(
-    odefunc: ODEfunc,
+    odefunc: nn.Module,
     z: Tensor,
     times: Tensor,
     config: SolverConfig,
     *,
+    joined: float = 0.0,
     trace: str | None = None,
     probes: Tensor | None = None,
     regularization_fns: Sequence[RegularizationFn] = (),
@@ -163,10 +166,12 @@ def solve(
     """Solve with torchdiffeq.
 
     Args:
-        odefunc: The ODE function; its count of evaluations is restarted.
+        odefunc: The ODE function, or the wrapper of the regularisers around it; its count of
+            evaluations is restarted.
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
         config: The solver.
+        joined: As of `mvae_fast.grid.stepped`.
         trace: ``"exact"``, ``"hutchinson"``, or None for no trace.
         probes: (K, B, ...), scaled, for ``"hutchinson"``.
         regularization_fns: Integrated along the path; they need a trace.
@@ -174,17 +179,36 @@ def solve(
     Returns:
         The states at ``times``.
     """
+    if z.numel() == 0:
+        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
+        # error; the mean of a regulariser would be NaN.
+        config = replace(config, solver="euler", n_steps=1, options={})
+        if regularization_fns:
+            solution = solve(base_of(odefunc), z, times, config, trace=trace, probes=probes)
+            penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
+            return replace(solution, penalties=penalties)
     options = dict(config.options)
-    if config.solver in FIXED_GRID and not {"step_size", "grid_constructor"} & options.keys():
-        options["grid_constructor"] = equal_steps(config.n_steps)
-    odefunc.evaluations = 0
+    if config.solver in FIXED_GRID and "grid_constructor" not in options:
+        step_size = options.pop("step_size", None)
+        options["grid_constructor"] = (
+            equal_steps(config.n_steps) if step_size is None else steps_of(step_size, joined)
+        )
+    base = base_of(odefunc)
+    dynamics: nn.Module
     start = [z]
-    if trace is not None:
-        start.append(z.new_zeros(z.shape[0]))
+    if must_be_called(odefunc) is None:
+        assert isinstance(base, ODEfunc)
+        base.evaluations = 0
+        dynamics = _Dynamics(base, trace, probes, regularization_fns)
+        if trace is not None:
+            start.append(z.new_zeros(z.shape[0]))
+    else:
+        dynamics = Called(odefunc, trace, probes)
+        start.append(z.new_zeros((z.shape[0], 1)))
     start += [z.new_zeros(()) for _ in regularization_fns]
     integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if config.adjoint else odeint
     path = integrator(
-        _Dynamics(odefunc, trace, probes, regularization_fns),
+        dynamics,
         tuple(start),
         times,
         atol=config.atol,
@@ -195,6 +219,15 @@ def solve(
     if trace is None:
         return Solution(path[0], None, ())
     return Solution(path[0], path[1], tuple(path[2:]))
+
+
+def steps_of(step_size: float, joined: float) -> Callable[[Any, Any, Tensor], Tensor]:
+    """torchdiffeq's ``grid_constructor`` for the steps of `mvae_fast.grid.stepped`."""
+
+    def grid(func: Any, y0: Any, t: Tensor) -> Tensor:
+        return torch.cat((stepped(t, step_size, joined=joined).t, t[-1:]))
+
+    return grid
 
 
 def equal_steps(n_steps: int) -> Callable[[Any, Any, Tensor], Tensor]:

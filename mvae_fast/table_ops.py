@@ -49,6 +49,11 @@ class TableOps:
     def __init__(self, name: str) -> None:
         self._name = name
         self._function = _functions(self._forward, self._backward)
+        #: Their fake kernels by the names of the ops.
+        self.fakes: dict[str, Callable[..., Any]] = {
+            name: _fake_integrate,
+            f"{name}_backward": _fake_integrate_backward,
+        }
 
     def _forward(self, *args: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         return getattr(torch.ops.mvae_fast, self._name).default(*args)
@@ -59,8 +64,8 @@ class TableOps:
     def register(self) -> None:
         """Give both ops their fake kernels and autograd rules; their schemas must be defined."""
         library, name = torch.library, f"mvae_fast::{self._name}"
-        library.register_fake(name, _fake_integrate)
-        library.register_fake(f"{name}_backward", _fake_integrate_backward)
+        for op, fake in self.fakes.items():
+            library.register_fake(f"mvae_fast::{op}", fake)
         library.register_autograd(
             name, self._function.backward, setup_context=self._function.setup_context
         )
@@ -104,6 +109,7 @@ def _functions(
             ctx.set_materialize_grads(False)
 
         backward = staticmethod(refuse_double_backward)
+        jvp = staticmethod(refuse_forward_mode)
 
         @staticmethod
         def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
@@ -111,8 +117,10 @@ def _functions(
             return _vmap_by_loop(IntegrateBackward.apply, info, in_dims, args)
 
     class Integrate(torch.autograd.Function):
-        """The forward. Having no jvp it raises for forward-mode AD, as it must: a bare op would
-        give zero tangents silently."""
+        """The forward. It refuses forward-mode AD, as it must: a bare op would give zero tangents
+        silently."""
+
+        jvp = staticmethod(refuse_forward_mode)
 
         @staticmethod
         def forward(*args: Any) -> tuple[Tensor, ...]:
@@ -165,6 +173,13 @@ def dense_gradients(
     return tuple(
         z.new_zeros(shape) if grad is None else grad.contiguous()
         for grad, shape in zip(grads, shapes, strict=False)
+    )
+
+
+def refuse_forward_mode(ctx: Any, *tangents: Tensor | None) -> None:
+    raise NotImplementedError(
+        "the compiled engines have no forward-mode derivatives (jvp, jacfwd, hessian); "
+        "remedy: engine='reference', which has them"
     )
 
 
@@ -285,7 +300,9 @@ def method_arguments(method: Method, z: Tensor) -> tuple[Any, ...]:
     if method.precision == "full" and z.is_cuda and z.dtype == torch.float32 and _tf32():
         operands = _TF32
     tableau = method.tableau
-    return tableau.a, tableau.b, method.outputs, method.checkpoint_every, bits, operands
+    # More than the steps saves no state either, and may be more than the op's int holds.
+    every = min(method.checkpoint_every, method.outputs[-1])
+    return tableau.a, tableau.b, method.outputs, every, bits, operands
 
 
 @torch.compiler.assume_constant_result

@@ -4,7 +4,7 @@ At a fixed time every layer of an `ODEnet` is ``a = G * (W y) + C``. A `Tables` 
 steps of a solve, so that time, hypernetworks and a trainable end time stay outside of the engines:
 their gradients arrive through the tables by autograd.
 
-A new layer type needs one entry in ``_BUILDERS``.
+A new layer type needs one entry in ``_BUILDERS``, and one in `recognise`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from torch import Tensor, nn
 
 from mvae_fast import layers
 from mvae_fast.odenet import ODEnet
+from mvae_fast.recognise import refresh
 
-__all__ = ["Tables", "build_tables", "has_tables"]
+__all__ = ["Tables", "build_tables"]
 
 
 @dataclass(frozen=True)
@@ -131,36 +132,26 @@ _BUILDERS: dict[type[nn.Module], Builder] = {
 }
 
 
-def has_tables(diffeq: nn.Module) -> bool:
-    """Whether `build_tables` describes ``diffeq`` completely.
-
-    True for an `ODEnet` (or a subclass that keeps its ``forward``) whose layers are all of one type
-    known here. Anything else is integrated through autograd.
-    """
-    if not isinstance(diffeq, ODEnet) or type(diffeq).forward is not ODEnet.forward:
-        return False
-    kind = type(diffeq.layers[0])
-    return kind in _BUILDERS and all(type(layer) is kind for layer in diffeq.layers)
-
-
 def build_tables(diffeq: ODEnet, t: Tensor, residual: bool = False) -> Tables:
     """The tables of ``diffeq`` at the times ``t``, differentiable in its parameters and in ``t``.
 
-    Args:
-        diffeq: An ODE net for which `has_tables` is true.
-        t: (S,), the time at which each step evaluates the net.
-        residual: Whether the velocity is ``f(t, z) - z``.
+        Args:
+            diffeq: An ODE net that is readable (`mvae_fast.recognise`).
+            t: (S,), the time at which each step evaluates the net.
+            residual: Whether the velocity is ``f(t, z) - z``.
 
-    Returns:
-        The tables; leading axes are 1 where nothing depends on time, else S.
+        Returns:
+            The tables; leading axes are 1 where nothing depends on time, else S.
 
-    Example:
-        >>> import torch
-        >>> from mvae_fast.odenet import ODEnet
-        >>> tables = build_tables(ODEnet((5,), (2,), layer_type="squash"), torch.zeros(3))
-        >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
-        ((1, 20), (3, 7))
+        Example:
+            >>> import torch
+            >>> from mvae_fast.odenet import ODEnet
+    from mvae_fast.recognise import refresh
+            >>> tables = build_tables(ODEnet((5,), (2,), layer_type="squash"), torch.zeros(3))
+            >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
+            ((1, 20), (3, 7))
     """
+    refresh(diffeq)
     net: Sequence[Layer] = list(diffeq.layers)
     weight, gate, bias = _BUILDERS[type(net[0])](net, t)
     if diffeq.nonlinearity == "swish" and len(net) > 1:

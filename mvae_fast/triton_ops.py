@@ -72,8 +72,8 @@ def _net_and_plan(arguments: Sequence[Any]) -> tuple[Any, Any]:
     *tables, widths, nonlinearity, residual, a, b, outputs, checkpoint, penalties, operands = (
         arguments
     )
-    net = Net(*tables, tuple(widths), nonlinearity, residual)
-    return net, Plan(tuple(a), tuple(b), tuple(outputs), checkpoint, penalties, operands)
+    net = (*tables, tuple(widths), nonlinearity, residual)
+    return Net(*net), Plan(tuple(a), tuple(b), tuple(outputs), checkpoint, penalties, operands)
 
 
 def _register() -> None:

@@ -104,19 +104,10 @@ def test_a_model_is_no_path(name, way, tmp_path, capsys):
     assert (tmp_path / "thesis" / "text.tex").exists() and not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize(
-    ("said", "told"),
-    [
-        ({"overwrite": True}, "overwrite is no setting of a file; use --overwrite"),
-        ({"out": "/tmp/thesis"}, "out of a file must be below the working directory"),
-        ({"out": "a/../../thesis"}, "out of a file must be below the working directory"),
-        ({"download": True, "data_dir": "~/data"}, "data_dir of a file must be below the working"),
-        ({"download": True, "data_dir": "/tmp"}, "data_dir of a file must be below the working"),
-    ],
-)
-def test_a_settings_file_reaches_no_other_folder(said, told, tmp_path, capsys):
+def test_a_settings_file_replaces_nothing(tmp_path, capsys):
     settings = tmp_path / "theirs.yaml"
-    settings.write_text(yaml.safe_dump(said))
+    settings.write_text(yaml.safe_dump({"overwrite": True}))
+    told = "overwrite is no setting of a file; use --overwrite"
     assert told in refused(["train", "--config", str(settings)], capsys)
     argv = ["reproduce", "table1", "--out", str(tmp_path / "out"), "--config", str(settings)]
     assert told in refused(argv, capsys)

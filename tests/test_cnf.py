@@ -168,6 +168,42 @@ def test_noise_is_injectable_and_averaged(engine):
     torch.testing.assert_close(together, torch.stack(single).mean(0), rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("hidden", [(7,), (8, 7)])
+@pytest.mark.parametrize("layer_type", ["squash", "ignore"])
+@pytest.mark.parametrize("settings", [{}, {"solver": "dopri5"}, {"adjoint": True}])
+@pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3)])
+def test_noise_that_expects_a_gradient_is_refused(engine, hidden, layer_type, settings, shape):
+    if settings:
+        engine = "auto"
+    flow = make(hidden, layer_type=layer_type, engine=engine, trace="hutchinson", **settings)
+    probes = torch.ones(shape, dtype=torch.float64, requires_grad=True)
+    with pytest.raises(ValueError, match=r"probes: got a tensor that requires grad, .*detach\(\)"):
+        flow(*states(), probes=probes)
+    assert flow.num_evals() == 0  # before any work
+    flow(*states(), probes=probes.detach())
+
+
+@pytest.mark.parametrize("hidden", [(7,), (8, 7)])
+@pytest.mark.parametrize("shape", [(0, 3), (1, 0, 3), (2, 0, 3)])
+def test_no_rows_with_noise_and_penalties(engine, hidden, shape):
+    flow = make(
+        hidden,
+        engine=engine,
+        trace="hutchinson",
+        train_T=True,
+        regularization_fns=("l1int", "l2int", "kinetic_energy", "jacobian_norm"),
+    )
+    z, logp = states(batch=0)
+    z_t, logp_t = flow(z, logp, probes=z.new_zeros(shape))
+    penalties = flow.get_regularization_states()
+    assert z_t.shape == (0, 3) and logp_t.shape == (0, 1)
+    assert [penalty.item() for penalty in penalties] == [0.0] * 4
+    (z_t.sum() + logp_t.sum() + sum(penalties)).backward()
+    assert all(not parameter.grad.any() for parameter in flow.parameters())
+    with pytest.raises(ValueError, match=r"probes: got shape \(0, 5, 3\), expected \(5, 3\) or"):
+        flow(*states(), probes=z.new_zeros(0, 5, 3))
+
+
 @pytest.mark.parametrize("rademacher", [False, True])
 def test_noise_follows_the_generator_and_the_seed(engine, rademacher):
     flow = make(engine=engine, trace="hutchinson", n_probes=2)
@@ -280,13 +316,6 @@ def test_without_gradients(engine, mode, trace):
         got = flow(z, logp, probes=noise)
     for a, b in zip(got, expected, strict=True):
         assert torch.equal(a, b.detach()) and not a.requires_grad
-
-
-def test_engines_do_not_call_the_layers(engine):
-    flow, called = make(engine=engine), []
-    flow.odefunc.diffeq.layers[0].register_forward_hook(lambda *args: called.append(args))
-    flow(*states())
-    assert not called
 
 
 def test_partially_frozen(engine):

@@ -71,6 +71,25 @@ def test_missing_engine_names_reason_and_remedy(monkeypatch, tmp_path):
         engines.resolve("cpp", CPU, torch.float32)
 
 
+@pytest.mark.parametrize("named", [False, True])
+def test_the_first_slow_solve_warns_once(monkeypatch, tmp_path, recwarn, named):
+    reason = "MVAE_FAST_SKIP_EXT was set; remedy: unset it"
+    (tmp_path / "_build_error.txt").write_text(reason)
+    without_extension(monkeypatch, tmp_path)
+    engines._warn_once.cache_clear()
+    flow = FastCNF(ODEfunc(ODEnet((4,), (3,))), engine="reference" if named else "auto")
+    z = torch.zeros(5, 3)
+    repr(flow)
+    torch.compile(flow, backend="eager", fullgraph=True)(z)
+    FastCNF(ODEfunc(ODEnet((4,), (3,)))).bfloat16()(z.bfloat16())  # no engine is missing for it
+    assert not [str(warning.message) for warning in recwarn if "engine:" in str(warning.message)]
+    for _ in range(3):
+        flow(z, torch.zeros(5, 1))
+    said = [str(warning.message) for warning in recwarn if "engine:" in str(warning.message)]
+    assert len(said) == (0 if named else 1)
+    assert named or f"{reason}, and run `pip install .` again" in said[0]
+
+
 def test_failed_build_is_quoted(monkeypatch, tmp_path):
     (tmp_path / "_build_error.txt").write_text("g++: command not found\n")
     without_extension(monkeypatch, tmp_path)

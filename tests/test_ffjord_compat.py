@@ -1,10 +1,13 @@
 """Checkpoints and scripts of FFJORD: key names, shapes and values, written out by hand."""
 
+import copy
+import warnings
+
 import numpy as np
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast import FastCNF, ODEfunc, ODEnet, settings
 
 # state_dict of FFJORD's CNF(ODEfunc(ODEnet((4,), (3,), ...))): names and shapes, literally.
 STATE_DICTS = {
@@ -247,5 +250,212 @@ def test_odefunc_errors_are_named():
     odefunc = ODEfunc(net)
     with pytest.raises(ValueError, match="divergence_fn: got 'exact'"):
         odefunc.divergence_fn = "exact"
+    with pytest.raises(TypeError, match="diffeq: got <function .*, expected an nn.Module; remedy"):
+        ODEfunc(lambda t, z: -z)
+    for name in ("residual", "rademacher"):
+        with pytest.raises(ValueError, match=f"{name}: got 'False', expected True or False"):
+            ODEfunc(net, **{name: "False"})
     with pytest.raises(ValueError, match=r"states: got 1, expected \(z, logp, \.\.\.\)"):
         odefunc(torch.tensor(0.0), (torch.zeros(5, 3),))
+
+
+def divergence_bf(dx, y, **unused):
+    raise AssertionError("known by its name, and never called")
+
+
+def divergence_approx(f, y, e=None):
+    raise AssertionError("known by its name, and never called")
+
+
+def test_divergence_may_be_set_as_scripts_do(engine):
+    # override_divergence_fn: FFJORD's, and that of everybody who took it over.
+    flow = FastCNF(ODEfunc(ODEnet((4,), (3,)), divergence_bf), n_steps=3, engine=engine)
+    assert flow.odefunc.divergence_fn == "brute_force"
+    z, zero = torch.randn(5, 3), torch.zeros(5, 1)
+    assert torch.equal(flow(z, zero)[1], flow(z, zero)[1])
+    flow.odefunc.divergence_fn = divergence_approx
+    assert flow.odefunc.divergence_fn == "approximate"
+    assert not torch.equal(flow(z, zero)[1], flow(z, zero)[1])
+    for foreign in (lambda f, y, e=None: f.sum(), test_divergence_may_be_set_as_scripts_do, None):
+        with pytest.raises(ValueError, match=r"divergence_fn: got .* called divergence_approx or"):
+            flow.odefunc.divergence_fn = foreign
+
+
+@pytest.mark.parametrize("regularization_fns", [None, ("l2int",)])
+@pytest.mark.parametrize(("solver", "count"), [("euler", 3), ("rk4", 12)])
+def test_evaluations_may_be_read_from_the_buffer(regularization_fns, solver, count):
+    flow = FastCNF(
+        ODEfunc(ODEnet((4,), (3,))),
+        regularization_fns=regularization_fns,
+        solver=solver,
+        n_steps=3,
+    )
+    keys = list(flow.state_dict())
+    flow(torch.randn(5, 3), torch.zeros(5, 1))
+    assert flow.odefunc._num_evals.item() == flow.num_evals() == count
+    assert list(flow.state_dict()) == keys and any(key.endswith("_num_evals") for key in keys)
+    assert flow.to(torch.float64).odefunc._num_evals.dtype == torch.float64
+    restored = FastCNF(ODEfunc(ODEnet((4,), (3,))), regularization_fns=regularization_fns)
+    restored.load_state_dict(flow.state_dict(), strict=True)
+
+
+# FFJORD's functions, under its names (the spelling is its own), written from their definitions.
+def l1_regularzation_fn(x, logp, dx, dlogp, unused_context):
+    return dx.abs().mean()
+
+
+def l2_regularzation_fn(x, logp, dx, dlogp, unused_context):
+    return (dx.flatten(1).norm(dim=1) / dx[0].numel() ** 0.5).mean()
+
+
+def test_regularisers_may_be_functions_of_ffjord(engine):
+    fns = (l2_regularzation_fn, l1_regularzation_fn)
+    net = ODEnet((4,), (3,))
+    flow = FastCNF(ODEfunc(net), regularization_fns=fns, n_steps=4, engine=engine)
+    assert flow.fused
+    z, zero = torch.randn(5, 3), torch.zeros(5, 1)
+    flow(z, zero)
+    got = flow.get_regularization_states()
+    totals, h = [0.0, 0.0], 0.25
+    for step in range(4):
+        dz = net(torch.tensor(step * h), z)
+        totals = [
+            total + h * fn(z, zero, dz, zero, None) for total, fn in zip(totals, fns, strict=True)
+        ]
+        z = z + h * dz
+    torch.testing.assert_close(got, tuple(totals))
+
+
+def test_regularisers_of_other_arguments_are_named():
+    def of_trajectorynet(x, logp, dx, dlogp, t, unused_context):
+        return x.sum()
+
+    def l1_regularzation_fn(x, t, dx, unused_context):  # RNODE's kind of arguments
+        return x.sum()
+
+    for fn in (of_trajectorynet, l1_regularzation_fn):
+        with pytest.raises(TypeError, match=rf"regularization_fns: got {fn.__name__}\(x, .*expect"):
+            FastCNF(ODEfunc(ODEnet((4,), (3,))), regularization_fns=(fn,))
+
+
+class Autoencoder(torch.nn.Module):
+    """To the interface of FFJORD's AutoencoderODEfunc: no ODEfunc, and no num_evals."""
+
+    def __init__(self):
+        super().__init__()
+        self.net = torch.nn.Linear(3, 3)
+        self.register_buffer("_num_evals", torch.tensor(0.0))
+
+    def before_odeint(self, e=None):
+        self._e = e
+        self._num_evals.fill_(0)
+
+    def forward(self, t, y_and_logpy):
+        y, _ = y_and_logpy
+        self._num_evals += 1
+        with torch.enable_grad():
+            y.requires_grad_(True)
+            dy = torch.tanh(self.net(y)) * t
+            e = torch.ones_like(y) if self._e is None else self._e
+            (vjp,) = torch.autograd.grad(dy, y, e, create_graph=True)
+        return dy, -(vjp * e).sum(1, keepdim=True)
+
+
+@pytest.mark.parametrize("noise", [None, torch.tensor([[1.0, -1.0, 1.0]]).expand(5, 3)])
+@pytest.mark.parametrize("adjoint", [False, True])
+def test_ode_functions_of_others_are_called(noise, adjoint):
+    flow = FastCNF(Autoencoder(), n_steps=2, adjoint=adjoint)
+    z, logp = torch.randn(5, 3), torch.randn(5, 1)
+    z_t, logp_t = flow(z, logp, probes=noise)
+    e = torch.ones_like(z) if noise is None else noise
+    expected, total = z, logp
+    for t in (0.0, 0.5):
+        value = torch.tanh(flow.odefunc.net(expected))
+        jacobian = t * (1 - value.square()).unsqueeze(2) * flow.odefunc.net.weight
+        total = total - 0.5 * torch.einsum("bi,bij,bj->b", e, jacobian, e).unsqueeze(1)
+        expected = expected + 0.5 * t * value
+    torch.testing.assert_close((z_t, logp_t), (expected, total))
+    assert flow.num_evals() == 2 and not z.requires_grad
+    assert "engine=auto (torchdiffeq: odefunc is Autoencoder, not ODEfunc)" in repr(flow)
+    (z_t.sum() + logp_t.sum()).backward()
+    assert flow.odefunc.net.weight.grad.abs().sum() > 0
+    assert flow(z).shape == z.shape
+    flow.trace = "exact"
+    with pytest.raises(
+        ValueError, match="trace and n_probes: got 'exact' and 1, but odefunc, a Auto"
+    ):
+        flow(z, logp)
+
+
+@pytest.mark.parametrize(
+    "odefunc", [ODEnet((4,), (3,)), lambda t, z: -z, torch.nn.Linear(3, 3), None, "ODEfunc"]
+)
+def test_what_is_no_ode_function_is_named(odefunc):
+    with pytest.raises(TypeError, match=r"odefunc: got \w+, expected an ODEfunc; remedy: FastCNF"):
+        FastCNF(odefunc)
+
+
+def options_of_a_script(flow, solver, step_size=None):
+    """FFJORD's set_cnf_options, as its scripts call it for every module of a model."""
+    flow.solver, flow.atol, flow.rtol = solver, 1e-5, 1e-5
+    if step_size is not None:
+        flow.solver_options["step_size"] = step_size
+    flow.test_solver, flow.test_atol, flow.test_rtol = solver, 1e-5, 1e-5
+
+
+def small_flow(**arguments):
+    return FastCNF(ODEfunc(ODEnet((4,), (3,))), **arguments)
+
+
+@pytest.fixture
+def steps_not_told_yet():
+    settings._warn_once.cache_clear()
+
+
+def test_steps_that_nobody_named_are_told_once(steps_not_told_yet):
+    flow, other, z = small_flow(), small_flow(), torch.randn(5, 3)
+    options_of_a_script(flow, "euler")
+    with pytest.warns(UserWarning, match="takes 20, .* n_steps=1 for FFJORD's") as told:
+        flow(z)
+        flow.eval()(z)
+        options_of_a_script(other, "rk4")
+        other(z)
+    assert len(told) == 1
+    assert flow.num_evals() == 20
+
+
+def test_eval_mode_tells_of_its_own_solver(steps_not_told_yet):
+    flow, z = small_flow(solver="dopri5"), torch.randn(5, 3)
+    flow.test_solver = "midpoint"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow(z)
+    with pytest.warns(UserWarning, match="n_steps=1"):
+        flow.eval()(z)
+
+
+@pytest.mark.parametrize("given", ["argument", "attribute"])
+@pytest.mark.parametrize("n_steps", [1, 20])
+def test_steps_that_were_named_are_not_told(steps_not_told_yet, given, n_steps):
+    flow = small_flow(**({"n_steps": n_steps} if given == "argument" else {}))
+    if given == "attribute":
+        flow.n_steps = n_steps
+    options_of_a_script(flow, "euler")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow(torch.randn(5, 3))
+        flow.eval()(torch.randn(5, 3))
+    assert flow.num_evals() == n_steps
+
+
+def test_nothing_is_told_where_nothing_was_set(steps_not_told_yet):
+    by_default, by_keyword = small_flow(), small_flow(solver="rk4")
+    stepped, adaptive = small_flow(), small_flow()
+    options_of_a_script(stepped, "euler", step_size=0.25)
+    options_of_a_script(adaptive, "dopri5")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for flow in (by_default, by_keyword, stepped, adaptive):
+            flow(torch.randn(5, 3))
+            flow.eval()(torch.randn(5, 3))
+            copy.deepcopy(flow)(torch.randn(5, 3))

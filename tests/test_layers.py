@@ -1,5 +1,6 @@
 """Each layer against its formula, written out by hand."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -105,10 +106,28 @@ def test_swish_has_its_own_beta_in_every_layer():
         ({"layer_type": "scale"}, "layer_type: got 'scale', expected one of 'ignore'"),
         ({"nonlinearity": "gelu"}, "nonlinearity: got 'gelu', expected one of 'softplus'"),
         ({"input_shape": (3, 8, 8)}, r"input_shape: got \(3, 8, 8\), expected \(D,\)"),
-        ({"hidden_dims": (4, 0)}, r"hidden_dims and input_shape: got widths \(3, 4, 0, 3\)"),
+        ({"hidden_dims": (4, 0)}, "hidden_dims: got 0, expected an integer >= 1"),
+        ({"input_shape": (3.0,)}, "input_shape: got 3.0, expected an integer >= 1"),
         ({"num_squeeze": 1}, "num_squeeze: got 1, expected 0"),
     ],
 )
 def test_bad_arguments_are_named(arguments, message):
     with pytest.raises(ValueError, match=message):
         ODEnet(**{"hidden_dims": (4,), "input_shape": (3,), **arguments})
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((8, (2,)), r"hidden_dims: got 8, expected a sequence of integers; remedy: \(8,\)"),
+        (((8,), 2), r"input_shape: got 2, expected a sequence of integers; remedy: \(2,\)"),
+        (("8", (2,)), r"hidden_dims: got '8', expected a sequence of integers"),
+    ],
+)
+def test_numbers_for_sequences_are_named(arguments, message):
+    with pytest.raises(TypeError, match=message):
+        ODEnet(*arguments)
+
+
+def test_widths_may_be_of_other_libraries():
+    assert ODEnet(np.array([5, 4]), torch.Size((3,))).widths == (3, 5, 4, 3)

@@ -266,3 +266,31 @@ def test_unknown_solvers(name, message):
     flow.eval()
     with pytest.raises(ValueError, match=f"test_{message}"):
         flow(*states())
+
+
+@pytest.mark.parametrize("solver", [*FIXED_GRID, *ADAPTIVE])
+@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("kind", ["tables", "autograd"])
+def test_no_rows_have_an_empty_result_and_gradients_of_zero(solver, adjoint, kind):
+    net = random_net((7,), DIM)
+    flow = FastCNF(
+        ODEfunc(net if kind == "tables" else Velocity(net)),
+        solver=solver,
+        adjoint=adjoint,
+        trace="hutchinson",
+        regularization_fns=("l2int", "kinetic_energy", "jacobian_norm", "JoffdiagFrobint"),
+        train_T=True,
+        n_steps=5,  # Adams's methods begin with three steps of another
+    ).double()
+    if solver == "scipy_solver":
+        flow.solver_options["solver"] = "RK45"
+    z = torch.zeros(0, DIM, dtype=torch.float64, requires_grad=True)
+    logp = z.new_zeros(0, 1)
+    z_t, logp_t = flow(z, logp, probes=z.new_zeros(0, DIM))
+    penalties = flow.get_regularization_states()
+    assert z_t.shape == (0, DIM) and logp_t.shape == (0, 1)
+    assert [penalty.item() for penalty in penalties] == [0.0] * 4
+    (z_t.sum() + logp_t.sum() + sum(penalties)).backward()
+    assert all(not parameter.grad.any() for parameter in flow.parameters())
+    times = torch.tensor([0.0, 0.4, 1.0], dtype=torch.float64)
+    assert flow(z, logp, times)[0].shape == (3, 0, DIM)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mvae_fast import ODEnet, reference
-from mvae_fast.tables import build_tables, has_tables
+from mvae_fast import reference
+from mvae_fast.tables import build_tables
 from tests.oracles import LAYER_TYPES, NONLINEARITIES, gradients, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.3, 0.75], dtype=torch.float64)
@@ -72,22 +72,6 @@ def test_swish_beta_near_zero(beta):
         gradients((by_tables,), betas), gradients((by_forward,), betas), strict=True
     ):
         torch.testing.assert_close(got, expected, rtol=1e-6, atol=1e-6)
-
-
-def test_only_nets_that_tables_describe_completely_have_them():
-    class Overridden(ODEnet):
-        def forward(self, t, y):
-            return -super().forward(t, y)
-
-    class Kept(ODEnet):
-        pass
-
-    mixed = ODEnet((4,), (2,), layer_type="squash")
-    mixed.layers[1] = ODEnet((4,), (4,), layer_type="concat").layers[0]
-    assert has_tables(ODEnet((4,), (2,))) and has_tables(Kept((4,), (2,)))
-    assert not has_tables(Overridden((4,), (2,)))
-    assert not has_tables(mixed)
-    assert not has_tables(torch.nn.Linear(2, 2))
 
 
 def test_parametrized_weights_are_read_through_their_parametrization():

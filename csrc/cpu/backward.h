@@ -127,7 +127,7 @@ static int64_t backward_workspace(const Problem<T>& p, const BackwardOutputs<T>&
   Arena arena(nullptr), one(nullptr);
   const Solve<T> s = lay_out(p, Sweep::backward, wants_tables(out), arena);
   BackwardTile<T>::take(s, wants_tables(out), one);
-  return arena.used() + workers * one.used();
+  return workspace_size(arena, workers, one);
 }
 
 template <class T>

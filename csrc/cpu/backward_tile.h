@@ -37,23 +37,23 @@ struct BackwardTile {
     x.slot = kTile * s.widest;
     x.slot0 = kTile * leading<T>(s.D);
     for (T** piece : {&x.z, &x.z_bar, &x.scaled, &x.top}) *piece = arena.take<T>(x.slot0);
-    for (T** piece : {&x.w, &x.y, &x.d1, &x.d2}) *piece = arena.take<T>(hidden * x.slot);
+    for (T** piece : {&x.w, &x.y, &x.d1, &x.d2}) *piece = arena.take<T>(hidden, x.slot);
     x.g = arena.take<T>(x.slot);
     x.y_bar = arena.take<T>(x.slot);
     for (T** piece : {&x.tau, &x.tau_second, &x.tau_bar, &x.logp_bar})
       *piece = arena.take<T>(kTile);
-    if (s.p->K || s.exact) x.t = arena.take<T>(hidden * x.slot);
-    for (T** piece : {&x.inputs, &x.k, &x.input_bar}) *piece = arena.take<T>(stages * x.slot0);
+    if (s.p->K || s.exact) x.t = arena.take<T>(hidden, x.slot);
+    for (T** piece : {&x.inputs, &x.k, &x.input_bar}) *piece = arena.take<T>(stages, x.slot0);
     x.k_bar = arena.take<T>(stages || s.values ? x.slot0 : 0);
-    x.penalty_bar = arena.take<T>(kPenalties * kTile);
+    x.penalty_bar = arena.take<T>(kPenalties, kTile);
     x.velocity = arena.take<T>(s.values ? x.slot0 : 0);
     x.u_bar = arena.take<T>(s.frobenius ? x.slot0 : 0);
-    x.path = arena.take<T>((s.p->checkpoint - 1) * x.slot0);
+    x.path = arena.take<T>(s.p->checkpoint - 1, x.slot0);
     x.probes = Probes<T>::take(s, arena);
     if (s.p->K) {
-      x.tangent_w = arena.take<T>(hidden * x.slot);
-      x.tangent_v = arena.take<T>(hidden * x.slot);
-      x.tangent_sum = arena.take<T>(s.p->K * x.probes.rows * x.probes.ld1);
+      x.tangent_w = arena.take<T>(hidden, x.slot);
+      x.tangent_v = arena.take<T>(hidden, x.slot);
+      x.tangent_sum = arena.take<T>(s.p->K, x.probes.rows, x.probes.ld1);
     }
     x.products = Products<T>::take(s.bf16, s.widest, arena);
     x.trace = TraceScratch<T>::take(s, arena);

@@ -28,14 +28,14 @@ struct ForwardTile {
     t.tau_second = arena.take<T>(kTile);
     t.logp = arena.take<T>(kTile);
     if (s.p->K || (s.exact && s.L == 3) || s.p->second) {
-      t.d1 = arena.take<T>((s.L - 1) * widest);
+      t.d1 = arena.take<T>(s.L - 1, widest);
       for (T*& tangent : t.tangent) tangent = arena.take<T>(widest);
     }
     if (s.p->R > 1 || s.values) {
       t.input = arena.take<T>(rows0);
-      t.k = arena.take<T>(s.p->R * rows0);
+      t.k = arena.take<T>(s.p->R, rows0);
     }
-    t.penalty = arena.take<T>(kPenalties * kTile);
+    t.penalty = arena.take<T>(kPenalties, kTile);
     if (s.frobenius) t.velocity_tangent = arena.take<T>(rows0);
     t.probes = Probes<T>::take(s, arena);
     t.products = Products<T>::take(s.bf16, s.widest, arena);
@@ -211,7 +211,7 @@ static int64_t forward_workspace(const Problem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
   const Solve<T> s = lay_out(p, Sweep::forward, false, arena);
   ForwardTile<T>::take(s, one);
-  return arena.used() + workers * one.used();
+  return workspace_size(arena, workers, one);
 }
 
 template <class T>

@@ -16,7 +16,7 @@ struct PaddedTable {
 
   static PaddedTable take(const T* table, int64_t stride, int64_t steps, int64_t m, Arena& arena) {
     const int64_t rows = table ? (stride ? steps : int64_t{1}) : int64_t{0};
-    return {arena.take<T>(rows * padded<T>(m)), rows, padded<T>(m)};
+    return {arena.take<T>(rows, padded<T>(m)), rows, padded<T>(m)};
   }
   void fill(const T* table, int64_t m) const { copy_rows<T>(rows, m, table, m, data, width); }
   T* row(int64_t s) const { return data + (rows > 1 ? s : 0) * width; }
@@ -129,7 +129,7 @@ template <class T>
 static int64_t hidden_forward_workspace(const HiddenProblem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
   HiddenForwardTile<T>::take(HiddenSolve<T>::take(p, arena), one);
-  return arena.used() + workers * one.used();
+  return workspace_size(arena, workers, one);
 }
 
 template <class T>

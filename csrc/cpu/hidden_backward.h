@@ -18,11 +18,11 @@ struct HiddenSums {
   static HiddenSums take(const HiddenSolve<T>& s, Arena& arena) {
     HiddenSums x{};
     x.h = arena.take<T>(s.p->S);
-    x.matrix = arena.take<T>(s.m * s.width);
-    if (s.gate.rows) x.gate = arena.take<T>(s.gate.rows * s.width);
-    x.bias = arena.take<T>(s.bias.rows * s.width);
-    x.drift = arena.take<T>(s.drift.rows * s.width);
-    if (s.trace.rows) x.trace = arena.take<T>(s.trace.rows * s.width);
+    x.matrix = arena.take<T>(s.m, s.width);
+    if (s.gate.rows) x.gate = arena.take<T>(s.gate.rows, s.width);
+    x.bias = arena.take<T>(s.bias.rows, s.width);
+    x.drift = arena.take<T>(s.drift.rows, s.width);
+    if (s.trace.rows) x.trace = arena.take<T>(s.trace.rows, s.width);
     return x;
   }
   void clear(const HiddenSolve<T>& s) const {
@@ -159,7 +159,7 @@ template <class T>
 static int64_t hidden_backward_workspace(const HiddenProblem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
   HiddenBackwardTile<T>::take(HiddenSolve<T>::take(p, arena), one);
-  return arena.used() + workers * one.used();
+  return workspace_size(arena, workers, one);
 }
 
 template <class T>

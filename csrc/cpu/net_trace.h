@@ -24,14 +24,14 @@ struct TraceScratch {
     if (!s.p->net || !s.exact) return x;
     constexpr int64_t width = 2 * kLanes<T>;
     if (s.L == 2) {
-      for (T** piece : {&x.w1, &x.product, &x.bar}) *piece = arena.take<T>(s.D * width);
-      x.r = arena.take<T>(s.trace_rows * width);
-      x.q = arena.take<T>(s.trace_rows * width);
+      for (T** piece : {&x.w1, &x.product, &x.bar}) *piece = arena.take<T>(s.D, width);
+      x.r = arena.take<T>(s.trace_rows, width);
+      x.q = arena.take<T>(s.trace_rows, width);
     } else if (s.L == 3) {
       const int64_t ld0 = leading<T>(s.D), ld1 = leading<T>(s.p->widths[1]);
-      x.a = arena.take<T>(kTraceRows<T> * ld0);
-      x.m = arena.take<T>(kTraceRows<T> * ld1);
-      x.a_bar = arena.take<T>(kTraceRows<T> * ld0);
+      x.a = arena.take<T>(kTraceRows<T>, ld0);
+      x.m = arena.take<T>(kTraceRows<T>, ld1);
+      x.a_bar = arena.take<T>(kTraceRows<T>, ld0);
       x.products = Products<T>::take(s.bf16, s.widest, arena);
     }
     return x;

@@ -10,7 +10,7 @@ namespace MVAE_FAST_ISA {
 
 template <class T>
 static int64_t peak(int64_t repeats, const Threads& threads) {
-  constexpr int64_t kDepth = 128, kColumns = 2 * kLanes<T>;
+  static constexpr int64_t kDepth = 128, kColumns = 2 * kLanes<T>;
   threads.run(
       threads.n,
       [](void* context, int64_t) {

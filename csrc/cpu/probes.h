@@ -24,10 +24,10 @@ struct Probes {
     out.ld0 = leading<T>(p.widths[0]);
     out.ld1 = leading<T>(p.widths[1]);
     out.ldq = leading<T>(p.widths[p.L - 1]);
-    out.eps = arena.take<T>(p.K * out.rows * out.ld0);
-    out.x = arena.take<T>(p.K * out.rows * out.ld1);
-    out.q = arena.take<T>(p.K * out.rows * out.ldq);
-    out.gated = arena.take<T>(out.rows * out.ld0);
+    out.eps = arena.take<T>(p.K, out.rows, out.ld0);
+    out.x = arena.take<T>(p.K, out.rows, out.ld1);
+    out.q = arena.take<T>(p.K, out.rows, out.ldq);
+    out.gated = arena.take<T>(out.rows, out.ld0);
     return out;
   }
   const T* eps_of(int64_t k) const { return eps + k * rows * ld0; }

@@ -21,11 +21,11 @@ struct RowSums {
     x.h = arena.take<T>(s.p->S);
     if (!tables) return x;
     x.t = arena.take<T>(s.p->net ? s.rows : 0);
-    x.weight = arena.take<T>(s.window_rows(s.weight_rows) * s.gradient_size);
-    x.gate = arena.take<T>(s.gate_rows * s.padded_features);
-    x.bias = arena.take<T>(s.bias_rows * s.padded_features);
-    x.trace = arena.take<T>(trace_slots(s) * s.trace_gradient_size);
-    x.second = arena.take<T>(s.window_rows(s.second_rows) * s.second_gradient_size);
+    x.weight = arena.take<T>(s.window_rows(s.weight_rows), s.gradient_size);
+    x.gate = arena.take<T>(s.gate_rows, s.padded_features);
+    x.bias = arena.take<T>(s.bias_rows, s.padded_features);
+    x.trace = arena.take<T>(trace_slots(s), s.trace_gradient_size);
+    x.second = arena.take<T>(s.window_rows(s.second_rows), s.second_gradient_size);
     return x;
   }
   // Before the first window all, before another those that it begins anew.

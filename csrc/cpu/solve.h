@@ -147,10 +147,10 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena&
     x.widest = larger(x.widest, leading<T>(m));
     before = m;
   }
-  x.forward = arena.take<T>(x.window_rows(x.weight_rows) * x.forward_size);
-  if (with_backward) x.backward = arena.take<T>(x.window_rows(x.weight_rows) * x.backward_size);
-  x.gate = arena.take<T>(x.gate_rows * x.padded_features);
-  x.bias = arena.take<T>(x.bias_rows * x.padded_features);
+  x.forward = arena.take<T>(x.window_rows(x.weight_rows), x.forward_size);
+  if (with_backward) x.backward = arena.take<T>(x.window_rows(x.weight_rows), x.backward_size);
+  x.gate = arena.take<T>(x.gate_rows, x.padded_features);
+  x.bias = arena.take<T>(x.bias_rows, x.padded_features);
   x.ones = arena.take<T>(x.widest);
   if (x.exact) {
     int64_t held = x.trace_rows;
@@ -160,22 +160,22 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena&
       x.trace_size = larger(Products<T>::packed_size(x.bf16, m1, m2),
                             Products<T>::packed_size(x.bf16, m2, m1));
       x.trace_gradient_size = m2 * padded<T>(m1);
-      x.trace_backward = with_backward ? arena.take<T>(held * x.trace_size) : nullptr;
-      if (p.net) x.third = arena.take<T>(m2 * padded<T>(x.D));
+      x.trace_backward = with_backward ? arena.take<T>(held, x.trace_size) : nullptr;
+      if (p.net) x.third = arena.take<T>(m2, padded<T>(x.D));
       if (p.net && gradients) {
-        x.third_bar = arena.take<T>(m2 * padded<T>(x.D));
-        x.loop = arena.take<T>(held * m2 * padded<T>(m1));
+        x.third_bar = arena.take<T>(m2, padded<T>(x.D));
+        x.loop = arena.take<T>(held, m2, padded<T>(m1));
       }
     } else {
       x.trace_size = x.trace_gradient_size = padded<T>(p.L == 2 ? p.widths[1] : 1);
     }
-    x.trace_forward = arena.take<T>(held * x.trace_size);
+    x.trace_forward = arena.take<T>(held, x.trace_size);
   }
   if (p.second) {
     const int64_t m1 = p.widths[1];
     x.second_size = Products<T>::packed_size(x.bf16, m1, m1);
     x.second_gradient_size = m1 * padded<T>(m1);
-    x.second = arena.take<T>(x.window_rows(x.second_rows) * x.second_size);
+    x.second = arena.take<T>(x.window_rows(x.second_rows), x.second_size);
   }
   return x;
 }

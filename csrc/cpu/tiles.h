@@ -2,6 +2,7 @@
 #pragma once
 
 #include "../problem.h"
+#include "../sizes.h"
 #include "simd.h"
 
 namespace mvae_fast {
@@ -12,22 +13,33 @@ namespace MVAE_FAST_ISA {
 // in L2 beside the packed weights.
 constexpr int64_t kTile = 48;
 
-// Hands out 64-byte aligned pieces of a workspace; started at address 0 it only counts.
+// Hands out 64-byte aligned pieces of a workspace; started at address 0 it only counts, up to
+// kTooMany.
 class Arena {
  public:
-  explicit Arena(void* base) : base_(reinterpret_cast<uintptr_t>(base)), at_(base_) {}
+  explicit Arena(void* base) : base_(reinterpret_cast<uintptr_t>(base)) {}
+  // A piece of a * b * c elements. Sizes that do not come from tensors of that size have to be
+  // multiplied here, where that is checked.
   template <class U>
-  U* take(int64_t n) {
-    U* piece = reinterpret_cast<U*>(at_);
-    at_ += round_up(n * static_cast<int64_t>(sizeof(U)), 64);
+  U* take(int64_t a, int64_t b = 1, int64_t c = 1) {
+    U* piece = reinterpret_cast<U*>(base_ + static_cast<uintptr_t>(used_));
+    const int64_t n = size_product(size_product(a, b), c);
+    const int64_t bytes = size_sum(size_product(n, sizeof(U)), 63);
+    used_ = size_sum(used_, bytes < kTooMany ? bytes / 64 * 64 : kTooMany);
     return piece;
   }
   bool counting() const { return base_ == 0; }
-  int64_t used() const { return static_cast<int64_t>(at_ - base_); }
+  int64_t used() const { return used_; }
 
  private:
-  uintptr_t base_, at_;
+  uintptr_t base_;
+  int64_t used_ = 0;
 };
+
+// Bytes of a workspace of what all workers share and what each has for itself.
+static inline int64_t workspace_size(const Arena& shared, int64_t workers, const Arena& own) {
+  return size_sum(shared.used(), size_product(workers, own.used()));
+}
 
 // Where part i of `parts` even shares of `total` begins.
 static inline int64_t share(int64_t total, int64_t parts, int64_t i) {

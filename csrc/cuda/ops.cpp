@@ -82,9 +82,9 @@ class Call {
     // Offsets in a tile's arena have 32 bits, and so has an evaluation's number.
     int64_t widest = 0;
     for (int64_t m : common.widths) widest = m > widest ? m : widest;
-    const int64_t row = (widest + 32) * (7 * p.L + 3 * p.R + 12);
-    require(widest < (int64_t{1} << 24) && 64 * row < (int64_t{1} << 31), "widths has ", widest,
-            " units in one of ", p.L, " layers, which is too many on a GPU");
+    const int64_t row = size_product(widest + 32, 7 * p.L + 3 * p.R + 12);
+    require(widest < (int64_t{1} << 24) && size_product(64, row) < (int64_t{1} << 31),
+            "widths has ", widest, " units in one of ", p.L, " layers, which is too many on a GPU");
     require(p.S * p.R < (int64_t{1} << 31), "h has ", p.S, " steps, too many on a GPU");
     return p;
   }

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mvae_fast.checks import boolean
 from mvae_fast.data.cache import cached_images, fingerprint
 from mvae_fast.data.celeba_files import CelebAFiles, celeba_files
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
@@ -29,6 +30,7 @@ def open_celeba(
     """CelebA's lists, once the arguments of a loader and the sizes of the splits are checked."""
     if train_split not in ("valid", "train"):
         raise ValueError(f"train_split must be 'valid' or 'train', got {train_split!r}")
+    verify = boolean("verify", verify)
     files = celeba_files(data_dir)
     for split, official in OFFICIAL_ROWS.items():
         n = len(files.rows(split))

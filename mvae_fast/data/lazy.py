@@ -26,6 +26,7 @@ class LazyArray:
 
     Raises:
         ValueError: if there is no array, or the arrays' rows differ in shape or type.
+        TypeError: if one is a masked array.
         IndexError: if a row does not exist.
 
     Example:
@@ -37,6 +38,11 @@ class LazyArray:
     """
 
     def __init__(self, shards: Sequence[np.ndarray], rows: Any = None) -> None:
+        if any(isinstance(shard, np.ma.MaskedArray) for shard in shards):
+            raise TypeError(
+                "shards must not be masked arrays, whose masks would be lost; remedy: x.data, and "
+                "its mask to MultimodalDataset"
+            )
         kinds = {(shard.dtype, shard.shape[1:]) for shard in shards}
         if len(kinds) != 1:
             raise ValueError(
@@ -59,7 +65,7 @@ class LazyArray:
     @property
     def dtype(self) -> torch.dtype:
         """Type of the numbers as they are stored."""
-        return torch.from_numpy(np.empty(0, self.shards[0].dtype)).dtype
+        return torch.from_numpy(np.empty(0, self._native())).dtype
 
     def dim(self) -> int:
         """Number of axes."""
@@ -71,7 +77,7 @@ class LazyArray:
         if not isinstance(index, slice) and np.ndim(index) == 0:
             return self[[int(index)]][0]
         rows = self.take(index).rows
-        values = np.empty((len(rows), *self.shape[1:]), self.shards[0].dtype)
+        values = np.empty((len(rows), *self.shape[1:]), self._native())
         shard_of_row = np.searchsorted(self.starts, rows, side="right") - 1
         for shard in np.unique(shard_of_row):
             here = shard_of_row == shard
@@ -101,6 +107,9 @@ class LazyArray:
             np.concatenate([a.rows + start for a, start in zip(arrays, offsets, strict=False)]),
         )
 
+    def _native(self) -> np.dtype[Any]:
+        return self.shards[0].dtype.newbyteorder("=")  # torch has no other byte order
+
     def __getstate__(self) -> dict[str, Any]:
         # NumPy pickles a memory map by value; a worker opens the file itself instead.
         return {"shards": [_handle(shard) for shard in self.shards], "rows": self.rows}
@@ -120,8 +129,11 @@ def _whole(rows: Any, total: int) -> np.ndarray:
 
 
 def _handle(shard: np.ndarray) -> np.ndarray | dict[str, Any]:
-    # Only a memory map that nobody has sliced still knows its place in the file.
-    if not (isinstance(shard, np.memmap) and isinstance(shard.base, mmap.mmap)):
+    # Only a memory map that nobody has sliced still knows its place in the file; what was changed
+    # in a copy-on-write one is in no file.
+    if not (
+        isinstance(shard, np.memmap) and isinstance(shard.base, mmap.mmap) and shard.mode != "c"
+    ):
         return np.asarray(shard)
     return {
         "filename": shard.filename,

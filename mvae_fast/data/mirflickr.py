@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import boolean
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.mirflickr_files import load_npz, packed_tags, row_numbers, shards
 from mvae_fast.data.multimodal import MultimodalDataset
@@ -76,6 +77,7 @@ def mirflickr(
         raise ValueError(f"split must be one of 1 to 5, got {split!r}")
     if not clip > 0:
         raise ValueError(f"clip must be positive, got {clip}")
+    unlabelled, verify = boolean("unlabelled", unlabelled), boolean("verify", verify)
     kinds = ("labelled", "unlabelled") if unlabelled else ("labelled",)
     files = find_files(_source(split, kinds), data_dir)
     stats = files["flickr_stats.npz"]

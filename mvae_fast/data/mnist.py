@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mvae_fast.checks import boolean
 from mvae_fast.data.idx import parse_idx
 from mvae_fast.data.mnist_files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
@@ -147,6 +148,7 @@ def _splits(
     labels: tuple[int, int] = (0, 9),
     flip: bool = False,
 ) -> Splits:
+    verify = boolean("verify", verify)
     paths = find_files(source, data_dir, download=download)
     if not verify:
         source = replace(source, content={}, delivered={})

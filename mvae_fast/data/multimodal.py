@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mvae_fast.data.arrays import as_tensor, check_numbers, split_mask
 from mvae_fast.data.lazy import LazyArray
 
 __all__ = ["MultimodalDataset", "unit_interval"]
@@ -45,8 +46,9 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
     once. Memory-mapped arrays and `LazyArray` are read a batch at a time.
 
     Args:
-        arrays: for each modality an array, tensor or `LazyArray` ``(n, ...)``. Floats are served in
-            the default dtype, integers as int64.
+        arrays: for each modality an array, tensor, list, pandas Series or DataFrame, or
+            `LazyArray`, ``(n, ...)``. Floats are served in the default dtype, integers as int64. Of
+            a masked array (``np.ma``) the rows that are masked are missing.
         masks: for modalities that some rows lack, True where they have it, boolean ``(n,)``. What
             the other rows hold is never looked at; NaN is a good choice.
         transforms: for modalities that are stored in another form than they are served in, what is
@@ -54,7 +56,8 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
             `unit_interval`. It treats each row on its own; what it returns is served as it is.
 
     Raises:
-        ValueError: if there is no array, the lengths differ, or a mask or transform does not fit.
+        ValueError: if there is no array, the lengths differ, a row is masked in part, or a mask or
+            transform does not fit.
         TypeError: if an array is neither floating point nor integer, or a mask is not boolean.
 
     Example:
@@ -84,20 +87,21 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
                         f"{argument} names {name!r}, which is not among the modalities "
                         f"{list(arrays)}"
                     )
-        self.arrays = {
-            name: _stored(name, array, name in self.transforms) for name, array in arrays.items()
-        }
+        self.arrays: dict[str, Tensor | LazyArray] = {}
+        self.masks: dict[str, Tensor] = {}
+        for name, given in arrays.items():
+            array, here = split_mask(name, given)
+            self.arrays[name] = _stored(name, array, name in self.transforms)
+            if here is not None:
+                self.masks[name] = torch.from_numpy(here)
         sizes = {name: len(array) for name, array in self.arrays.items()}
         if len(set(sizes.values())) > 1:
             raise ValueError(f"all modalities need the same number of rows, got {sizes}")
-        self.masks = {}
         for name, values in (masks or {}).items():
-            mask = torch.as_tensor(values)
-            if mask.dtype != torch.bool:
-                raise TypeError(f"masks[{name!r}] must be boolean, got {mask.dtype}")
+            mask = _mask(name, values)
             if mask.shape != (len(self),):
                 raise ValueError(f"masks[{name!r}] must be ({len(self)},), got {tuple(mask.shape)}")
-            self.masks[name] = mask
+            self.masks[name] = mask & self.masks.get(name, mask)
 
     def __len__(self) -> int:
         return len(next(iter(self.arrays.values())))
@@ -112,8 +116,14 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
         )
 
     def subset(self, index: Any) -> MultimodalDataset:
-        """The rows ``index`` (indices or a boolean mask) as a data set of its own."""
-        index = torch.as_tensor(index)
+        """The rows ``index`` (indices, a slice or a boolean mask) as a data set of its own."""
+        if not isinstance(index, slice):
+            index = np.asarray(index)
+            index = index if index.size else index.astype(np.int64)  # of [] NumPy makes floats
+            if index.ndim != 1:
+                raise ValueError(f"index: got shape {index.shape}, expected (n,)")
+        # Checked, and with negative ones counted from the end.
+        index = torch.from_numpy(np.arange(len(self))[index])
         return MultimodalDataset(
             {
                 name: array.take(index) if isinstance(array, LazyArray) else array[index]
@@ -161,13 +171,32 @@ def _model_dtype(x: Tensor) -> Tensor:
 
 
 def _stored(name: str, array: Any, has_transform: bool) -> Tensor | LazyArray:
-    lazy = isinstance(array, LazyArray | np.memmap)
-    values = LazyArray.of(array) if lazy else torch.as_tensor(array)
+    values: Tensor | LazyArray
+    if isinstance(array, LazyArray | np.memmap):
+        values = lazy = LazyArray.of(array)
+        check_numbers(name, lazy.shards[0])
+    else:
+        values = as_tensor(name, array)
     if values.dim() == 0:
         raise ValueError(f"modality {name!r}: data must be (n, ...), got a single number")
     if has_transform:
         return values
     if values.dtype == torch.bool or values.dtype.is_complex:
-        raise TypeError(f"modality {name!r}: data must be floats or integers, got {values.dtype}")
+        raise TypeError(
+            f"modality {name!r}: data must be floats or integers, got {values.dtype}; remedy: "
+            "x.astype(int) for labels, x.astype(float) for numbers"
+        )
     # Converted once here; what lies in files is converted as it is read.
     return values if isinstance(values, LazyArray) else _model_dtype(values)
+
+
+def _mask(name: str, values: Any) -> Tensor:
+    if not isinstance(values, Tensor):
+        if isinstance(values, np.ma.MaskedArray):
+            raise TypeError(f"masks[{name!r}] must not be masked itself; remedy: x.filled(False)")
+        values = np.array(values, order="C")  # torch takes no negative strides
+        if values.dtype == np.bool_:
+            return torch.from_numpy(values)
+    if values.dtype != torch.bool:
+        raise TypeError(f"masks[{name!r}] must be boolean, got {values.dtype}")
+    return values

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+from mvae_fast.checks import boolean
 from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
 from mvae_fast.data.digits import digits
 from mvae_fast.data.mirflickr import mirflickr
@@ -68,6 +69,7 @@ def load_dataset(
     """
     if name not in DATASETS:
         raise ValueError(f"dataset must be one of {sorted(DATASETS)}, got {name!r}")
+    download = boolean("download", download)
     loader = DATASETS[name]
     known = set(inspect.signature(loader).parameters) - {"data_dir", "download"}
     if unknown := set(options) - known:

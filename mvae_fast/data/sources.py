@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from zipfile import ZipFile
 
+from mvae_fast.checks import boolean
+
 __all__ = ["Source", "data_root", "find_files", "read_content", "verify_content"]
 
 VARIABLE = "MVAE_FAST_DATA"
@@ -92,6 +94,7 @@ def find_files(
         ConnectionError: if a download fails.
         ValueError: if a downloaded file is not the official one.
     """
+    download = boolean("download", download)
     root = data_root(data_dir)
     bases = [*(root / name for name in (source.name, *source.folders)), root]
     folders = [base / below for base in bases for below in ("", *source.subfolders)]

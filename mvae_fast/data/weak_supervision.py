@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mvae_fast.checks import integer
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.multimodal import MultimodalDataset
 
@@ -41,6 +42,7 @@ def unpair(dataset: MultimodalDataset, fraction: float, seed: int = 0) -> Multim
     """
     if not 0 < fraction <= 1:
         raise ValueError(f"fraction must be in (0, 1], got {fraction}")
+    seed = integer("seed", seed, 0)
     n = len(dataset)
     has = {
         name: dataset.masks[name].numpy() if name in dataset.masks else np.ones(n, dtype=bool)

@@ -334,8 +334,8 @@ def configured(
         files: YAML files of `TrainConfig`'s fields, merged in order.
         settings: ``key=value``; dots in the key go down into mappings, the value is YAML.
 
-    A file may come from elsewhere. It cannot make a run write outside the folder in which the
-    command is given, nor remove what is there: that is for options and ``settings`` to say.
+    A file may come from elsewhere. It cannot make a run replace models: that is for an option or
+    ``settings`` to say.
 
     Returns:
         Arguments for `TrainConfig`.
@@ -365,7 +365,6 @@ def _changed(
 ) -> dict[str, Any]:
     """``values`` with files and settings on top."""
     known = [f.name for f in fields(TrainConfig)]
-    said: dict[str, Any] = {}
     for file in files:
         try:
             changes = read_yaml(Path(file).read_text())
@@ -375,8 +374,10 @@ def _changed(
             raise ValueError(f"--config {file}: expected a mapping of settings")
         if unknown := sorted(str(key) for key in changes if key not in known):
             raise ValueError(f"--config {file}: unknown settings {unknown} (of {known})")
-        values, said = merge(values, changes), merge(said, changes)
-        _refuse_reach(file, said)
+        if changes.get("overwrite"):
+            # Somebody else's settings must not cost this user's models.
+            raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
+        values = merge(values, changes)
     for setting in settings:
         key, equals, text = setting.partition("=")
         path = key.split(".")
@@ -390,19 +391,6 @@ def _changed(
             change = {part: change}
         values = merge(values, change)
     return values
-
-
-def _refuse_reach(file: str | Path, said: Mapping[str, Any]) -> None:
-    """Raise if files would have something removed, or written outside the working directory."""
-    if said.get("overwrite"):
-        raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
-    for name in ("out", "data_dir") if said.get("download") else ("out",):
-        folder = Path(str(said.get(name) or "."))
-        if folder.is_absolute() or ".." in folder.parts or str(folder).startswith("~"):
-            raise ValueError(
-                f"--config {file}: {name} of a file must be below the working directory, got "
-                f"{said[name]!r}; use --{name.replace('_', '-')}"
-            )
 
 
 def _typed(values: Mapping[str, Any]) -> dict[str, Any]:

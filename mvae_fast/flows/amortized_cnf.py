@@ -10,13 +10,13 @@ from torch import Tensor
 from torchdiffeq import odeint
 
 from mvae_fast import grid
+from mvae_fast.checks import integer, integers, non_negative, one_of, positive
 from mvae_fast.dynamics import TRACES
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
 from mvae_fast.logdet import integrate_jacobians
 from mvae_fast.noise import draw_probes, scaled
 from mvae_fast.reference import combine
-from mvae_fast.settings import at_least
 from mvae_fast.solvers import ADAPTIVE, check_solver, equal_steps
 from mvae_fast.tableaus import TABLEAUS, Tableau
 
@@ -90,14 +90,11 @@ class AmortizedCNF(Flow):
         rtol: float = 1e-5,
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("cond_dim", cond_dim, 1)
-        if kind not in KINDS:
-            raise ValueError(f"kind: got {kind!r}, expected 'bias' or 'rank'")
-        if kind == "rank":
-            at_least("rank", rank, 1)
-        if not T > 0:
-            raise ValueError(f"T: got {T}, expected > 0")
-        self.T = T
+        integer("cond_dim", cond_dim, 1)
+        one_of("kind", kind, KINDS)
+        own_rank = integer("rank", rank, 1) if kind == "rank" else 0
+        hidden = integers("hidden", hidden, 1)
+        self.T = positive("T", T)
         self.solver = solver
         self.n_steps = n_steps
         self.trace = trace
@@ -105,19 +102,18 @@ class AmortizedCNF(Flow):
         self.log_det = log_det
         self.atol = atol
         self.rtol = rtol
-        own_rank = rank if kind == "rank" else 0
-        self.net = AmortizedNet(dim, cond_dim, hidden, own_rank, layer_type, nonlinearity)
+        self.net = AmortizedNet(self.dim, self.cond_dim, hidden, own_rank, layer_type, nonlinearity)
         self.check_settings()
 
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call."""
-        at_least("n_steps", self.n_steps, 1)
-        at_least("n_probes", self.n_probes, 1)
+        integer("n_steps", self.n_steps, 1)
+        integer("n_probes", self.n_probes, 1)
         check_solver(self.solver)
-        if self.trace not in TRACES:
-            raise ValueError(f"trace: got {self.trace!r}, expected 'exact' or 'hutchinson'")
-        if self.log_det not in ("trace", "exact"):
-            raise ValueError(f"log_det: got {self.log_det!r}, expected 'trace' or 'exact'")
+        one_of("trace", self.trace, TRACES)
+        one_of("log_det", self.log_det, ("trace", "exact"))
+        non_negative("atol", self.atol)
+        non_negative("rtol", self.rtol)
         if self.log_det == "exact" and self.solver not in TABLEAUS:
             names = ", ".join(TABLEAUS)
             raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")
@@ -168,9 +164,10 @@ class AmortizedCNF(Flow):
             velocity, tau = evaluate(self.net.at(t.to(z).reshape(1), own), state[0], 0)
             return velocity, torch.zeros_like(state[1]) if tau is None else -tau
 
-        adaptive = self.solver in ADAPTIVE
+        # As in `solvers.solve`: of no rows a solver finds no error.
+        solver = "euler" if z.shape[0] == 0 else self.solver
         options: dict[str, Any] = (
-            {} if adaptive else {"grid_constructor": equal_steps(self.n_steps)}
+            {} if solver in ADAPTIVE else {"grid_constructor": equal_steps(self.n_steps)}
         )
         times = z.new_tensor([self.T, 0.0] if reverse else [0.0, self.T])
         z_path, change = odeint(
@@ -179,7 +176,7 @@ class AmortizedCNF(Flow):
             times,
             atol=self.atol,
             rtol=self.rtol,
-            method=self.solver,
+            method=solver,
             options=options,
         )
         return z_path[-1], change[-1]

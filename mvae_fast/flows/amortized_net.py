@@ -9,9 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast import nonlinearities, reference
+from mvae_fast.checks import integer, one_of
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.odenet import ODEnet
-from mvae_fast.settings import at_least
+from mvae_fast.recognise import unreadable
 from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
 
@@ -49,10 +50,8 @@ class AmortizedNet(nn.Module):
         nonlinearity: str,
     ) -> None:
         super().__init__()
-        if nonlinearity not in nonlinearities.NONLINEARITIES:
-            names = ", ".join(map(repr, nonlinearities.NONLINEARITIES))
-            raise ValueError(f"nonlinearity: got {nonlinearity!r}, expected one of {names}")
-        at_least("rank", rank, 0)
+        one_of("nonlinearity", nonlinearity, nonlinearities.NONLINEARITIES)
+        integer("rank", rank, 0)
         # For its layers alone: the nonlinearity that it is given here has no parameters.
         self.net = ODEnet(hidden, (dim,), layer_type=layer_type, nonlinearity="identity")
         self.nonlinearity = nonlinearity
@@ -72,6 +71,12 @@ class AmortizedNet(nn.Module):
 
     def at(self, t: Tensor, own: dict[str, Tensor]) -> Velocity:
         """The velocity at the times ``t`` (S,), of the rows' ``own = theta(cond)``."""
+        foreign = unreadable(self.net)
+        if foreign is not None:
+            raise ValueError(
+                f"net: {foreign}; an amortised flow reads the weights of its net and cannot call "
+                "its modules; remedy: undo that, or FastCNF"
+            )
         return Velocity(build_tables(self.net, t), own, self.nonlinearity, self.rank)
 
 

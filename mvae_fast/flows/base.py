@@ -9,12 +9,12 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.settings import at_least
+from mvae_fast.checks import NotScriptable, boolean, integer, tensor
 
 __all__ = ["Flow"]
 
 
-class Flow(nn.Module, ABC):
+class Flow(NotScriptable, nn.Module, ABC):
     r"""An invertible map of :math:`R^D` that keeps the log-density along.
 
     .. math:: z' = g(z; c), \qquad \log p'(z') = \log p(z) - \log \left| \det \frac{\partial
@@ -53,10 +53,8 @@ class Flow(nn.Module, ABC):
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
         super().__init__()
-        at_least("dim", dim, 1)
-        at_least("cond_dim", cond_dim, 0)
-        self.dim = dim
-        self.cond_dim = cond_dim
+        self.dim = integer("dim", dim, 1)
+        self.cond_dim = integer("cond_dim", cond_dim, 0)
 
     def forward(
         self,
@@ -81,8 +79,10 @@ class Flow(nn.Module, ABC):
             ``logp``.
 
         Raises:
+            TypeError: If an input is no dense tensor.
             ValueError: If a shape or dtype does not fit, or ``cond`` is missing or not wanted.
         """
+        check_types(z, logp, reverse, cond)
         device = z.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             # Rounded to half precision the map would not be the one whose density is kept.
@@ -119,10 +119,10 @@ class Flow(nn.Module, ABC):
             )
         check_cond(cond, self.cond_dim, batch)
         ours = next(self.parameters())
-        for name, tensor in (("z", z), ("logp", logp), ("cond", cond)):
-            if tensor is not None and (tensor.dtype, tensor.device) != (ours.dtype, ours.device):
+        for name, given in (("z", z), ("logp", logp), ("cond", cond)):
+            if given is not None and (given.dtype, given.device) != (ours.dtype, ours.device):
                 raise ValueError(
-                    f"{name}: got {tensor.dtype} on {tensor.device}, but the flow is {ours.dtype} "
+                    f"{name}: got {given.dtype} on {given.device}, but the flow is {ours.dtype} "
                     f"on {ours.device}; remedy: flow.to({name})"
                 )
 
@@ -134,6 +134,16 @@ def takes_generator(flow: Callable[..., object]) -> bool:
         flow = inner
     call = flow.forward if isinstance(flow, nn.Module) else flow
     return "generator" in inspect.signature(call).parameters
+
+
+def check_types(z: Tensor, logp: Tensor | None, reverse: bool, cond: Tensor | None) -> None:
+    """Raise TypeError or ValueError unless these are what every flow takes."""
+    tensor("z", z, "(B, D)")
+    if logp is not None:
+        tensor("logp", logp, "(B, 1) or (B,)")
+    boolean("reverse", reverse)
+    if cond is not None:
+        tensor("cond", cond, "(B, C)")
 
 
 def check_cond(cond: Tensor | None, cond_dim: int, batch: int) -> None:

@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer, integers
 from mvae_fast.flows.base import Flow
-from mvae_fast.settings import at_least
 
 __all__ = ["IAF", "MADE"]
 
@@ -66,10 +66,9 @@ class MADE(nn.Module):
         backwards: bool = False,
     ) -> None:
         super().__init__()
-        if len(hidden) < 1:
-            raise ValueError(f"hidden: got {tuple(hidden)}, expected at least one width")
-        for width in hidden:
-            at_least("hidden", width, 1)
+        hidden = integers("hidden", hidden, 1)
+        if not hidden:
+            raise ValueError("hidden: got (), expected at least one width")
         self.n_outputs = n_outputs
         #: Inputs in the order in which they come.
         self.order = list(range(dim))[:: -1 if backwards else 1]
@@ -126,9 +125,9 @@ class IAF(Flow):
         self, dim: int, n_flows: int = 4, cond_dim: int = 0, *, hidden: Sequence[int] = (320, 320)
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("n_flows", n_flows, 1)
+        n_flows = integer("n_flows", n_flows, 1)
         self.flows = nn.ModuleList(
-            MADE(dim, hidden, 2, cond_dim, backwards=k % 2 == 1) for k in range(n_flows)
+            MADE(self.dim, hidden, 2, self.cond_dim, backwards=k % 2 == 1) for k in range(n_flows)
         )
 
     def _move(

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from mvae_fast.checks import integer
 from mvae_fast.flows import monotone
 from mvae_fast.flows.base import Flow
 from mvae_fast.flows.parameters import Parameters
-from mvae_fast.settings import at_least
 
 __all__ = ["PlanarFlow"]
 
@@ -50,10 +50,10 @@ class PlanarFlow(Flow):
 
     def __init__(self, dim: int, n_flows: int = 16, cond_dim: int = 0) -> None:
         super().__init__(dim, cond_dim)
-        at_least("n_flows", n_flows, 1)
+        dim, n_flows = self.dim, integer("n_flows", n_flows, 1)
         self.n_flows = n_flows
         shapes = {"u": (n_flows, dim), "w": (n_flows, dim), "b": (n_flows,)}
-        self.theta = Parameters(shapes, cond_dim, dict.fromkeys(shapes, dim**-0.5))
+        self.theta = Parameters(shapes, self.cond_dim, dict.fromkeys(shapes, dim**-0.5))
 
     def _move(
         self,

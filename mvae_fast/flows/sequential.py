@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows.base import check_cond, takes_generator
+from mvae_fast.flows.base import check_cond, check_types, takes_generator
 
 __all__ = ["SequentialFlow"]
 
@@ -59,6 +59,7 @@ class SequentialFlow(nn.Module):
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As `mvae_fast.flows.Flow.forward`, through all flows; ``generator`` is the source of
         their noise, if any has some."""
+        check_types(z, logp, reverse, cond)
         check_cond(cond, self.cond_dim, z.shape[0])
         for flow in reversed(self.chain) if reverse else self.chain:
             extra: dict[str, Any] = {"cond": cond} if _cond_dim(flow) else {}

@@ -7,11 +7,11 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer, one_of
 from mvae_fast.flows import monotone
 from mvae_fast.flows.base import Flow
 from mvae_fast.flows.orthogonal import orthonormal, reflect
 from mvae_fast.flows.parameters import Parameters
-from mvae_fast.settings import at_least
 
 __all__ = ["SylvesterFlow"]
 
@@ -66,18 +66,15 @@ class SylvesterFlow(Flow):
         n_householder: int = 8,
     ) -> None:
         super().__init__(dim, cond_dim)
-        at_least("n_flows", n_flows, 1)
-        at_least("n_householder", n_householder, 1)
-        if variant not in VARIANTS:
-            raise ValueError(
-                f"variant: got {variant!r}, expected one of {', '.join(map(repr, VARIANTS))}"
-            )
+        dim, cond_dim = self.dim, self.cond_dim
+        n_flows = integer("n_flows", n_flows, 1)
+        n_householder = integer("n_householder", n_householder, 1)
+        one_of("variant", variant, VARIANTS)
         if n_ortho is not None and variant != "orthogonal":
             raise ValueError(f"n_ortho: given, but variant={variant!r} has as many units as dim")
         width = dim
         if variant == "orthogonal":
-            width = min(8, dim) if n_ortho is None else n_ortho
-            at_least("n_ortho", width, 1)
+            width = integer("n_ortho", min(8, dim) if n_ortho is None else n_ortho, 1)
             if width > dim:
                 raise ValueError(f"n_ortho: got {width}, expected at most dim = {dim}")
         self.n_flows = n_flows

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-import copy
+import io
+import os
+import shutil
+import uuid
+import warnings
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
+from mvae_fast.checks import integer
+from mvae_fast.vae.changes import changed_parts, changed_settings
 from mvae_fast.vae.modalities import MODALITIES
 from mvae_fast.vae.mvae import MVAE
+from mvae_fast.vae.plain import plain
 from mvae_fast.vae.posteriors import FLOWS
 
 __all__ = ["build_mvae", "load_mvae", "read_saved", "restore", "save_mvae"]
@@ -24,13 +32,15 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
             ``"conv"``, ``"label"``, ``"attribute"``, ``"attributes"``) and the arguments of
             `mlp_modality`, `conv_modality` and so on, but ``latent_dim``; ``flow``: None or a
             mapping with ``type`` (a name of `mvae_fast.vae.posteriors.FLOWS`) and the arguments of
-            its builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0).
+            its builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0). Numbers,
+            arrays, sequences and mappings may be of any class, such as NumPy's and OmegaConf's.
 
     Returns:
-        The model; its ``config`` attribute keeps a copy of the description.
+        The model; its ``config`` attribute keeps a copy of the description, of Python's own types.
 
     Raises:
-        ValueError: if the description names something unknown, or lacks something.
+        ValueError: if the description names something unknown, lacks something, or holds
+            something that is not plain data.
         TypeError: if it is not a mapping.
 
     Example:
@@ -49,22 +59,25 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
     """
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {config!r}")
+    config = dict(plain("config", config))
     if unknown := set(config) - {"latent_dim", "modalities", "flow", "n_random_subsets"}:
         raise ValueError(f"config has unknown keys {sorted(unknown)}")
     if missing := {"latent_dim", "modalities"} - set(config):
         raise ValueError(f"config lacks {sorted(missing)}")
-    latent_dim = config["latent_dim"]
-    flow = config.get("flow")
+    latent_dim = integer("latent_dim", config["latent_dim"], 1)
+    modalities, flow = config["modalities"], config.get("flow")
+    if not isinstance(modalities, dict):
+        raise ValueError(f"modalities: got {modalities!r}, expected a mapping from their names")
     model = MVAE(
         {
             name: _make(f"modality {name!r}", MODALITIES, spec, latent_dim)
-            for name, spec in config["modalities"].items()
+            for name, spec in modalities.items()
         },
         latent_dim,
         None if flow is None else _make("flow", FLOWS, flow, latent_dim),
         n_random_subsets=config.get("n_random_subsets", 0),
     )
-    model.config = copy.deepcopy(dict(config))
+    model.config = config
     return model
 
 
@@ -72,22 +85,42 @@ def save_mvae(model: MVAE, path: str | Path) -> None:
     """Write a model that `build_mvae` made: its description and its weights, nothing that needs
     pickle's trust.
 
-    What was set on the model later is not in its description and is lost, such as ``validate_args``
-    or a flow's ``n_steps``, ``solver`` and ``log_det``.
+    Weights keep their precision. What was set on the model later is not in its description and is
+    lost, such as ``validate_args`` or a flow's ``n_steps``, ``solver`` and ``log_det``; a warning
+    says so. The file is whole or not there: until the new one is written, the old one stays.
 
     Args:
         model: the model.
         path: file to write.
 
     Raises:
-        ValueError: if the model has no description; save its ``state_dict()`` instead.
+        ValueError: if the model has no description, or its parts are no longer those that its
+            description makes, so that it would not load as it is: a module was replaced, a hook
+            added; save its ``state_dict()`` instead.
+        OSError: if the file cannot be written.
     """
     if model.config is None:
         raise ValueError(
             "only a model made by build_mvae can be saved whole; of a hand-made one "
             "save the state_dict()"
         )
-    torch.save({"config": model.config, "state_dict": model.state_dict()}, path)
+    config = plain("config", model.config)
+    with torch.random.fork_rng(devices=[]):  # to save draws no random numbers
+        described = build_mvae(config)
+    if changes := changed_parts(model, described):
+        raise ValueError(
+            "only a model that is what its description makes can be saved whole, but "
+            f"{'; '.join(changes[:3])}; of a changed one save the state_dict()"
+        )
+    if lost := changed_settings(model, described):
+        warnings.warn(
+            f"settings that are not in the model's description are not saved: {', '.join(lost)}; "
+            "set them again after load_mvae",
+            stacklevel=2,
+        )
+    content = io.BytesIO()
+    torch.save({"config": config, "state_dict": model.state_dict()}, content)
+    _write(Path(path), content)
 
 
 def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVAE:
@@ -150,20 +183,50 @@ def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVA
     """
     try:
         model = build_mvae(config)
-        model.load_state_dict(state_dict)
+        _take_precision(model, state_dict)
+        model.load_state_dict(state_dict, assign=True)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of mvae-fast: {error}") from error
     return model.eval()
 
 
-def _make(
-    what: str, kinds: Mapping[str, Callable[..., Any]], spec: Mapping[str, Any], latent_dim: int
-) -> Any:
+def _write(path: Path, content: io.BytesIO) -> None:
+    target = path.resolve()  # of a link, what it points to
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path: got {path}, but there is no folder {target.parent}")
+    if target.exists() and not target.is_file():
+        raise ValueError(f"path: got {path}, which is no file")
+    unfinished = target.with_name(f"{uuid.uuid4().hex}.part")
+    try:
+        with unfinished.open("xb") as file:
+            file.write(content.getbuffer())
+            file.flush()
+            os.fsync(file.fileno())
+        if target.exists():
+            shutil.copymode(target, unfinished)
+        os.replace(unfinished, target)
+    except BaseException:
+        unfinished.unlink(missing_ok=True)
+        raise
+
+
+def _take_precision(model: MVAE, state_dict: Mapping[str, Any]) -> None:
+    """Take every module to the dtype of its saved parameters, with the buffers that no file has."""
+    for path, module in model.named_modules():
+        for name, _ in module.named_parameters(recurse=False):
+            saved = state_dict.get(f"{path}.{name}")
+            if isinstance(saved, Tensor) and saved.is_floating_point():
+                module.to(saved.dtype)
+
+
+def _make(what: str, kinds: Mapping[str, Callable[..., Any]], spec: Any, latent_dim: int) -> Any:
+    if not isinstance(spec, dict):
+        raise ValueError(f"{what}: got {spec!r}, expected a mapping with type and arguments")
     arguments = dict(spec)
     kind = arguments.pop("type", None)
-    if kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds:
         raise ValueError(f"{what}: type must be one of {sorted(kinds)}, got {kind!r}")
     try:
         return kinds[kind](latent_dim=latent_dim, **arguments)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{what}: {error}") from error

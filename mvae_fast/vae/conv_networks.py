@@ -7,8 +7,10 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer
 from mvae_fast.vae.batch_norm import BatchNorm2d
 from mvae_fast.vae.networks import GaussianHead, mlp
+from mvae_fast.vae.sizes import sizes
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
 
@@ -49,7 +51,11 @@ class ConvEncoder(nn.Module):
     """
 
     def __init__(
-        self, shape: Sequence[int], latent_dim: int, hidden: Sequence[int] = (), channels: int = 32
+        self,
+        shape: Sequence[int] | int,
+        latent_dim: int,
+        hidden: Sequence[int] | int = (),
+        channels: int = 32,
     ) -> None:
         super().__init__()
         widths, size = _plan(shape, channels)
@@ -58,7 +64,7 @@ class ConvEncoder(nn.Module):
             # The batch norm's shift makes a bias of the convolution redundant.
             layers += [nn.Conv2d(fan_in, fan_out, *how, bias=False), BatchNorm2d(fan_out)]
             layers += [nn.SiLU()]
-        features = [math.prod(size), *hidden]
+        features = [math.prod(size), *sizes("hidden", hidden, at_least=0)]
         self.net = nn.Sequential(
             *layers, nn.Flatten(), mlp(features), GaussianHead(features[-1], latent_dim)
         )
@@ -92,9 +98,14 @@ class ConvDecoder(nn.Module):
     """
 
     def __init__(
-        self, latent_dim: int, shape: Sequence[int], hidden: Sequence[int] = (), channels: int = 32
+        self,
+        latent_dim: int,
+        shape: Sequence[int] | int,
+        hidden: Sequence[int] | int = (),
+        channels: int = 32,
     ) -> None:
         super().__init__()
+        latent_dim = integer("latent_dim", latent_dim, 1)
         widths, size = _plan(shape, channels)
         layers: list[nn.Module] = []
         for fan_out, fan_in, how in reversed(list(zip(widths, widths[1:], _LAYERS, strict=False))):
@@ -103,7 +114,9 @@ class ConvDecoder(nn.Module):
         # The output has no batch norm, hence a bias of its own.
         layers[-3:] = [nn.ConvTranspose2d(widths[1], widths[0], *_HALVE)]
         self.net = nn.Sequential(
-            mlp([latent_dim, *hidden, math.prod(size)]), nn.Unflatten(-1, size), *layers
+            mlp([latent_dim, *sizes("hidden", hidden, at_least=0), math.prod(size)]),
+            nn.Unflatten(-1, size),
+            *layers,
         )
 
     def forward(self, z: Tensor) -> Tensor:
@@ -112,14 +125,13 @@ class ConvDecoder(nn.Module):
         return output
 
 
-def _plan(shape: Sequence[int], channels: int) -> tuple[list[int], tuple[int, int, int]]:
+def _plan(shape: Sequence[int] | int, channels: int) -> tuple[list[int], tuple[int, int, int]]:
     """Channels from the image on, and the shape of the features."""
-    if len(shape) != 3 or any(side < 32 or side % 8 for side in shape[1:]) or shape[0] < 1:
+    shape = sizes("shape", shape)
+    if len(shape) != 3 or any(side < 32 or side % 8 for side in shape[1:]):
         raise ValueError(
-            "shape must be (C, H, W) with H and W multiples of 8 and at least 32, "
-            f"got {tuple(shape)}"
+            f"shape must be (C, H, W) with H and W multiples of 8 and at least 32, got {shape}"
         )
-    if channels < 1:
-        raise ValueError(f"channels must be positive, got {channels}")
+    channels = integer("channels", channels, 1)
     widths = [shape[0], channels, 2 * channels, 4 * channels, 8 * channels]
     return widths, (widths[-1], shape[1] // 8 - 3, shape[2] // 8 - 3)

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import exact_log_det, exact_trace
+from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.experts import product_of_experts
 
 if TYPE_CHECKING:
@@ -113,8 +115,7 @@ def posteriors(
     mean, logvar = model.experts(x, present)
     mean, logvar = product_of_experts(mean, logvar, scored.to(mean.device))
     mean, logvar = mean.flatten(0, 1), logvar.flatten(0, 1)
-    # Indices are found on the mask's device: without a mask that is the CPU, and a GPU never waits.
-    rows = active.flatten().nonzero().squeeze(1)
+    rows = places(active.flatten())
     if len(rows) < active.numel():
         mean, logvar = (t.index_select(0, rows.to(mean.device)) for t in (mean, logvar))
     return FlowPosterior(mean, logvar, model.flow), rows, active
@@ -124,7 +125,7 @@ def elbo_terms(
     model: MVAE,
     x: Mapping[str, Tensor],
     present: Tensor,
-    subsets: Tensor,
+    subsets: Tensor | Sequence[Sequence[bool]],
     *,
     every_row: bool = False,
     at: Literal["sample", "mean"] = "sample",
@@ -151,7 +152,7 @@ def elbo_terms(
         model: the model.
         x: data, ``(B, ...)`` each; what ``present`` denies may hold anything, NaN too.
         present: which rows have which modality, boolean ``(B, N)``.
-        subsets: boolean ``(S, N)``.
+        subsets: boolean ``(S, N)``, a tensor or lists; compiled code knows only what lists hold.
         every_row: keep every row in every term, also those that lack most or all of its modalities.
         at: where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
             which gives the number that the paper's code reports, not a bound. There is no noise
@@ -167,21 +168,29 @@ def elbo_terms(
         The terms.
 
     Raises:
-        ValueError: if ``kl="closed_form"`` is asked of a model with a flow, ``n_samples`` is not
-            positive or exceeds 1 at the mean, ``log_det_error`` is asked of a flow that has no
-            exact log-determinant, or a likelihood does not give one number a row.
+        ValueError: if ``at`` or ``kl`` is unknown, ``kl="closed_form"`` is asked of a model with a
+            flow, ``n_samples`` is not positive or exceeds 1 at the mean, ``log_det_error`` is asked
+            of a flow that has no exact log-determinant, or a likelihood does not give one number a
+            row.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
     """
+    one_of("at", at, ("sample", "mean"))
+    one_of("kl", kl, ("sample", "closed_form"))
+    boolean("every_row", every_row)
+    boolean("log_det_error", log_det_error)
     if kl == "closed_form" and model.flow is not None:
         raise ValueError('kl="closed_form" needs a model without a flow; use kl="sample"')
-    if n_samples < 1 or (at == "mean" and n_samples > 1):
+    n_samples = integer("n_samples", n_samples, 1)
+    if at == "mean" and n_samples > 1:
         raise ValueError(
-            f'n_samples must be at least 1, and 1 with at="mean", got {n_samples} with at={at!r}'
+            f'n_samples: got {n_samples} with at="mean", expected 1: there is no noise'
         )
     batch = len(present)
-    posterior, rows, active = posteriors(model, x, present, subsets, every_row=every_row)
+    compiling = torch.compiler.is_compiling()
+    masks = torch.as_tensor(subsets)
+    posterior, rows, active = posteriors(model, x, present, masks, every_row=every_row)
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
         noise = torch.zeros_like(mean).unsqueeze(0)
@@ -194,22 +203,27 @@ def elbo_terms(
         divergence = gaussian_kl(mean, logvar).expand_as(log_q)
     else:
         divergence = log_q + 0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=-1)
+    if compiling:
+        divergence = torch.where(active.flatten().to(z.device), divergence, 0.0)
 
     def scatter(values: Tensor, at_rows: Tensor) -> Tensor:
         full = values.new_zeros(len(values), active.numel())
         return full.index_copy(1, at_rows.to(values.device), values).view(-1, *active.shape)
 
     nll = {}
-    scored = subsets.to(present.device)[:, None] & present
-    of_rows = scored.flatten(0, 1)[rows]
+    scored = masks.to(present.device)[:, None] & present
+    of_rows = (scored & active[..., None]).flatten(0, 1)[rows]
     for i, (name, modality) in enumerate(model.items()):
-        here = of_rows[:, i].nonzero().squeeze(1)
-        if not len(here):
+        here = (
+            places_of_terms(subsets, i, batch) if compiling else of_rows[:, i].nonzero().squeeze(1)
+        )
+        if name not in x or not len(here):
             idle = modality.idle(modality.decoder)
             nll[name] = divergence.new_zeros(n_samples, *active.shape) + idle
             continue
         distribution = modality.decode(z.index_select(1, here.to(z.device)).flatten(0, 1))
-        target = x[name][(rows[here] % batch).to(x[name].device)]
+        values = harmless(x[name], present[:, i]) if compiling else x[name]
+        target = values[(rows[here] % batch).to(values.device)]
         target = target.expand(n_samples, *target.shape).flatten(0, 1)  # one sample: not copied
         log_prob = distribution.log_prob(target)
         if log_prob.shape != (n_samples * len(here),):
@@ -217,10 +231,13 @@ def elbo_terms(
                 f"modality {name!r}: the likelihood must give one log_prob for each of "
                 f"{n_samples * len(here)} rows, got shape {tuple(log_prob.shape)}"
             )
+        if compiling:
+            scores = of_rows[here, i].to(z.device).expand(n_samples, -1).flatten()
+            log_prob = torch.where(scores, log_prob, 0.0)
         nll[name] = scatter(-log_prob.view(n_samples, -1), rows[here])
     error = None
     if log_det_error:
         with exact_log_det(model):
             exact = posterior.transport_noise(noise[:1])[1]
         error = scatter(exact - log_q[:1], rows).squeeze(0)
-    return ElboTerms(subsets.to(present.device), active, nll, scatter(divergence, rows), error)
+    return ElboTerms(masks.to(present.device), active, nll, scatter(divergence, rows), error)

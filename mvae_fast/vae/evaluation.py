@@ -11,6 +11,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.checks import integer
 from mvae_fast.flows import exact_trace, has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.mvae import MVAE
@@ -98,6 +99,8 @@ def evaluate(
         raise ValueError(f"convention must be one of {list(CONVENTIONS)}, got {convention!r}")
     if log_det not in ("exact", "trace", "available"):
         raise ValueError(f'log_det must be "exact", "trace" or "available", got {log_det!r}')
+    n_samples = integer("n_samples", n_samples, 1)
+    seed = integer("seed", seed, 0)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(seed)
     names = list(model.modalities)

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 from torch.distributions import Bernoulli, Categorical, Distribution, Independent, Normal
 
+from mvae_fast.checks import integer, positive
+
 __all__ = ["BernoulliLikelihood", "CategoricalLikelihood", "Likelihood", "NormalLikelihood"]
 
 
@@ -56,7 +58,9 @@ class BernoulliLikelihood(Likelihood):
         if not ((x >= 0) & (x <= 1)).all():
             raise ValueError(
                 "a Bernoulli likelihood needs data in [0, 1], "
-                f"got values from {x.min().item():g} to {x.max().item():g}"
+                # All digits: what a resizing leaves above 1 is 1.0000001.
+                f"got values from {x.min().item():.17g} to {x.max().item():.17g}; remedy: scale "
+                "the data, or x.clamp(0, 1) where it is rounding only"
             )
 
 
@@ -67,7 +71,7 @@ class CategoricalLikelihood(Likelihood):
         num_classes: number of classes C; the data are integers in 0..C-1.
 
     Raises:
-        ValueError: if ``num_classes`` is less than 2.
+        ValueError: if ``num_classes`` is not an integer of at least 2.
 
     Example:
         >>> CategoricalLikelihood(10)(torch.zeros(2, 10)).log_prob(torch.tensor([3, 9]))
@@ -75,9 +79,7 @@ class CategoricalLikelihood(Likelihood):
     """
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes must be at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes = integer("num_classes", num_classes, 2)
 
     def __call__(self, output: Tensor) -> Distribution:
         """Categorical with logits ``output`` (B, ..., C); the event is the whole row."""
@@ -110,7 +112,7 @@ class NormalLikelihood(Likelihood):
         scale: standard deviation.
 
     Raises:
-        ValueError: if ``scale`` is not positive.
+        ValueError: if ``scale`` is not positive and finite.
 
     Example:
         >>> NormalLikelihood(2.0)(torch.zeros(1, 3)).stddev
@@ -118,9 +120,7 @@ class NormalLikelihood(Likelihood):
     """
 
     def __init__(self, scale: float = 1.0) -> None:
-        if not scale > 0:
-            raise ValueError(f"scale must be positive, got {scale}")
-        self.scale = scale
+        self.scale = positive("scale", scale)
 
     def __call__(self, output: Tensor) -> Distribution:
         """Normal with mean ``output`` (B, ...); the event is the whole row."""

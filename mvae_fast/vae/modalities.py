@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from mvae_fast.checks import integer
 from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
@@ -13,6 +14,7 @@ from mvae_fast.vae.likelihoods import (
 )
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
+from mvae_fast.vae.sizes import sizes
 
 __all__ = [
     "MODALITIES",
@@ -30,7 +32,7 @@ LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
 
 
 def mlp_modality(
-    shape: Sequence[int],
+    shape: Sequence[int] | int,
     latent_dim: int,
     *,
     hidden: int = 512,
@@ -43,7 +45,7 @@ def mlp_modality(
     numbers of an image, standardised, with ``likelihood="normal"``, and 2000 tags of 0 or 1.
 
     Args:
-        shape: shape of one row.
+        shape: shape of one row; an integer for rows of that many numbers.
         latent_dim: latent size D.
         hidden: width of the hidden layers: two in the encoder, three in the decoder.
         likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
@@ -53,18 +55,19 @@ def mlp_modality(
         The modality.
 
     Raises:
-        ValueError: if the likelihood is unknown.
+        ValueError: if the likelihood is unknown, or a size is no positive integer.
 
     Example:
         >>> mlp_modality((28, 28), latent_dim=128).shape
         (28, 28)
     """
+    shape = sizes("shape", shape)
     return Modality(
         MLPEncoder(shape, latent_dim, [hidden] * 2),
         MLPDecoder(latent_dim, shape, [hidden] * 3),
         _likelihood(likelihood),
         weight=weight,
-        shape=tuple(shape),
+        shape=shape,
     )
 
 
@@ -96,7 +99,7 @@ def label_modality(
 
 
 def conv_modality(
-    shape: Sequence[int],
+    shape: Sequence[int] | int,
     latent_dim: int,
     *,
     hidden: int | None = None,
@@ -125,13 +128,14 @@ def conv_modality(
         >>> conv_modality((3, 64, 64), latent_dim=196).shape
         (3, 64, 64)
     """
+    shape = sizes("shape", shape)
     layers = () if hidden is None else (hidden,)
     return Modality(
         ConvEncoder(shape, latent_dim, layers, channels),
         ConvDecoder(latent_dim, shape, layers, channels),
         _likelihood(likelihood),
         weight=weight,
-        shape=tuple(shape),
+        shape=shape,
     )
 
 
@@ -187,6 +191,7 @@ def attributes_modality(
         >>> attributes_modality(18, latent_dim=100, weight=10.0).shape
         (18,)
     """
+    n = integer("n", n, 1)
     return Modality(
         MLPEncoder((n,), latent_dim, [hidden] * 2, batch_norm=True),
         MLPDecoder(latent_dim, (n,), [hidden] * 3, batch_norm=True),

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mvae_fast.checks import positive
 from mvae_fast.vae.likelihoods import Likelihood
+from mvae_fast.vae.sizes import sizes
 
 __all__ = ["Modality"]
 
@@ -28,7 +29,7 @@ class Modality(nn.Module):
 
     Raises:
         TypeError: if encoder or decoder are not modules or the likelihood cannot be called.
-        ValueError: if ``weight`` is not positive and finite.
+        ValueError: if ``weight`` is not positive and finite, or ``shape`` does not hold integers.
 
     References:
         Nedelkoski, Bogojeski, Kao, Learning more expressive joint distributions in multimodal
@@ -53,7 +54,7 @@ class Modality(nn.Module):
         decoder: nn.Module,
         likelihood: Likelihood | Callable[[Tensor], Distribution],
         weight: float = 1.0,
-        shape: tuple[int, ...] | None = None,
+        shape: Sequence[int] | int | None = None,
     ) -> None:
         super().__init__()
         for name, module in (("encoder", encoder), ("decoder", decoder)):
@@ -64,19 +65,18 @@ class Modality(nn.Module):
                 "likelihood must be a Likelihood or a callable from decoder outputs to a "
                 f"distribution, got {likelihood!r}"
             )
-        if not (weight > 0 and math.isfinite(weight)):
-            raise ValueError(f"weight must be positive and finite, got {weight}")
         self.encoder = encoder
         self.decoder = decoder
         self.likelihood = likelihood
-        self.weight = float(weight)
-        self.shape = None if shape is None else tuple(shape)
+        self.weight = positive("weight", weight)
+        self.shape = None if shape is None else sizes("shape", shape, at_least=0)
 
     def check(self, x: Tensor) -> None:
         """Raise if the data ``x`` (B, ...) have the wrong shape, type or range."""
         if self.shape is not None and x.shape[1:] != self.shape:
             raise ValueError(f"rows must have shape {self.shape}, got {tuple(x.shape[1:])}")
-        if isinstance(self.likelihood, Likelihood):
+        # What depends on values cannot be asked in compiled code.
+        if isinstance(self.likelihood, Likelihood) and not torch.compiler.is_compiling():
             self.likelihood.check(x)
 
     def decode(self, z: Tensor) -> Distribution:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
+from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
-from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
+from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
 __all__ = ["MVAE", "Objective"]
 
@@ -87,7 +89,10 @@ class MVAE(nn.Module):
                 raise TypeError(
                     f"modality {name!r} must be a Modality, got {type(modality).__name__}"
                 )
-            if not name or "." in name or hasattr(nn.ModuleDict, name):
+            if not isinstance(name, str):
+                raise TypeError(f"modality name {name!r} cannot be used: expected a string")
+            # Of an instance, which has more: `training` and `_modules`, for example.
+            if not name or "." in name or hasattr(nn.ModuleDict(), name):
                 raise ValueError(
                     f"modality name {name!r} cannot be used: PyTorch names submodules after it "
                     "(no dots, no attribute of torch.nn.ModuleDict)"
@@ -97,18 +102,19 @@ class MVAE(nn.Module):
                     f"modality name {name!r} cannot be used: measures are named after it, as in "
                     "'elbo/joint' and 'iwae/<modality>|rest' (not 'joint', no '/', no '|')"
                 )
-        if latent_dim < 1:
-            raise ValueError(f"latent_dim must be positive, got {latent_dim}")
+        self.latent_dim = integer("latent_dim", latent_dim, 1)
+        self.n_random_subsets = integer("n_random_subsets", n_random_subsets, 0)
+        self.validate_args = boolean("validate_args", validate_args)
         self.modalities = nn.ModuleDict(dict(modalities))
-        self.latent_dim = latent_dim
         self.flow = flow
-        self.n_random_subsets = n_random_subsets
-        self.validate_args = validate_args
         self.config: dict[str, Any] | None = None
         """The JSON-able description that `build_mvae` made this model from; None for a hand-made
         one."""
-        random_subsets(len(modalities), n_random_subsets, torch.Generator())  # raises if too many
+        random_subsets(
+            len(modalities), self.n_random_subsets, torch.Generator()
+        )  # raises if too many
 
+    @eager_where_rows_meet
     def forward(
         self,
         x: Mapping[str, Any],
@@ -126,7 +132,8 @@ class MVAE(nn.Module):
         Args:
             x: data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
             mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``;
-                None where all do. The data of the other rows may hold anything, NaN too.
+                None where all do; a tensor, array or list. The data of the other rows may hold
+                anything, NaN too.
             beta: weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
             generator: source of all noise.
@@ -138,13 +145,14 @@ class MVAE(nn.Module):
             ValueError: if data or masks do not fit the modalities.
             TypeError: if data or masks have the wrong type.
         """
+        one_of("at", at, ("sample", "mean"))
         data, present = self.prepare(x, mask)
         n = len(self.modalities)
-        subsets = joint_and_unimodal(n)
+        subsets: Tensor | list[list[bool]] = joint_and_alone(n)
         if self.n_random_subsets:
             on_cpu = generator is not None and generator.device.type == "cpu"
             drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
-            subsets = torch.cat([subsets, drawn])
+            subsets = torch.cat([torch.tensor(subsets), drawn])
         exact = self.flow is None and at == "sample"
         terms = elbo_terms(
             self,
@@ -170,6 +178,7 @@ class MVAE(nn.Module):
         objective: Objective = self(x, mask, beta=beta, generator=generator)
         return objective.loss
 
+    @eager_where_rows_meet
     def encode(
         self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
     ) -> FlowPosterior:
@@ -194,6 +203,7 @@ class MVAE(nn.Module):
             raise ValueError(f"z must be (B, {self.latent_dim}), got {tuple(z.shape)}")
         return {name: modality.decode(z) for name, modality in self.items()}
 
+    @eager_where_rows_meet
     def elbo(
         self,
         x: Mapping[str, Any],
@@ -253,6 +263,7 @@ class MVAE(nn.Module):
         Returns:
             For each modality a distribution of B rows; ``["image"].mean`` gives images.
         """
+        one_of("at", at, ("sample", "mean"))
         posterior = self.encode(x, mask)
         if at == "mean":
             return self.decode(posterior.transport(posterior.loc)[0])
@@ -272,20 +283,26 @@ class MVAE(nn.Module):
         Args:
             n: samples a row.
             given: data by modality, ``(B, ...)`` each; a plain number stands for one row. Numbers
-                and arrays that are no tensors are taken to the model's precision.
+                and arrays that are no tensors are taken to the model's precision, integers of any
+                size and booleans to int64. None stands for a missing modality.
             mask: see `forward`; each row is conditioned on what it has.
             generator: source of the noise.
 
         Returns:
             For each modality a distribution of B·n rows, those of the first condition first.
+
+        Raises:
+            ValueError: if ``n`` is no integer >= 0, or data or masks do not fit the modalities.
+            TypeError: if data or masks have the wrong type.
         """
+        n = integer("n", n, 0)
+        _check_mapping("given", given, self.modalities)
         parameter = next(self.parameters())
         rows = {}
         for name, value in given.items():
-            if not isinstance(value, Tensor):
-                value = torch.as_tensor(np.asarray(value))
-                value = value.to(parameter.dtype) if value.is_floating_point() else value
-            value = value.to(parameter.device)
+            if value is None:
+                continue
+            value = _given(name, value, parameter.dtype).to(parameter.device)
             rows[name] = value.unsqueeze(0) if value.dim() == 0 else value
         z = self.encode(rows, mask).rsample((n,), generator=generator)
         return self.decode(z.transpose(0, 1).flatten(0, 1))
@@ -303,7 +320,11 @@ class MVAE(nn.Module):
 
         Returns:
             For each modality a distribution of ``n`` rows.
+
+        Raises:
+            ValueError: if ``n`` is no integer >= 0.
         """
+        n = integer("n", n, 0)
         parameter = next(self.parameters())
         z = torch.randn(
             n, self.latent_dim, generator=generator, dtype=parameter.dtype, device=parameter.device
@@ -321,12 +342,18 @@ class MVAE(nn.Module):
             Means and log-variances, ``(B, N, D)`` each; 0 where the modality is missing.
         """
         parameter = next(self.parameters())
+        compiling = torch.compiler.is_compiling()
         means, logvars = [], []
         for i, (name, modality) in enumerate(self.items()):
             here = present[:, i]
-            if not here.any():
+            if name not in x or not (compiling or here.any()):
                 idle = modality.idle(modality.encoder)
                 mean = logvar = parameter.new_zeros(len(present), self.latent_dim) + idle
+            elif compiling:
+                mean, logvar = (
+                    torch.where(here.to(t.device)[:, None], t, 0.0)
+                    for t in modality.encoder(harmless(x[name], here))
+                )
             elif here.all():
                 mean, logvar = modality.encoder(x[name])
             else:
@@ -370,39 +397,42 @@ class MVAE(nn.Module):
             ValueError: if data or masks do not fit the modalities.
             TypeError: if data or masks have the wrong type.
         """
-        for what, names in (("x", x), ("mask", mask or {})):
+        mask = {} if mask is None else mask
+        for what, value in (("x", x), ("mask", mask)):
+            _check_mapping(what, value, self.modalities)
+        for what, names in (("x", x), ("mask", mask)):
             if unknown := set(names) - set(self.modalities):
                 raise ValueError(
-                    f"{what} names unknown modalities {sorted(unknown)}; "
+                    f"{what} names unknown modalities {sorted(unknown, key=str)}; "
                     f"this model has {list(self.modalities)}"
                 )
         data = {name: value for name, value in x.items() if value is not None}
-        masks = {name: here for name, here in (mask or {}).items() if here is not None}
+        masks = {name: _mask(name, here) for name, here in mask.items() if here is not None}
         if not data:
             raise ValueError("x must hold at least one modality; use sample(n) for none")
         for name, value in data.items():
             if not isinstance(value, Tensor) or value.dim() == 0:
                 raise TypeError(f"modality {name!r}: data must be a tensor (B, ...), got {value!r}")
         sizes = {name: len(value) for name, value in data.items()}
-        if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        batch = next(iter(sizes.values()))
+        if batch == 0 or any(size != batch for size in sizes.values()):
             raise ValueError(
                 f"all modalities need the same number of rows, at least one, got {sizes}"
             )
-        batch = next(iter(sizes.values()))
+        compiling = torch.compiler.is_compiling()
 
         columns = []
         for name, modality in self.items():
             here = masks.get(name)
             if here is None:
                 here = torch.full((batch,), name in data)
-            elif here.dtype != torch.bool:
-                raise TypeError(f"mask[{name!r}] must be boolean, got {here.dtype}")
             elif here.shape != (batch,):
                 raise ValueError(f"mask[{name!r}] must be ({batch},), got {tuple(here.shape)}")
-            elif name not in data and here.any():
+            elif name not in data and not compiling and here.any():
                 raise ValueError(f"mask[{name!r}] is True somewhere, but x has no {name!r}")
             if self.validate_args and name in data:
-                rows = data[name][here] if name in masks else data[name]
+                exact = name in masks and not compiling
+                rows = data[name][here] if exact else data[name]
                 try:
                     if len(rows):
                         modality.check(rows)
@@ -412,6 +442,40 @@ class MVAE(nn.Module):
             columns.append(here)
         device = next((here.device for here in masks.values()), torch.device("cpu"))
         return data, torch.stack([here.to(device) for here in columns], dim=1)
+
+
+def _check_mapping(argument: str, value: Any, names: Iterable[str]) -> None:
+    if not isinstance(value, Mapping):
+        example = ", ".join(f"{name!r}: ..." for name in names)
+        raise TypeError(
+            f"{argument}: got a {type(value).__name__}, expected a mapping from the names of "
+            f"modalities; remedy: {argument}={{{example}}}"
+        )
+
+
+def _given(name: str, value: Any, dtype: torch.dtype) -> Tensor:
+    """Numbers that a modality is given; floats in the dtype of the model."""
+    if isinstance(value, Tensor):
+        return value
+    try:
+        array = np.asarray(value)
+    except ValueError as error:  # lists of different lengths
+        raise ValueError(f"modality {name!r}: {error}") from None
+    if array.dtype.kind == "f":
+        return torch.from_numpy(array.astype(np.float64)).to(dtype)
+    if array.dtype.kind in "biu":
+        return torch.from_numpy(array.astype(np.int64))
+    raise TypeError(f"modality {name!r}: got {value!r}, expected numbers")
+
+
+def _mask(name: str, here: Any) -> Tensor:
+    if not isinstance(here, Tensor):
+        here = np.array(here, order="C")  # torch takes no negative strides
+        if here.dtype == np.bool_:
+            here = torch.tensor(here)
+    if here.dtype != torch.bool:
+        raise TypeError(f"mask[{name!r}] must be boolean, got {here.dtype}")
+    return here
 
 
 def _check_dtype(name: str, x: Tensor, encoder: nn.Module) -> None:

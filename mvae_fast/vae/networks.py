@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mvae_fast.checks import boolean, integer
 from mvae_fast.vae.batch_norm import BatchNorm1d
+from mvae_fast.vae.sizes import sizes
 
 __all__ = ["EmbeddingEncoder", "GaussianHead", "MLPDecoder", "MLPEncoder", "mlp"]
 
@@ -28,6 +30,7 @@ def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
         >>> [type(layer).__name__ for layer in mlp([64, 512, 512])]
         ['Linear', 'SiLU', 'Linear', 'SiLU']
     """
+    batch_norm = boolean("batch_norm", batch_norm)
     layers: list[nn.Module] = []
     for fan_in, fan_out in zip(widths, widths[1:], strict=False):
         layers.append(nn.Linear(fan_in, fan_out))
@@ -53,6 +56,7 @@ class GaussianHead(nn.Module):
 
     def __init__(self, width: int, latent_dim: int) -> None:
         super().__init__()
+        latent_dim = integer("latent_dim", latent_dim, 1)
         self.linear = nn.Linear(width, 2 * latent_dim)  # both heads in one matrix product
 
     def forward(self, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,13 +86,13 @@ class MLPEncoder(nn.Module):
 
     def __init__(
         self,
-        shape: Sequence[int],
+        shape: Sequence[int] | int,
         latent_dim: int,
-        hidden: Sequence[int] = (512, 512),
+        hidden: Sequence[int] | int = (512, 512),
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        widths = [math.prod(shape), *hidden]
+        widths = [math.prod(sizes("shape", shape)), *sizes("hidden", hidden, at_least=0)]
         self.net = nn.Sequential(
             nn.Flatten(), mlp(widths, batch_norm), GaussianHead(widths[-1], latent_dim)
         )
@@ -121,9 +125,11 @@ class EmbeddingEncoder(nn.Module):
     """
 
     def __init__(
-        self, num_classes: int, latent_dim: int, hidden: Sequence[int] = (512, 512)
+        self, num_classes: int, latent_dim: int, hidden: Sequence[int] | int = (512, 512)
     ) -> None:
         super().__init__()
+        num_classes = integer("num_classes", num_classes, 1)
+        hidden = sizes("hidden", hidden)
         self.num_classes = num_classes
         self.net = nn.Sequential(
             nn.Embedding(num_classes, hidden[0]),
@@ -167,16 +173,17 @@ class MLPDecoder(nn.Module):
     def __init__(
         self,
         latent_dim: int,
-        shape: Sequence[int],
-        hidden: Sequence[int] = (512, 512, 512),
+        shape: Sequence[int] | int,
+        hidden: Sequence[int] | int = (512, 512, 512),
         batch_norm: bool = False,
     ) -> None:
         super().__init__()
-        widths = [latent_dim, *hidden]
+        shape = sizes("shape", shape)
+        widths = [integer("latent_dim", latent_dim, 1), *sizes("hidden", hidden, at_least=0)]
         self.net = nn.Sequential(
             mlp(widths, batch_norm),
             nn.Linear(widths[-1], math.prod(shape)),
-            nn.Unflatten(-1, tuple(shape)),
+            nn.Unflatten(-1, shape),
         )
 
     def forward(self, z: Tensor) -> Tensor:

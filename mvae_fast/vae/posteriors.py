@@ -7,11 +7,12 @@ from typing import TypeVar
 
 from torch import nn
 
+from mvae_fast.checks import boolean, integer
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
 from mvae_fast.odefunc import ODEfunc
 from mvae_fast.odenet import ODEnet
-from mvae_fast.settings import at_least
+from mvae_fast.vae.sizes import sizes
 
 __all__ = [
     "FLOWS",
@@ -29,7 +30,7 @@ Block = TypeVar("Block", bound=nn.Module)
 def cnf_posterior(
     latent_dim: int,
     *,
-    hidden: Sequence[int] = (256,),
+    hidden: Sequence[int] | int = (256,),
     layer_type: str = "squash",
     nonlinearity: str = "softplus",
     T: float = 1.0,
@@ -76,9 +77,10 @@ def cnf_posterior(
         >>> sum(p.numel() for p in cnf_posterior(128).parameters())
         66688
     """
+    widths = sizes("hidden", hidden, at_least=0)
 
     def block() -> FastCNF:
-        net = ODEnet(tuple(hidden), (latent_dim,), layer_type=layer_type, nonlinearity=nonlinearity)
+        net = ODEnet(widths, (latent_dim,), layer_type=layer_type, nonlinearity=nonlinearity)
         return FastCNF(
             ODEfunc(net),
             T=T,
@@ -168,7 +170,7 @@ def iaf_posterior(
     latent_dim: int,
     *,
     n_flows: int = 4,
-    hidden: Sequence[int] = (320, 320),
+    hidden: Sequence[int] | int = (320, 320),
     amortized: bool = True,
 ) -> IAF:
     """Inverse autoregressive flows; four with networks of 320 units, as in van den Berg et al.
@@ -192,13 +194,18 @@ def iaf_posterior(
         >>> iaf_posterior(8).cond_dim
         16
     """
-    return IAF(latent_dim, n_flows, _cond_dim(latent_dim, amortized), hidden=hidden)
+    return IAF(
+        latent_dim,
+        n_flows,
+        _cond_dim(latent_dim, amortized),
+        hidden=sizes("hidden", hidden, at_least=0),
+    )
 
 
 def cnf_bias_posterior(
     latent_dim: int,
     *,
-    hidden: Sequence[int] = (256,),
+    hidden: Sequence[int] | int = (256,),
     layer_type: str = "squash",
     nonlinearity: str = "softplus",
     T: float = 1.0,
@@ -240,12 +247,13 @@ def cnf_bias_posterior(
         >>> cnf_bias_posterior(8).cond_dim
         16
     """
+    widths = sizes("hidden", hidden, at_least=0)
 
     def block() -> AmortizedCNF:
         return AmortizedCNF(
             latent_dim,
             2 * latent_dim,
-            hidden,
+            widths,
             kind="bias",
             layer_type=layer_type,
             nonlinearity=nonlinearity,
@@ -264,7 +272,7 @@ def cnf_rank_posterior(
     latent_dim: int,
     *,
     rank: int = 1,
-    hidden: Sequence[int] = (256,),
+    hidden: Sequence[int] | int = (256,),
     layer_type: str = "squash",
     nonlinearity: str = "softplus",
     T: float = 1.0,
@@ -304,12 +312,13 @@ def cnf_rank_posterior(
         >>> cnf_rank_posterior(8, rank=2).net.rank
         2
     """
+    widths = sizes("hidden", hidden, at_least=0)
 
     def block() -> AmortizedCNF:
         return AmortizedCNF(
             latent_dim,
             2 * latent_dim,
-            hidden,
+            widths,
             kind="rank",
             rank=rank,
             layer_type=layer_type,
@@ -327,12 +336,12 @@ def cnf_rank_posterior(
 
 def _chain(block: Callable[[], Block], n_blocks: int) -> Block | SequentialFlow:
     """One flow as it is, so that its state_dict keys stay; several as a chain."""
-    at_least("n_blocks", n_blocks, 1)
+    integer("n_blocks", n_blocks, 1)
     return block() if n_blocks == 1 else SequentialFlow(block() for _ in range(n_blocks))
 
 
 def _cond_dim(latent_dim: int, amortized: bool) -> int:
-    return 2 * latent_dim if amortized else 0
+    return 2 * latent_dim if boolean("amortized", amortized) else 0
 
 
 #: Builders by the ``type`` that `build_mvae` reads.

@@ -25,8 +25,13 @@ def joint_and_unimodal(n: int) -> Tensor:
                 [1, 0],
                 [0, 1]], dtype=torch.int32)
     """
-    alone = torch.eye(n, dtype=torch.bool)
-    return alone if n == 1 else torch.cat([torch.ones(1, n, dtype=torch.bool), alone])
+    return torch.tensor(joint_and_alone(n))
+
+
+def joint_and_alone(n: int) -> list[list[bool]]:
+    """`joint_and_unimodal` as lists, whose content compiled code knows."""
+    alone = [[i == j for j in range(n)] for i in range(n)]
+    return alone if n == 1 else [[True] * n, *alone]
 
 
 def all_but_one(n: int) -> Tensor:

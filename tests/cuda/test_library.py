@@ -43,7 +43,7 @@ def torch_of(tmp_path):
         (directory / "version.py").write_text(
             f"from typing import Optional\ncuda: Optional[str] = {version!r}\nhip = None\n"
         )
-        return Torch(directory, "2.11.0", True)
+        return Torch(directory, "2.11.0")
 
     return make
 
@@ -61,7 +61,7 @@ def nvcc(tmp_path):
 def test_version_of_torch(torch_of, tmp_path):
     assert cuda.torch_cuda(torch_of("13.0")) == "13.0"
     assert cuda.torch_cuda(torch_of(None)) is None
-    assert cuda.torch_cuda(Torch(tmp_path / "nowhere", "2.11.0", True)) is None
+    assert cuda.torch_cuda(Torch(tmp_path / "nowhere", "2.11.0")) is None
 
 
 def build(tmp_path, torch, environ):
@@ -70,11 +70,15 @@ def build(tmp_path, torch, environ):
 
 @pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
 def test_reasons_why_there_is_none(tmp_path, torch_of, nvcc):
-    path = {"CXX": "g++", "CUDA_HOME": str(nvcc), "PATH": ""}
+    path = {"CXX": find_compiler()[0], "CUDA_HOME": str(nvcc), "PATH": ""}
     for torch, environ, reason in (
-        (torch_of("13.0"), path | {"MVAE_FAST_SKIP_EXT": "1"}, "skipped on request"),
-        (None, path, "what the C\\+\\+ engine needs"),
-        (torch_of(None), path, "torch 2.11.0 has no CUDA; remedy"),
+        (
+            torch_of("13.0"),
+            path | {"MVAE_FAST_SKIP_EXT": "1"},
+            "MVAE_FAST_SKIP_EXT was set; remedy: unset it",
+        ),
+        (None, path, "torch >= 2.10 and a C\\+\\+ compiler"),
+        (torch_of(None), path, "torch 2.11.0, to build against, has no CUDA; remedy"),
         (torch_of("12.8"), path, "nvcc is of CUDA 13 and torch of 12.8"),
         (torch_of("13.0"), path, "nvcc knows none of"),
     ):

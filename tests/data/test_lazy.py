@@ -72,3 +72,21 @@ def test_shards_must_fit_together(shards):
 def test_rows_must_exist(rows):
     with pytest.raises(IndexError, match=r"rows must lie in 0..6, got values from"):
         LazyArray([whole()], rows)
+
+
+def test_other_byte_orders_are_read(tmp_path):
+    values = np.arange(6, dtype=">f4").reshape(3, 2)
+    np.save(tmp_path / "a.npy", values)
+    lazy = LazyArray([np.load(tmp_path / "a.npy", mmap_mode="r")])
+    assert lazy.dtype == torch.float32
+    assert torch.equal(lazy[:], torch.arange(6.0).view(3, 2))
+    assert torch.equal(pickle.loads(pickle.dumps(lazy))[:], lazy[:])
+
+
+@pytest.mark.parametrize("mode", ["c", "r+"])
+def test_changes_in_memory_reach_a_worker(tmp_path, mode):
+    np.save(tmp_path / "a.npy", np.arange(4))
+    mapped = np.load(tmp_path / "a.npy", mmap_mode=mode)
+    mapped[1] = 9
+    lazy = LazyArray([mapped]).take([3, 1])
+    assert pickle.loads(pickle.dumps(lazy))[:].tolist() == lazy[:].tolist() == [3, 9]

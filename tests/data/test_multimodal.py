@@ -135,3 +135,46 @@ def test_concatenation_needs_the_same_modalities_and_transforms():
 def test_unit_interval_needs_bytes():
     with pytest.raises(TypeError, match="x must be uint8, got torch.float32"):
         unit_interval(torch.ones(2))
+
+
+@pytest.mark.parametrize("lazy", [False, True])
+def test_subsets_of_every_kind(lazy):
+    label = np.arange(5)
+    dataset = MultimodalDataset(
+        {"label": LazyArray([label]) if lazy else label}, {"label": label != 1}
+    )
+    for index, rows in (
+        ([], []),
+        ((), []),
+        (np.array([]), []),
+        (torch.tensor([]), []),
+        (range(1, 3), [1, 2]),
+        (slice(None, None, 2), [0, 2, 4]),
+        ([-1, 0, 0], [4, 0, 0]),
+        (np.array([3, 1], np.int8), [3, 1]),
+        ([True, False, False, True, False], [0, 3]),
+        (label > 3, [4]),
+        (label > 9, []),
+    ):
+        part = dataset.subset(index)
+        x, mask = part[:]
+        assert len(part) == len(rows) and x["label"].tolist() == rows
+        assert x["label"].dtype == torch.int64
+        assert mask["label"].tolist() == [row != 1 for row in rows]
+        assert len(part.subset([])) == 0
+
+
+@pytest.mark.parametrize(
+    ("index", "error", "message"),
+    [
+        ([5], IndexError, "5 is out of bounds"),
+        ([-6], IndexError, "-6 is out of bounds"),
+        ([True, False], IndexError, "boolean index did not match"),
+        ([0.5], IndexError, "integer"),
+        (3, ValueError, r"index: got shape \(\), expected \(n,\)"),
+        ([[1]], ValueError, r"index: got shape \(1, 1\)"),
+    ],
+)
+def test_subsets_that_are_not_there_are_named(index, error, message):
+    with pytest.raises(error, match=message):
+        MultimodalDataset({"label": np.arange(5)}).subset(index)

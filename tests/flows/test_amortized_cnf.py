@@ -223,6 +223,15 @@ def test_float32_is_near_float64(kind):
         assert ours.dtype == torch.float32 and error < 64 * torch.finfo(torch.float32).eps
 
 
+@pytest.mark.parametrize("solver", ["euler", "implicit_adams", "dopri5"])
+def test_no_rows(solver):
+    flow = make("rank")
+    flow.solver = solver
+    z, logp, cond = inputs(3, COND, rows=0)
+    z_t, logp_t = flow(z, logp, **cond)
+    assert z_t.shape == (0, 3) and logp_t.shape == (0, 1)
+
+
 @kinds
 def test_state_dict_round_trip(kind):
     flow, other = make(kind), make(kind)

@@ -41,7 +41,7 @@ def source_tree(tmp_path: Path) -> Path:
     tree.mkdir()
     for name in (".ci", "build_backend", "csrc", "kernels", "mvae_fast", "tests"):
         if (ROOT / name).is_dir():
-            shutil.copytree(ROOT / name, tree / name, ignore=ignore)
+            shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignore)
     for path in ROOT.iterdir():
         if path.is_file():
             shutil.copy(path, tree)

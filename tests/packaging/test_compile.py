@@ -12,7 +12,7 @@ from build_backend.compile import find_compiler, find_ninja, ninja_file, plan
 from build_backend.target_torch import Torch
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
-TORCH = Torch(Path("/site/torch"), "2.13.0", borrowed=True)
+TORCH = Torch(Path("/site/torch"), "2.13.0")
 INPLACE = ("setup.py", "-q", "build_ext", "--inplace")
 
 
@@ -105,7 +105,7 @@ def test_undefined_symbols_fail_the_build_not_the_import(dummy_tree, python):
     ("environ", "reason"),
     [
         ({"PATH": "", "CXX": ""}, "no C++ compiler was found"),
-        ({"CXX": "no-such-compiler"}, "no-such-compiler"),
+        ({"CXX": "no-such-compiler"}, "no C++ compiler was found: $CXX, no-such-compiler"),
         ({"MVAE_FAST_SKIP_EXT": "1"}, "MVAE_FAST_SKIP_EXT was set"),
     ],
 )

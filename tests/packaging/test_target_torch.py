@@ -1,63 +1,48 @@
-"""Which torch the build takes, and what the package requires in consequence."""
+"""Which torch the build takes: the one that is there, else the pinned one."""
 
 from __future__ import annotations
 
 import sys
 
 import pytest
+from setuptools import build_meta
 
-from build_backend import target_torch
-from build_backend.target_torch import find_torch, pinned_requirement, runtime_requirement
-
-
-def find(target=(), imported=(), **environ):
-    return find_torch(environ, target, imported)
+from build_backend import backend, target_torch
+from build_backend.target_torch import Torch, find_torch, pinned_requirement
 
 
-def test_torch_of_the_target_is_borrowed(tmp_path, make_torch):
-    site_dir = make_torch(tmp_path, "2.11.0+cu130")
-    torch = find(target=[tmp_path / "elsewhere", site_dir])
-    assert torch is not None
-    assert (torch.directory, torch.version) == (site_dir / "torch", "2.11.0+cu130")
-    assert runtime_requirement(torch) == "torch>=2.10"
+def find(*directories, **environ):
+    return find_torch(environ, directories)
 
 
-def test_torch_of_the_build_environment_is_pinned(tmp_path, make_torch):
-    torch = find(imported=[make_torch(tmp_path, "2.13.0")])
-    assert torch is not None
-    assert runtime_requirement(torch) == pinned_requirement()
+def test_torch_of_the_target_comes_first(tmp_path, make_torch):
+    target = make_torch(tmp_path / "target", "2.11.0+cu130")
+    torch = find(tmp_path / "elsewhere", target, make_torch(tmp_path / "build", "2.13.0"))
+    assert torch == Torch(target / "torch", "2.11.0+cu130")
 
 
-def test_target_comes_before_build_environment(tmp_path, make_torch):
-    target = make_torch(tmp_path / "target", "2.12.0")
-    torch = find(target=[target], imported=[make_torch(tmp_path / "build", "2.13.0")])
-    assert torch is not None
-    assert torch.borrowed and torch.directory.parent == target
-
-
-def test_without_torch_the_pin_is_required():
-    assert find() is None
-    assert runtime_requirement(None) == pinned_requirement()
+def test_without_a_torch_there_is_none(tmp_path):
+    assert find(tmp_path) is None
 
 
 @pytest.mark.parametrize("version", ["1.13.1", "2.9.1+cpu"])
 def test_older_than_the_stable_interface_is_passed_over(tmp_path, make_torch, version):
-    assert find(target=[make_torch(tmp_path, version)]) is None
+    assert find(make_torch(tmp_path, version)) is None
 
 
 @pytest.mark.parametrize("version", ["2.10.0", "2.13.0a0+git1234", "3.0.0"])
 def test_newer_is_taken(tmp_path, make_torch, version):
-    assert find(target=[make_torch(tmp_path, version)]) is not None
+    assert find(make_torch(tmp_path, version)) is not None
 
 
 def test_torch_without_headers_is_passed_over(tmp_path, make_torch):
-    assert find(target=[make_torch(tmp_path, "2.13.0", headers=False)]) is None
+    assert find(make_torch(tmp_path, "2.13.0", headers=False)) is None
 
 
 def test_override_wins(tmp_path, make_torch):
     named = make_torch(tmp_path / "named", "2.10.1")
     target = make_torch(tmp_path / "target", "2.13.0")
-    torch = find(target=[target], MVAE_FAST_TORCH=str(named))
+    torch = find(target, MVAE_FAST_TORCH=str(named))
     assert torch is not None
     assert torch.directory.parent == named
 
@@ -65,24 +50,24 @@ def test_override_wins(tmp_path, make_torch):
 def test_override_that_names_no_torch_is_an_error(tmp_path, make_torch):
     target = make_torch(tmp_path / "target", "2.13.0")
     with pytest.raises(FileNotFoundError, match=r"MVAE_FAST_TORCH=.*nothing.* torch 2\.10"):
-        find(target=[target], MVAE_FAST_TORCH=str(tmp_path / "nothing"))
+        find(target, MVAE_FAST_TORCH=str(tmp_path / "nothing"))
 
 
-def test_a_pin_that_this_build_asked_for_is_not_borrowed(tmp_path, make_torch, monkeypatch):
-    """`build` and uv install build requirements into what looks like the target's environment."""
-    monkeypatch.setattr(target_torch, "_PIN_RECORD", tmp_path / "build" / "record")
-    pin = pinned_requirement().removeprefix("torch==")
-    site_dir = make_torch(tmp_path / "pinned", f"{pin}+cpu")
-    other = make_torch(tmp_path / "other", "2.11.0")
-    requirement = {d: runtime_requirement(find(target=[d])) for d in (site_dir, other)}
-    assert requirement == {site_dir: "torch>=2.10", other: "torch>=2.10"}
-
-    target_torch.record_pin_request()
-    assert runtime_requirement(find(target=[site_dir])) == pinned_requirement()
-    assert runtime_requirement(find(target=[other])) == "torch>=2.10"
-
-    monkeypatch.setattr(sys, "prefix", "another environment")
-    assert runtime_requirement(find(target=[site_dir])) == "torch>=2.10"
+@pytest.mark.parametrize("there", [True, False])
+@pytest.mark.parametrize("hook", ["wheel", "editable"])
+def test_only_the_build_asks_for_the_pin(tmp_path, make_torch, monkeypatch, hook, there):
+    """And only where there is no torch and it has something to compile."""
+    site_dir = make_torch(tmp_path, "2.14.1") if there else tmp_path
+    monkeypatch.setattr(target_torch, "target_site_dirs", lambda: [site_dir])
+    monkeypatch.setattr(sys, "path", [])
+    monkeypatch.setattr(backend, "skip_requested", lambda: False)
+    monkeypatch.setattr(backend, "find_compiler", lambda: ["c++"])
+    for name in ("wheel", "editable"):  # setuptools' own would run setup.py
+        monkeypatch.setattr(build_meta, f"get_requires_for_build_{name}", lambda settings: [])
+    asked = getattr(backend, f"get_requires_for_build_{hook}")
+    assert asked() == ([] if there else [pinned_requirement()])
+    monkeypatch.setattr(backend, "find_compiler", lambda: None)
+    assert asked() == []
 
 
 @pytest.mark.parametrize("text", ["numpy==2.0\n", "torch==2.13.0\ntorch==2.12.0\n"])

@@ -53,7 +53,7 @@ def test_one_row_and_none_are_welcome():
         assert ConvDecoder(5, (1, 32, 32))(torch.zeros(rows, 5)).shape == (rows, 1, 32, 32)
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (3, 64, 60), (3, 24, 24), (0, 64, 64)])
+@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (3, 64, 60), (3, 24, 24)])
 @pytest.mark.parametrize("make", [lambda s: ConvEncoder(s, 2), lambda s: ConvDecoder(2, s)])
 def test_sizes_that_do_not_fit_are_named(make, shape):
     with pytest.raises(ValueError, match="multiples of 8 and at least 32, got") as error:
@@ -62,5 +62,5 @@ def test_sizes_that_do_not_fit_are_named(make, shape):
 
 
 def test_channels_must_be_positive():
-    with pytest.raises(ValueError, match="channels must be positive, got 0"):
+    with pytest.raises(ValueError, match="channels: got 0, expected an integer >= 1"):
         ConvEncoder((1, 32, 32), 2, channels=0)

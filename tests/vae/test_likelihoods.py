@@ -25,9 +25,9 @@ def test_normal_has_the_scale_it_was_given():
 
 
 def test_bad_parameters_are_named():
-    with pytest.raises(ValueError, match="num_classes must be at least 2"):
+    with pytest.raises(ValueError, match="num_classes: got 1, expected an integer >= 2"):
         CategoricalLikelihood(1)
-    with pytest.raises(ValueError, match="scale must be positive"):
+    with pytest.raises(ValueError, match="scale: got 0.0, expected a finite number > 0"):
         NormalLikelihood(0.0)
     with pytest.raises(ValueError, match="of 4 classes needs as many logits, the decoder gave 5"):
         CategoricalLikelihood(4)(torch.zeros(2, 5))

@@ -8,7 +8,7 @@ from tests.vae.models import image
 
 @pytest.mark.parametrize("weight", [0.0, -1.0, torch.inf, torch.nan])
 def test_weights_must_be_positive(weight):
-    with pytest.raises(ValueError, match="weight must be positive and finite"):
+    with pytest.raises(ValueError, match="weight: got .*, expected a finite number > 0"):
         image(weight=weight)
 
 

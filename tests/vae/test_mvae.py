@@ -325,7 +325,7 @@ def test_checks_can_be_turned_off():
         (({"joint": image()}, D), ValueError, "'joint' cannot be used: measures are named"),
         (({"joint/image": image()}, D), ValueError, "'joint/image' cannot be used: measures"),
         (({"image|rest": image()}, D), ValueError, r"'image\|rest' cannot be used: measures"),
-        (({"image": image()}, 0), ValueError, "latent_dim must be positive"),
+        (({"image": image()}, 0), ValueError, "latent_dim: got 0, expected an integer >= 1"),
     ],
 )
 def test_bad_models_are_named(arguments, error, message):
