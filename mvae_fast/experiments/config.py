@@ -334,8 +334,8 @@ def configured(
         files: YAML files of `TrainConfig`'s fields, merged in order.
         settings: ``key=value``; dots in the key go down into mappings, the value is YAML.
 
-    A file may come from elsewhere. It cannot make a run write outside the folder in which the
-    command is given, nor remove what is there: that is for options and ``settings`` to say.
+    A file may come from elsewhere. It cannot make a run replace models: that is for an option or
+    ``settings`` to say.
 
     Returns:
         Arguments for `TrainConfig`.
@@ -365,7 +365,6 @@ def _changed(
 ) -> dict[str, Any]:
     """``values`` with files and settings on top."""
     known = [f.name for f in fields(TrainConfig)]
-    said: dict[str, Any] = {}
     for file in files:
         try:
             changes = read_yaml(Path(file).read_text())
@@ -378,8 +377,7 @@ def _changed(
         if changes.get("overwrite"):
             # Somebody else's settings must not cost this user's models.
             raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
-        said = merge(said, changes)
-    values = merge(values, said)
+        values = merge(values, changes)
     for setting in settings:
         key, equals, text = setting.partition("=")
         path = key.split(".")

@@ -175,6 +175,14 @@ def test_nested_numbers_may_be_written_as_in_python(tmp_path):
     assert values["flows"]["mvae_cnf"]["type"] == "1e" and values["lr"] == 5e-4
 
 
+def test_files_are_merged_one_after_the_other(tmp_path):
+    one, two = tmp_path / "one.yaml", tmp_path / "two.yaml"
+    one.write_text("flows: {mvae_cnf: null}")
+    two.write_text("flows: {mvae_cnf: {type: planar}}")
+    assert configured("digits", [one])["flows"]["mvae_cnf"] is None
+    assert configured("digits", [one, two])["flows"]["mvae_cnf"] == {"type": "planar"}
+
+
 def test_a_misspelt_model_or_modality_is_named_with_those_there_are():
     for setting, told in [
         ("flows.mvae_cmf.T=1", "flows.mvae_cmf must .* others are .*'mvae_cnf'"),
