@@ -24,6 +24,7 @@ class Error:
     ours: float
     eager: float  # nan in float64, as the next one
     ulps: float  # what half an ulp more or less in every number of the problem makes
+    elements: int
 
     @property
     def kind(self) -> str:
@@ -116,6 +117,7 @@ def run(problem: Problem, capabilities: Sequence[str]) -> dict[str, list[Error]]
                 distance(found[name], x),
                 float("nan") if eager is None else distance(eager[name], x),
                 float("nan") if others is None else distance(others[name], x),
+                x.numel(),
             )
             for name, x in oracle.items()
         ]

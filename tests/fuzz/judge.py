@@ -10,6 +10,10 @@ from tests.fuzz.problems import Problem
 # are a / 2, and the derivative is a^2 / 4. A row's share is 2 / |a| times as far off as its parts.
 SLOPE = 60
 
+# A single number, summed over rows of both signs, may come out near zero, and then is as far off as
+# its terms, not as itself: how far, in eager PyTorch too, is luck.
+SINGLE = 4
+
 
 def verdict(problem: Problem, error: Error) -> bool:
     """Whether an error is allowed.
@@ -19,6 +23,6 @@ def verdict(problem: Problem, error: Error) -> bool:
     """
     if problem.dtype.itemsize == 8:
         return error.ours <= DOUBLE
-    few = 4 * error.ulps + 2 * EPSILON
+    few = (4 * error.ulps + 2 * EPSILON) * (SINGLE if error.elements == 1 else 1)
     factor = SLOPE if error.kind.endswith("beta") else 1
     return error.ours <= factor * (2 * error.eager + few)

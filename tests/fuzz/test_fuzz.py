@@ -1,5 +1,7 @@
 """300 problems on each instruction set, in parts that say which seeds are theirs."""
 
+from dataclasses import replace
+
 import pytest
 
 from mvae_fast import ops
@@ -31,4 +33,4 @@ def test_the_judge_sees_errors():
         for error in run(problem, ops.capabilities()[:1]).popitem()[1]:
             size = 1e-6 if problem.dtype.itemsize == 8 else 1e-4
             if not error.kind.endswith("beta"):
-                assert not verdict(problem, type(error)(error.name, size, error.eager, error.ulps))
+                assert not verdict(problem, replace(error, ours=size))
