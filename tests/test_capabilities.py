@@ -39,12 +39,14 @@ def test_values_and_gradients(capability, nonlinearity):
 
 
 def value_and_slope(a, nonlinearity):
-    """phi(a) and phi'(a), by a net of one unit: z <- z + 1 (phi(z) - z), logp <- logp - phi'(z)."""
-    tables = Tables(a.new_ones(1, 2), None, a.new_zeros(1, 2), (1, 1, 1), nonlinearity, True)
+    """phi(a) and phi'(a), by a net of one unit: (a, 0) <- (a, 0 + 1 phi(a)), 0 <- 0 - 1 phi'(a)."""
+    weight = a.new_tensor([[1, 0, 0, 1]])
+    tables = Tables(weight, None, a.new_zeros(1, 3), (2, 1, 2), nonlinearity)
+    state = torch.stack((a, torch.zeros_like(a)), 1)
     z_out, logp_out, _ = ops.integrate(
-        Problem(a.unsqueeze(1), a.new_ones(1), tables, Method((1,)), trace=a.new_ones(1, 1))
+        Problem(state, a.new_ones(1), tables, Method((1,)), trace=a.new_ones(1, 1))
     )
-    return z_out[0, :, 0], -logp_out[0]
+    return z_out[0, :, 1], -logp_out[0]
 
 
 def exact_value_and_slope(a, nonlinearity):

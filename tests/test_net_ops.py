@@ -47,6 +47,12 @@ def run(net, engine, dtype, z, **settings):
 
 
 def check(shape, layer_type, **settings):
+    errors, eagers = distances(shape, layer_type, **settings)
+    assert errors <= 2 * eagers + torch.finfo(torch.float32).eps
+
+
+def distances(shape, layer_type, **settings):
+    """How far the engine and eager PyTorch are off in float32, all in all; in float64 it is not."""
     batch, dim, hidden = shape
     net = random_net(hidden, dim, layer_type)
     z = torch.randn(batch, dim, dtype=torch.float64)
@@ -61,20 +67,25 @@ def check(shape, layer_type, **settings):
     )
     for ours, expected in zip(double, oracle, strict=True):
         assert distance(ours, expected) < 1e-13, settings
-    floor = torch.finfo(torch.float32).eps  # a single tensor may come out exact by luck
-    errors, eagers = (
+    return tuple(
         sum(distance(x, y) for x, y in zip(values, oracle, strict=True))
         for values in (single, eager)
     )
-    assert errors <= 2 * eagers + floor
 
 
 @needs_cpp
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("layer_type", LAYERS)
 def test_values_and_gradients(capability, shape, layer_type):
-    for trace, residual in itertools.product(("exact", "hutchinson"), (False, True)):
-        check(shape, layer_type, trace=trace, residual=residual)
+    # All together: a single number, as the gradient of T, may come out exact by luck.
+    ours, eager = zip(
+        *(
+            distances(shape, layer_type, trace=trace, residual=residual)
+            for trace, residual in itertools.product(("exact", "hutchinson"), (False, True))
+        ),
+        strict=True,
+    )
+    assert sum(ours) <= 2 * sum(eager) + torch.finfo(torch.float32).eps
 
 
 @needs_cpp

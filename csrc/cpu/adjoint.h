@@ -38,10 +38,12 @@ static void closed_form_trace(const Solve<T>& s, const BackwardTile<T>& t, int64
   const T* table = s.trace_row(s.trace_forward, row);
   T* gradient = t.sums.trace_of(s, row);
   if (s.L == 1) {
+    double total = 0;
     for (int64_t r = 0; r < n; ++r) {
       t.tau[r] = table[0];
-      if (gradient) gradient[0] += t.tau_bar[r];
+      total += t.tau_bar[r];
     }
+    if (gradient) gradient[0] += static_cast<T>(total);
     return;
   }
   const Layer& first = s.layers[1];
@@ -88,7 +90,7 @@ static void last_layer_gradients(const Solve<T>& s, const BackwardTile<T>& t, in
 // tables' gradients and, for |J eps|^2, of dots.
 template <class T>
 static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h, T b,
-                         T* dots, int64_t n) {
+                         double* dots, int64_t n) {
   const Probes<T>& probes = t.probes;
   const int64_t ld0 = s.layers[0].ld;
   for (int64_t k = 0; k < s.p->K; ++k) {
@@ -166,7 +168,7 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
 // t.y_bar = W_L' G_L k_bar, and to dots the part of k_bar . f that is not t.y_bar . y.
 template <class T>
 static void output_adjoint(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
-                           const T* k_bar, T* dots, int64_t n) {
+                           const T* k_bar, double* dots, int64_t n) {
   const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
   const Layer& last = s.layers[s.L - 1];
   scale_columns<T>(n, width0, T(1), s.gates(row, s.L), k_bar, ld0, t.top, ld0);
@@ -192,7 +194,7 @@ static void output_gradients(const Solve<T>& s, const BackwardTile<T>& t, int64_
 // Adds every table's gradient, and k_bar . f to dots.
 template <class T>
 static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
-                               const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
+                               const T* z, const T* k_bar, T* into, double* dots, int64_t n) {
   const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
   const Layer& last = s.layers[s.L - 1];
   const T* y = s.L > 1 ? t.hidden(t.y, s.L - 1) : z;
@@ -220,7 +222,7 @@ static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int6
 // main stream. k_bar becomes the whole adjoint of the velocity over h.
 template <class T>
 static void backward_evaluation(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
-                                const T* z, T* k_bar, T* into, T* dots, int64_t n) {
+                                const T* z, T* k_bar, T* into, double* dots, int64_t n) {
   const Problem<T>& p = *s.p;
   recompute<T>(s, t, row, z, n);
   if (s.values && b != 0) {

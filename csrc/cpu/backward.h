@@ -9,7 +9,7 @@ namespace MVAE_FAST_ISA {
 
 template <class T>
 static void evaluation_adjoint(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
-                               const T* z, T* k_bar, T* into, T* dots, int64_t n) {
+                               const T* z, T* k_bar, T* into, double* dots, int64_t n) {
   if (has_one_hidden_adjoint(s))
     one_hidden_evaluation<T>(s, t, row, h, b, z, k_bar, into, dots, n);
   else
@@ -22,7 +22,7 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
   const Problem<T>& p = *s.p;
   const int64_t ld0 = s.layers[0].ld, width = padded<T>(s.D), R = p.R;
   const T h = p.h[step];
-  T dots[kTile] = {};  // per row, the adjoint of h
+  double dots[kTile] = {};  // per row, the adjoint of h
   if (R == 1) {
     T* k_bar = t.z_bar;
     if (s.values) {  // they add to k_bar but not to z_bar
@@ -47,7 +47,9 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
     for (int64_t r = 0; r < R; ++r)
       add_scaled_rows<T>(n, width, T(1), t.input_bar + r * t.slot0, ld0, t.z_bar, ld0);
   }
-  for (int64_t r = 0; r < n; ++r) t.sums.h[step] += dots[r];
+  double total = 0;
+  for (int64_t r = 0; r < n; ++r) total += dots[r];
+  t.sums.h[step] += total;
 }
 
 // Loads z_s of step `step` into t.z: saved, or recomputed from the last checkpoint before it.
@@ -106,13 +108,15 @@ static void backward_tile(const Solve<T>& s, const BackwardInputs<T>& in,
     }
     load_state<T>(s, in, t, step, begin, n);
     backward_step<T>(s, t, step, n);
+    t.sums.after_step(s);
   }
-  if (p.K && s.L > 1 && s.weight_rows == 1 && t.sums.weight)
+  if (p.K && s.L > 1 && s.weight_rows == 1 && t.sums.tables)
     for (int64_t k = 0; k < p.K; ++k)
       t.products.outer_product(s.layers[1].m, D, smaller(t.probes.rows, n),
                                t.tangent_sum + k * t.probes.rows * t.probes.ld1, t.probes.ld1,
                                t.probes.eps_of(k), t.probes.ld0, t.sums.weight_of(s, 0, 1),
                                s.layers[1].gradient_ld);
+  t.sums.after_tile(s);
   for (int64_t r = 0; r < n; ++r) memcpy(out.z + (begin + r) * D, t.z_bar + r * ld0, D * sizeof(T));
 }
 
@@ -125,7 +129,7 @@ template <class T>
 static int64_t backward_workspace(const Problem<T>& p, const BackwardOutputs<T>& out,
                                   int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  const Solve<T> s = lay_out(p, Sweep::backward, wants_tables(out), arena);
+  const Solve<T> s = lay_out(p, Sweep::backward, wants_tables(out), workers, arena);
   BackwardTile<T>::take(s, wants_tables(out), one);
   return workspace_size(arena, workers, one);
 }
@@ -135,7 +139,7 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
                      const BackwardOutputs<T>& out, const Threads& threads, void* workspace) {
   Arena arena(workspace), one(nullptr);
   const bool tables = wants_tables(out);
-  Solve<T> s = lay_out(p, Sweep::backward, tables, arena);
+  Solve<T> s = lay_out(p, Sweep::backward, tables, threads.n, arena);
   BackwardTile<T>::take(s, tables, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {
@@ -143,7 +147,7 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
     return BackwardTile<T>::take(s, tables, own);
   };
   const auto trace_of = [&](int64_t worker) { return tile_of(worker).trace; };
-  const int64_t workers = threads.n, stride = one.used() / static_cast<int64_t>(sizeof(T));
+  const int64_t workers = threads.n, stride = one.used();
   const RowSums<T> first = tile_of(0).sums;
   const auto sums_of = [&](int64_t worker) { return tile_of(worker).sums; };
 
@@ -168,13 +172,15 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
         if (finish) reduce_small<T>(s, first, stride, out, workers, worker);
       });
   }
-  for (int64_t step = 0; step < p.S; ++step)
-    add_workers<T>(1, first.h + step, workers, stride, out.h + step);
+  const auto scalars = [&](double* sums, int64_t n, T* to) {
+    add_workers(Sums<double>{sums, nullptr, 1, n}, 0, n, workers, stride, to);
+  };
+  scalars(first.h, p.S, out.h);
   if (!out.net) return;
   run_workers(threads, [&](int64_t worker) {
     net_gradients<T>(s, first, workers, stride, worker, out.net, sums_of(worker).t);
   });
-  if (out.t) add_workers<T>(s.rows, first.t, workers, stride, out.t);
+  if (out.t) scalars(first.t, s.rows, out.t);
 }
 
 }  // namespace MVAE_FAST_ISA

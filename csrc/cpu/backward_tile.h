@@ -88,7 +88,7 @@ static void velocity_from(const Solve<T>& s, const BackwardTile<T>& t, int64_t r
   t.products.rows_times(n, s.D, s.layers[s.L - 1].m, y, s.layers[s.L - 1].ld,
                         s.forward_weight(row, s.L), t.top, ld0, false);
   scale_columns<T>(n, width0, s.p->residual ? T(-1) : T(0), s.ones, z, ld0, k, ld0);
-  advance<T>(n, width0, T(1), T(1), t.top, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
+  advance<T>(n, width0, false, T(1), t.top, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
 }
 
 // k = the velocity of evaluation `row` at z.

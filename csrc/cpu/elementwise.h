@@ -69,10 +69,10 @@ static Activate<T> activation(Nonlinearity nonlinearity) {
                          [](auto act) -> Activate<T> { return activate<T, decltype(act), keep>; });
 }
 
-// out[r] += scale * a[r, :] . b[r, :]
-template <class T>
+// out[r] += scale * a[r, :] . b[r, :]; `out` may be in double.
+template <class T, class Out>
 static void add_row_dots(int64_t rows, int64_t width, const T* a, int64_t lda, const T* b,
-                         int64_t ldb, T scale, T* out) {
+                         int64_t ldb, T scale, Out* out) {
   for (int64_t r = 0; r < rows; ++r) {
     Vec<T> dot{};
     for (int64_t f = 0; f < width; f += kLanes<T>)
@@ -106,9 +106,9 @@ template <class T>
 static void add_scaled_column_sums(int64_t rows, int64_t width, const T* scale, const T* a,
                                    int64_t lda, T* out) {
   for (int64_t f = 0; f < width; f += kLanes<T>) {
-    Vec<T> total = load(out + f);
+    Vec<T> total{};  // not of `out`: each term would round at its size
     for (int64_t r = 0; r < rows; ++r) total += scale[r] * load(a + r * lda + f);
-    store(out + f, total);
+    store(out + f, load(out + f) + total);
   }
 }
 
@@ -122,15 +122,17 @@ static void add_column_sums(int64_t rows, int64_t width, T scale, const T* a, in
   }
 }
 
-// z = keep * z + scale * (gate * w + bias): the Euler update (keep = 1 - h for a residual field).
+// z += scale * (gate * w + bias [- z]): the Euler update, of a residual field with its -z. Not as
+// (1 - scale) z: the rounding of that factor would be that of z, in every step the same.
 template <class T>
-static void advance(int64_t rows, int64_t width, T keep, T scale, const T* w, int64_t ldw,
+static void advance(int64_t rows, int64_t width, bool residual, T scale, const T* w, int64_t ldw,
                     const T* gate, const T* bias, T* z, int64_t ld) {
   for (int64_t f = 0; f < width; f += kLanes<T>) {
     const Vec<T> g = load(gate + f), c = load(bias + f);
     for (int64_t r = 0; r < rows; ++r) {
       T* to = z + r * ld + f;
-      store(to, keep * load(to) + scale * (g * load(w + r * ldw + f) + c));
+      const Vec<T> before = load(to), velocity = g * load(w + r * ldw + f) + c;
+      store(to, before + scale * (residual ? velocity - before : velocity));
     }
   }
 }

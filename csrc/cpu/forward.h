@@ -50,6 +50,7 @@ template <class T>
 static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t row, T scale,
                              int64_t n) {
   const Probes<T>& probes = t.probes;
+  double traces[kTile] = {}, norms[kTile] = {};  // sums over probes, up to D of them
   for (int64_t k = 0; k < s.p->K; ++k) {
     const T* v = probes.eps_of(k);
     int64_t ldv = probes.stride(probes.ld0);
@@ -70,13 +71,18 @@ static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t
     }
     if (s.probe_trace)
       add_row_dots<T>(n, padded<T>(s.layers[s.L - 1].m), v, ldv, probes.q_of(k),
-                      probes.stride(probes.ldq), T(1), t.tau);
+                      probes.stride(probes.ldq), T(1), traces);
     if (s.frobenius) {
       velocity_tangent<T>(s, t.products, row, n, v, ldv, probes.eps_of(k),
                           probes.stride(probes.ld0), t.velocity_tangent);
       add_row_dots<T>(n, padded<T>(s.D), t.velocity_tangent, s.layers[0].ld, t.velocity_tangent,
-                      s.layers[0].ld, scale, penalty_row(t.penalty, kFrobenius));
+                      s.layers[0].ld, T(1), norms);
     }
+  }
+  T* const penalty = penalty_row(t.penalty, kFrobenius);
+  for (int64_t r = 0; r < n; ++r) {
+    t.tau[r] += static_cast<T>(traces[r]);
+    penalty[r] += scale * static_cast<T>(norms[r]);
   }
 }
 
@@ -150,14 +156,14 @@ static void forward_step(const Solve<T>& s, ForwardTile<T>& t, int64_t step, int
     if (p.second)
       for (int64_t i = 0; i < n; ++i) t.logp[i] += h * h / 2 * t.tau_second[i];
     if (!t.k) {
-      advance<T>(n, width, p.residual ? T(1) - h : T(1), h, t.f, ld0, s.gates(row, s.L),
-                 s.biases(row, s.L), t.z, ld0);
+      advance<T>(n, width, p.residual, h, t.f, ld0, s.gates(row, s.L), s.biases(row, s.L), t.z,
+                 ld0);
       return;
     }
     // k_r = G f + C [- input]
     T* k = t.k + r * slot;
     scale_columns<T>(n, width, p.residual ? T(-1) : T(0), s.ones, input, ld0, k, ld0);
-    advance<T>(n, width, T(1), T(1), t.f, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
+    advance<T>(n, width, false, T(1), t.f, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
     if (s.values && p.b[r] != 0) add_value_penalties<T>(s, n, k, scale, t.penalty);
   }
   combine<T>(s, t.z, h, p.b, p.R, t.k, n, t.z);
@@ -209,7 +215,7 @@ static void forward_tile(const Solve<T>& s, const ForwardOutputs<T>& out, Forwar
 template <class T>
 static int64_t forward_workspace(const Problem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  const Solve<T> s = lay_out(p, Sweep::forward, false, arena);
+  const Solve<T> s = lay_out(p, Sweep::forward, false, workers, arena);
   ForwardTile<T>::take(s, one);
   return workspace_size(arena, workers, one);
 }
@@ -218,7 +224,7 @@ template <class T>
 static void forward(const Problem<T>& p, const ForwardOutputs<T>& out, const Threads& threads,
                     void* workspace) {
   Arena arena(workspace), one(nullptr);
-  Solve<T> s = lay_out(p, Sweep::forward, false, arena);
+  Solve<T> s = lay_out(p, Sweep::forward, false, threads.n, arena);
   ForwardTile<T>::take(s, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {

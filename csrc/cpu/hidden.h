@@ -27,17 +27,19 @@ template <class T>
 struct HiddenSolve {
   const HiddenProblem<T>* p;
   int64_t m, width, ld;  // the hidden layer, padded to whole vectors, row length of its tiles
+  int64_t tiles;         // that one worker has, at most
   T* matrix;             // packed for the product of the sweep: A' forward, A backward
   PaddedTable<T> gate, bias, drift, trace;
   T* ones;
   Products<T> products;  // of operands as they are: they need no scratch
 
-  static HiddenSolve take(const HiddenProblem<T>& p, Arena& arena) {
+  static HiddenSolve take(const HiddenProblem<T>& p, int64_t workers, Arena& arena) {
     HiddenSolve x{};
     x.p = &p;
     x.m = p.m;
     x.width = padded<T>(p.m);
     x.ld = leading<T>(p.m);
+    x.tiles = most_tiles(p.B, workers);
     x.matrix = arena.take<T>(Products<T>::packed_size(false, p.m, p.m));
     x.gate = PaddedTable<T>::take(p.gate, p.gate_stride, p.S, p.m, arena);
     x.bias = PaddedTable<T>::take(p.bias, p.bias_stride, p.S, p.m, arena);
@@ -114,7 +116,7 @@ static void hidden_forward_tile(const HiddenSolve<T>& s, const HiddenForwardOutp
     add_scaled_rows<T>(n, width, h, t.y, ld, t.total, ld);
     if (step + 1 == p.S) break;  // nothing asks for u_S
     s.products.rows_times(n, m, m, t.y, ld, s.matrix, t.product, ld, false);
-    advance<T>(n, width, T(1), h, t.product, ld, s.ones, s.drift.row(step), t.u, ld);
+    advance<T>(n, width, false, h, t.product, ld, s.ones, s.drift.row(step), t.u, ld);
     if (out.states) {
       T* to = out.states + (step * p.B + begin) * m;
       for (int64_t r = 0; r < n; ++r) memcpy(to + r * m, t.u + r * ld, m * sizeof(T));
@@ -128,7 +130,7 @@ static void hidden_forward_tile(const HiddenSolve<T>& s, const HiddenForwardOutp
 template <class T>
 static int64_t hidden_forward_workspace(const HiddenProblem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  HiddenForwardTile<T>::take(HiddenSolve<T>::take(p, arena), one);
+  HiddenForwardTile<T>::take(HiddenSolve<T>::take(p, workers, arena), one);
   return workspace_size(arena, workers, one);
 }
 
@@ -136,7 +138,7 @@ template <class T>
 static void hidden_forward(const HiddenProblem<T>& p, const HiddenForwardOutputs<T>& out,
                            const Threads& threads, void* workspace) {
   Arena arena(workspace), one(nullptr);
-  const HiddenSolve<T> s = HiddenSolve<T>::take(p, arena);
+  const HiddenSolve<T> s = HiddenSolve<T>::take(p, threads.n, arena);
   HiddenForwardTile<T>::take(s, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   run_workers(threads, [&](int64_t worker) { hidden_prepare<T>(s, false, threads.n, worker); });

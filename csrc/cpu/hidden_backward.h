@@ -13,29 +13,49 @@ namespace MVAE_FAST_ISA {
 // One worker's share of the gradients that are summed over rows; null where there is no table.
 template <class T>
 struct HiddenSums {
-  T *h, *matrix, *gate, *bias, *drift, *trace;
+  double* h;
+  Sums<T> matrix, gate, bias, drift, trace;
+  int64_t added[2];  // since the last flush, as in RowSums
 
   static HiddenSums take(const HiddenSolve<T>& s, Arena& arena) {
     HiddenSums x{};
-    x.h = arena.take<T>(s.p->S);
-    x.matrix = arena.take<T>(s.m, s.width);
-    if (s.gate.rows) x.gate = arena.take<T>(s.gate.rows, s.width);
-    x.bias = arena.take<T>(s.bias.rows, s.width);
-    x.drift = arena.take<T>(s.drift.rows, s.width);
-    if (s.trace.rows) x.trace = arena.take<T>(s.trace.rows, s.width);
+    const int64_t once = s.tiles, always = size_product(s.tiles, s.p->S);
+    const auto sums = [&](const PaddedTable<T>& table) {
+      return Sums<T>::take(table.rows, s.width, table.rows > 1 ? once : always, arena);
+    };
+    x.h = arena.take<double>(s.p->S);
+    x.matrix = Sums<T>::take(s.m, s.width, always, arena);
+    x.gate = sums(s.gate);
+    x.bias = sums(s.bias);
+    x.drift = sums(s.drift);
+    x.trace = sums(s.trace);
     return x;
   }
   void clear(const HiddenSolve<T>& s) const {
-    memset(h, 0, s.p->S * sizeof(T));
-    memset(matrix, 0, s.m * s.width * sizeof(T));
-    if (gate) memset(gate, 0, s.gate.rows * s.width * sizeof(T));
-    memset(bias, 0, s.bias.rows * s.width * sizeof(T));
-    memset(drift, 0, s.drift.rows * s.width * sizeof(T));
-    if (trace) memset(trace, 0, s.trace.rows * s.width * sizeof(T));
+    memset(h, 0, s.p->S * sizeof(double));
+    for (const Sums<T>* x : {&matrix, &gate, &bias, &drift, &trace}) x->clear();
+  }
+  // After a step, and after all steps, of one tile.
+  void after_step() {
+    if (++added[0] < kAdditions) return;
+    added[0] = 0;
+    matrix.flush();
+    flush_tables(false);
+  }
+  void after_tile() {
+    if (++added[1] < kAdditions) return;
+    added[1] = 0;
+    flush_tables(true);
   }
   // Row `step` of the gradient of a table.
-  T* row(T* gradient, const PaddedTable<T>& table, int64_t step) const {
-    return gradient ? gradient + (table.rows > 1 ? step : 0) * table.width : nullptr;
+  T* row(const Sums<T>& gradient, int64_t step) const {
+    return gradient.rows ? gradient.row(gradient.rows > 1 ? step : 0) : nullptr;
+  }
+
+ private:
+  void flush_tables(bool varying) const {
+    for (const Sums<T>* x : {&gate, &bias, &drift, &trace})
+      if ((x->rows > 1) == varying) x->flush();
   }
 };
 
@@ -68,8 +88,8 @@ struct HiddenBackwardTile {
 
 // From the adjoint of the state after `step`, t.u_bar[(step + 1) % 2], to that of t.u before it.
 template <class T>
-static void hidden_backward_step(const HiddenSolve<T>& s, const HiddenBackwardTile<T>& t,
-                                 int64_t step, int64_t n) {
+static void hidden_backward_step(const HiddenSolve<T>& s, HiddenBackwardTile<T>& t, int64_t step,
+                                 int64_t n) {
   const HiddenProblem<T>& p = *s.p;
   const int64_t m = s.m, ld = s.ld;
   const T h = p.h[step];
@@ -102,20 +122,23 @@ static void hidden_backward_step(const HiddenSolve<T>& s, const HiddenBackwardTi
   x.hy = t.hy;
   x.next = t.u_bar[step % 2];
   x.e_bar = t.e_bar;
-  x.bias_sum = t.sums.row(t.sums.bias, s.bias, step);
-  x.gate_sum = t.sums.row(t.sums.gate, s.gate, step);
-  x.drift_sum = t.sums.row(t.sums.drift, s.drift, step);
-  x.trace_sum = t.sums.row(t.sums.trace, s.trace, step);
+  x.bias_sum = t.sums.row(t.sums.bias, step);
+  x.gate_sum = t.sums.row(t.sums.gate, step);
+  x.drift_sum = t.sums.row(t.sums.drift, step);
+  x.trace_sum = t.sums.row(t.sums.trace, step);
   x.dots = t.dots;
   adjoint(x);
-  for (int64_t r = 0; r < n; ++r) t.sums.h[step] += sum<T>(t.dots[r]);
-  if (!last) s.products.outer_product(m, m, n, u_bar, ld, t.hy, ld, t.sums.matrix, s.width);
+  double total = 0;
+  for (int64_t r = 0; r < n; ++r) total += sum<T>(t.dots[r]);
+  t.sums.h[step] += total;
+  if (!last) s.products.outer_product(m, m, n, u_bar, ld, t.hy, ld, t.sums.matrix.part, s.width);
+  t.sums.after_step();
 }
 
 template <class T>
 static void hidden_backward_tile(const HiddenSolve<T>& s, const HiddenBackwardInputs<T>& in,
-                                 const HiddenBackwardOutputs<T>& out,
-                                 const HiddenBackwardTile<T>& t, int64_t begin, int64_t n) {
+                                 const HiddenBackwardOutputs<T>& out, HiddenBackwardTile<T>& t,
+                                 int64_t begin, int64_t n) {
   const HiddenProblem<T>& p = *s.p;
   const int64_t m = s.m, ld = s.ld;
   memset(t.u_bar[p.S % 2], 0, n * ld * sizeof(T));
@@ -131,6 +154,7 @@ static void hidden_backward_tile(const HiddenSolve<T>& s, const HiddenBackwardIn
     copy_rows<T>(n, m, state + begin * m, m, t.u, ld);
     hidden_backward_step<T>(s, t, step, n);
   }
+  t.sums.after_tile();
   for (int64_t r = 0; r < n; ++r) {
     const int64_t at = (begin + r) * m;
     memcpy(out.u + at, t.u_bar[0] + r * ld, m * sizeof(T));
@@ -142,13 +166,14 @@ static void hidden_backward_tile(const HiddenSolve<T>& s, const HiddenBackwardIn
 template <class T>
 static void hidden_reduce(const HiddenSolve<T>& s, const HiddenSums<T>& first, int64_t stride,
                           const HiddenBackwardOutputs<T>& out, int64_t workers, int64_t worker) {
-  const auto rows = [&](int64_t begin, int64_t end, const T* from, T* to) {
+  const auto rows = [&](int64_t begin, int64_t end, const Sums<T>& from, T* to) {
     for (int64_t i = begin; i < end; ++i)
-      add_workers<T>(s.m, from + i * s.width, workers, stride, to + i * s.m);
+      add_workers(from, i * s.width, s.m, workers, stride, to + i * s.m);
   };
   rows(share(s.m, workers, worker), share(s.m, workers, worker + 1), first.matrix, out.matrix);
   if (worker != 0) return;
-  add_workers<T>(s.p->S, first.h, workers, stride, out.h);
+  const int64_t S = s.p->S;
+  add_workers(Sums<double>{first.h, nullptr, 1, S}, 0, S, workers, stride, out.h);
   rows(0, s.gate.rows, first.gate, out.gate);
   rows(0, s.bias.rows, first.bias, out.bias);
   rows(0, s.drift.rows, first.drift, out.drift);
@@ -158,7 +183,7 @@ static void hidden_reduce(const HiddenSolve<T>& s, const HiddenSums<T>& first, i
 template <class T>
 static int64_t hidden_backward_workspace(const HiddenProblem<T>& p, int64_t workers) {
   Arena arena(nullptr), one(nullptr);
-  HiddenBackwardTile<T>::take(HiddenSolve<T>::take(p, arena), one);
+  HiddenBackwardTile<T>::take(HiddenSolve<T>::take(p, workers, arena), one);
   return workspace_size(arena, workers, one);
 }
 
@@ -167,7 +192,7 @@ static void hidden_backward(const HiddenProblem<T>& p, const HiddenBackwardInput
                             const HiddenBackwardOutputs<T>& out, const Threads& threads,
                             void* workspace) {
   Arena arena(workspace), one(nullptr);
-  const HiddenSolve<T> s = HiddenSolve<T>::take(p, arena);
+  const HiddenSolve<T> s = HiddenSolve<T>::take(p, threads.n, arena);
   HiddenBackwardTile<T>::take(s, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {
@@ -175,10 +200,10 @@ static void hidden_backward(const HiddenProblem<T>& p, const HiddenBackwardInput
     return HiddenBackwardTile<T>::take(s, own);
   };
   const HiddenSums<T> first = tile_of(0).sums;
-  const int64_t stride = one.used() / static_cast<int64_t>(sizeof(T));
+  const int64_t stride = one.used();
   run_workers(threads, [&](int64_t worker) { hidden_prepare<T>(s, true, threads.n, worker); });
   run_workers(threads, [&](int64_t worker) {
-    const HiddenBackwardTile<T> tile = tile_of(worker);
+    HiddenBackwardTile<T> tile = tile_of(worker);
     tile.sums.clear(s);
     for_each_tile(p.B, threads.n, worker, [&](int64_t begin, int64_t n) {
       hidden_backward_tile<T>(s, in, out, tile, begin, n);

@@ -62,63 +62,66 @@ static void net_weights(const Solve<T>& x, int64_t workers, int64_t worker) {
 }
 
 // From the sums of a layer's gate and bias gradients over rows of the batch to its parameters' and
-// to the times', features f_begin .. f_end. Adds the workers' sums up first, in their order.
+// to the times', features f_begin .. f_end. Adds the workers' sums up first, in their order; sums
+// over evaluations are taken in double, too.
 template <class T>
 static void net_feature_gradients(const Solve<T>& x, const RowSums<T>& first, int64_t workers,
                                   int64_t stride, int64_t l, int64_t f_begin, int64_t f_end,
-                                  const LayerParameters<T>& out, T* t_bar) {
+                                  const LayerParameters<T>& out, double* t_bar) {
+  constexpr int64_t kBlock = 64;
   const LayerParameters<const T>& q = x.p->net[l - 1];
-  const int64_t offset = x.layers[l].padded_features, n = f_end - f_begin;
-  if (n <= 0) return;
-  T* const bias_bar = out.bias + f_begin;
-  memset(bias_bar, 0, n * sizeof(T));
-  if (out.gate_slope) {
-    memset(out.gate_slope + f_begin, 0, n * sizeof(T));
-    memset(out.gate_bias + f_begin, 0, n * sizeof(T));
-  }
-  if (out.bias_slope)
-    for (int64_t f = f_begin; f < f_end; ++f) out.bias_slope[f * out.bias_slope_stride] = 0;
-  for (int64_t row = 0; row < x.bias_rows; ++row) {
-    const int64_t at = row * x.padded_features + offset + f_begin;
-    const T t = x.p->t[row];
-    T* c_bar = first.bias + at;
-    add_workers<T>(n, c_bar, workers, stride, c_bar);
-    T total = 0;  // of the adjoint of t
-    if (out.bias_slope)
-      for (int64_t f = 0; f < n; ++f) {
-        out.bias_slope[(f_begin + f) * out.bias_slope_stride] += c_bar[f] * t;
-        total += c_bar[f] * q.bias_slope[(f_begin + f) * q.bias_slope_stride];
+  for (int64_t begin = f_begin; begin < f_end; begin += kBlock) {
+    const int64_t n = smaller(kBlock, f_end - begin);
+    double bias[kBlock] = {}, bias_slope[kBlock] = {}, gate_bias[kBlock] = {};
+    double gate_slope[kBlock] = {}, c_bar[kBlock], g_bar[kBlock];
+    for (int64_t row = 0; row < x.bias_rows; ++row) {
+      const int64_t at = row * x.padded_features + x.layers[l].padded_features + begin;
+      const T t = x.p->t[row];
+      add_workers(first.bias, at, n, workers, stride, c_bar);
+      double total = 0;  // of the adjoint of t
+      if (out.bias_slope)
+        for (int64_t f = 0; f < n; ++f) {
+          bias_slope[f] += c_bar[f] * t;
+          total += c_bar[f] * q.bias_slope[(begin + f) * q.bias_slope_stride];
+        }
+      if (!x.gate_rows) {
+        for (int64_t f = 0; f < n; ++f) bias[f] += c_bar[f];
+      } else {
+        add_workers(first.gate, at, n, workers, stride, g_bar);
+        for (int64_t f = 0; f < n; ++f) {
+          const double g = x.gate[at + f];
+          bias[f] += g * c_bar[f];
+          const double argument_bar = (g_bar[f] + c_bar[f] * q.bias[begin + f]) * (g * (1 - g));
+          gate_slope[f] += argument_bar * t;
+          gate_bias[f] += argument_bar;
+          total += argument_bar * q.gate_slope[begin + f];
+        }
       }
-    if (!x.gate_rows) {
-      for (int64_t f = 0; f < n; ++f) bias_bar[f] += c_bar[f];
-    } else {
-      T* g_bar = first.gate + at;
-      const T* gate = x.gate + at;
-      add_workers<T>(n, g_bar, workers, stride, g_bar);
-      for (int64_t f = 0; f < n; ++f) {
-        const T g = gate[f];
-        bias_bar[f] += g * c_bar[f];
-        const T argument_bar = (g_bar[f] + c_bar[f] * q.bias[f_begin + f]) * (g * (1 - g));
-        out.gate_slope[f_begin + f] += argument_bar * t;
-        out.gate_bias[f_begin + f] += argument_bar;
-        total += argument_bar * q.gate_slope[f_begin + f];
-      }
+      t_bar[row] += total;
     }
-    t_bar[row] += total;
+    for (int64_t f = 0; f < n; ++f) {
+      out.bias[begin + f] = static_cast<T>(bias[f]);
+      if (out.bias_slope)
+        out.bias_slope[(begin + f) * out.bias_slope_stride] = static_cast<T>(bias_slope[f]);
+      if (!out.gate_slope) continue;
+      out.gate_slope[begin + f] = static_cast<T>(gate_slope[f]);
+      out.gate_bias[begin + f] = static_cast<T>(gate_bias[f]);
+    }
   }
 }
 
 // One worker's share of all parameters' gradients; `t_bar` is its own.
 template <class T>
 static void net_gradients(const Solve<T>& x, const RowSums<T>& first, int64_t workers,
-                          int64_t stride, int64_t worker, const LayerParameters<T>* out, T* t_bar) {
+                          int64_t stride, int64_t worker, const LayerParameters<T>* out,
+                          double* t_bar) {
   for (int64_t l = 1; l <= x.L; ++l) {
     const int64_t m = x.layers[l].m, before = x.layers[l - 1].m;
     const int64_t begin = share(m, workers, worker), end = share(m, workers, worker + 1);
     const LayerParameters<T>& to = out[l - 1];
     for (int64_t i = begin; i < end; ++i)
-      add_workers<T>(before, first.weight + x.layers[l].gradient + i * x.layers[l].gradient_ld,
-                     workers, stride, to.weight + i * to.ld);
+      add_workers(first.weight, x.layers[l].gradient + i * x.layers[l].gradient_ld, before, workers,
+                  stride, to.weight + i * to.ld);
     net_feature_gradients<T>(x, first, workers, stride, l, begin, end, to, t_bar);
   }
 }

@@ -101,7 +101,7 @@ static void net_trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch
     if (x.gate_rows) gates_times_panel<T>(x, rows, width, scratch.product, scratch.q, width);
     for (int64_t row = 0; row < rows; ++row) {
       T* r = scratch.r + row * width;  // the adjoint of (W_1 * W_2') G_2
-      add_workers<T>(width, first.trace + row * x.trace_size + j, workers, stride, r);
+      add_workers(first.trace, row * x.trace_size + j, width, workers, stride, r);
       if (!x.gate_rows) continue;
       T* gate_bar = own.gate_of(x, row, 1) + j;
       for (int64_t f = 0; f < full; ++f) gate_bar[f] += r[f] * scratch.q[row * width + f];
@@ -149,7 +149,7 @@ static void net_trace_no_hidden_gradients(const Solve<T>& x, const RowSums<T>& f
   const LayerParameters<const T>& layer = x.p->net[0];
   for (int64_t row = 0; row < x.trace_rows; ++row) {
     T bar;
-    add_workers<T>(1, first.trace + row * x.trace_size, workers, stride, &bar);
+    add_workers(first.trace, row * x.trace_size, 1, workers, stride, &bar);
     T* gate_bar = own.gate_of(x, row, 1);
     for (int64_t i = 0; i < x.D; ++i) {
       own.weight_of(x, 0, 1)[i * x.layers[1].gradient_ld + i] += bar * x.gates(row, 1)[i];
@@ -236,8 +236,8 @@ static void net_trace_two_hidden_gradients(const Solve<T>& x, const TraceScratch
       for (int64_t r = 0; r < n; ++r) {
         T* m_bar = scratch.m + r * ld1;
         const T* loop = x.loop + (at * m2 + i + r) * width1;
-        add_workers<T>(width1, first.trace + at * x.trace_gradient_size + (i + r) * width1, workers,
-                       stride, m_bar);
+        add_workers(first.trace, at * x.trace_gradient_size + (i + r) * width1, width1, workers,
+                    stride, m_bar);
         T* middle_bar = own.weight_of(x, row, 2) + (i + r) * x.layers[2].gradient_ld;
         for (int64_t f = 0; f < width1; f += kLanes<T>)
           store(middle_bar + f,

@@ -82,7 +82,8 @@ static bool has_one_hidden_adjoint(const Solve<T>& s) {
 // As backward_evaluation.
 template <class T>
 static void one_hidden_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, T h,
-                                  T b, const T* z, const T* k_bar, T* into, T* dots, int64_t n) {
+                                  T b, const T* z, const T* k_bar, T* into, double* dots,
+                                  int64_t n) {
   const Layer& hidden = s.layers[1];
   const int64_t D = s.D, ld0 = s.layers[0].ld, width = padded<T>(hidden.m);
   const T* const table = s.exact ? s.trace_row(s.trace_forward, row) : s.ones;

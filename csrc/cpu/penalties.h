@@ -58,7 +58,7 @@ static void add_value_penalties(const Solve<T>& s, int64_t n, const T* f, T scal
 // What the adjoint of h gets, v - f . dv/df beyond k_bar . f, goes to dots.
 template <class T>
 static void value_penalties_adjoint(const Solve<T>& s, int64_t n, const T* f, T b, T* bar, T* k_bar,
-                                    T* dots) {
+                                    double* dots) {
   const int64_t ld0 = s.layers[0].ld, width = padded<T>(s.D);
   const T D = static_cast<T>(s.D);
   for (int64_t r = 0; r < n; ++r) {
@@ -93,7 +93,7 @@ static void velocity_tangent(const Solve<T>& s, const Products<T>& products, int
 
 // u = J eps becomes its own adjoint from that of |u|^2, bar (kPenalties, kTile); dots as above.
 template <class T>
-static void frobenius_adjoint(const Solve<T>& s, int64_t n, T h, T b, T* bar, T* u, T* dots) {
+static void frobenius_adjoint(const Solve<T>& s, int64_t n, T h, T b, T* bar, T* u, double* dots) {
   const int64_t ld0 = s.layers[0].ld, width = padded<T>(s.D);
   for (int64_t r = 0; r < n; ++r) {
     T* row = u + r * ld0;

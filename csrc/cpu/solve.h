@@ -29,6 +29,7 @@ struct Solve {
   int64_t L, D, rows;                                // rows: S * R, the evaluations of the velocity
   bool bf16, exact, probe_trace, frobenius, values;  // values: penalties of f are wanted
   bool evaluates_output;  // whether W_L y is computed: not in every backward
+  int64_t tiles;          // that one worker has, at most
   Layer* layers;          // 0 .. L
   int64_t widest;         // longest tile row
   int64_t features, padded_features, weights, forward_size, backward_size, gradient_size;
@@ -88,7 +89,8 @@ enum class Sweep { forward, backward };
 
 // Lays out a solve in `arena`. `gradients`: also what the gradients of a net need.
 template <class T>
-static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena& arena) {
+static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_t workers,
+                        Arena& arena) {
   const bool with_backward = sweep == Sweep::backward || p.K > 0;  // hoisting takes W_L'
 
   Solve<T> x{};
@@ -96,6 +98,7 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, Arena&
   x.L = p.L;
   x.D = p.widths[0];
   x.rows = p.S * p.R;
+  x.tiles = most_tiles(p.B, workers);
   x.bf16 = p.operands == Operands::bf16;
   x.exact = p.net ? p.exact : p.trace != nullptr;
   x.probe_trace = p.K && !x.exact;

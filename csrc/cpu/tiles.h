@@ -46,6 +46,11 @@ static inline int64_t share(int64_t total, int64_t parts, int64_t i) {
   return total * i / parts;
 }
 
+// Tiles of the worker who has most.
+static inline int64_t most_tiles(int64_t rows, int64_t workers) {
+  return (rows / workers + 1 + kTile - 1) / kTile;
+}
+
 // f(begin, n) for every tile of `worker`'s rows, of at most kTile each and as even as they come.
 template <class F>
 static void for_each_tile(int64_t rows, int64_t workers, int64_t worker, F f) {

@@ -17,6 +17,7 @@
 #include <vector>
 
 #include "cpu/products.h"
+#include "cpu/sums.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
@@ -187,6 +188,40 @@ void check_sums(int64_t rows, int64_t columns) {
   expect(true, " ");
 }
 
+// Many additions to the sums of several workers: no further off than a few of them would be.
+template <class T>
+void check_long_sums(int64_t workers, int64_t additions) {
+  constexpr int64_t kRows = 2, kSize = 71, n = kRows * kSize;
+  Arena one(nullptr);
+  Sums<T>::take(kRows, kSize, additions, one);
+  std::vector<char> memory(static_cast<size_t>(workers * one.used() + 64));
+  char* const start = memory.data() + (64 - reinterpret_cast<uintptr_t>(memory.data()) % 64) % 64;
+  std::vector<double> exact(n, 0.0);
+  for (int64_t w = 0; w < workers; ++w) {
+    Arena own(start + w * one.used());
+    const Sums<T> sums = Sums<T>::take(kRows, kSize, additions, own);
+    sums.clear();
+    for (int64_t i = 1; i <= additions; ++i) {
+      for (int64_t j = 0; j < n; ++j) {
+        const T value = static_cast<T>(1 + (i * (j + 7)) % 13 / 13.0);
+        sums.part[j] += value;
+        exact[j] += value;
+      }
+      if (i % kAdditions == 0) sums.flush();
+    }
+  }
+  Arena own(start);
+  std::vector<T> total(n);
+  add_workers(Sums<T>::take(kRows, kSize, additions, own), 0, n, workers, one.used(), total.data());
+  for (int64_t j = 0; j < n; ++j) {
+    const double error = std::abs(total[j] - exact[j]);
+    if (error > 4 * std::numeric_limits<float>::epsilon() * exact[j])
+      return expect(false, "sums<%s> of %d additions by %d workers: off by %g of %g at %d",
+                    kName<T>, int(additions), int(workers), error, exact[j], int(j));
+  }
+  expect(true, " ");
+}
+
 // phi, phi' and phi'' by the C library. The wider type where there is one, so that its own rounding
 // does not count. Written to cancel nowhere.
 struct Exact {
@@ -297,6 +332,8 @@ void check_all() {
       check_transposed<T>(rows, columns);
       check_sums<T>(rows, columns);
     }
+  for (int64_t workers : {1, 2, 5})
+    for (int64_t additions : {1, 64, 65, 100'000}) check_long_sums<T>(workers, additions);
   for (const Bounds& bounds : kBounds)
     by_nonlinearity(bounds.nonlinearity, [&](auto act) { check_activation<T>(bounds, act); });
 }

@@ -1,0 +1,124 @@
+"""Solve a problem three ways, and tell how far the engine is off."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from mvae_fast import ops
+from tests.fuzz.exact import Solver
+from tests.fuzz.problems import Problem, Tensors, flow_of, laid_out, make, shaken
+
+EPSILON = torch.finfo(torch.float32).eps
+DOUBLE = 1e-10
+
+
+@dataclass(frozen=True)
+class Error:
+    """How far one quantity is off, in units of its size (that of the oracle)."""
+
+    name: str
+    ours: float
+    eager: float  # nan in float64, as the next one
+    ulps: float  # what half an ulp more or less in every number of the problem makes
+    elements: int
+
+    @property
+    def kind(self) -> str:
+        """Its class: the value's name, or which parameter of a layer, whichever layer."""
+        return ".".join(part for part in self.name.split(".") if not part.isdigit())
+
+
+def ours(problem: Problem, tensors: Tensors) -> dict[str, Tensor]:
+    """The values by the engine under test."""
+    # The log-determinant to second order of deep nets, and the exact one, only the reference has.
+    flow = flow_of(problem, tensors, "cpp" if problem.log_det == "trace" else "auto")
+    z = laid_out(tensors.z, problem.layout)
+    sampled = problem.trace == "hutchinson" or "jacobian_norm" in problem.penalties
+    logp = None if problem.trace is None else tensors.z[:, :1] * 0.5
+    results = flow(
+        z, logp, tensors.times, problem.reverse, probes=tensors.probes if sampled else None
+    )
+    z_out, logp_out = results if isinstance(results, tuple) else (results, None)
+    if problem.intervals > 1:  # the start comes with them
+        z_out = z_out[1:]
+        logp_out = None if logp_out is None else logp_out[1:]
+    lead = (problem.intervals,)
+    values = {"z": z_out.reshape(*lead, *z.shape)}
+    if logp_out is not None:
+        values["logp"] = logp_out.reshape(*lead, z.shape[0])
+    for name, path in zip(problem.penalties, flow.get_regularization_states() or (), strict=True):
+        values[name] = (path[1:] if problem.intervals > 1 else path).reshape(lead)
+    return values
+
+
+def theirs(problem: Problem, tensors: Tensors) -> dict[str, Tensor]:
+    """The values by the independent computation."""
+    return Solver(problem, tensors).solve()
+
+
+def with_gradients(
+    problem: Problem, tensors: Tensors, values: dict[str, Tensor], shake: float = 0.0
+) -> dict[str, Tensor]:
+    """The values, and gradients of one generic functional of them."""
+    generator = torch.Generator().manual_seed(problem.seed)
+    total = torch.zeros((), dtype=tensors.z.dtype)
+    for value in values.values():
+        # The same numbers in both dtypes, which float32 holds exactly.
+        weights = (torch.randint(-8, 9, value.shape, generator=generator) / 8).to(value.dtype)
+        weights = shaken(weights, shake, generator)
+        total = total + (value * weights).sum()
+    inputs = tensors.inputs(problem)
+    if not inputs or not total.requires_grad:
+        return values
+    grads = torch.autograd.grad(total, list(inputs.values()), materialize_grads=True)
+    return {**values, **{f"d {name}": x for name, x in zip(inputs, grads, strict=True)}}
+
+
+def distance(actual: Tensor, oracle: Tensor) -> float:
+    """Euclidean, in units of the oracle's norm; of at least the smallest that is not noise."""
+    oracle = oracle.detach()
+    difference = torch.linalg.vector_norm(actual.detach().double() - oracle)
+    size = torch.linalg.vector_norm(oracle).clamp(min=1e-3 * max(1, oracle.numel()) ** 0.5)
+    return (difference / size).item()
+
+
+def run(problem: Problem, capabilities: Sequence[str]) -> dict[str, list[Error]]:
+    """The errors of a problem on each instruction set; empty where the numbers blow up."""
+    exact = make(problem, torch.float64)
+    oracle = with_gradients(problem, exact, theirs(problem, exact))
+    # Of no rows, the penalties are means of nothing.
+    oracle = {name: x for name, x in oracle.items() if problem.batch or not x.isnan().any()}
+    if not all(x.isfinite().all() and (x.abs() < 1e6).all() for x in oracle.values()):
+        return {}
+    eager = others = None
+    if problem.dtype == torch.float32:
+        half = EPSILON / 2
+        tensors = make(problem, torch.float32)
+        eager = with_gradients(problem, tensors, theirs(problem, tensors))
+        tensors = make(problem, torch.float64, half)
+        others = with_gradients(problem, tensors, theirs(problem, tensors), half)
+    errors = {}
+    before = ops.capability()
+    assert before is not None
+    for capability in capabilities:
+        ops.set_capability(capability)
+        try:
+            tensors = make(problem, problem.dtype)
+            found = with_gradients(problem, tensors, ours(problem, tensors))
+        finally:
+            ops.set_capability(before)
+        errors[capability] = [
+            Error(
+                name,
+                distance(found[name], x),
+                float("nan") if eager is None else distance(eager[name], x),
+                float("nan") if others is None else distance(others[name], x),
+                x.numel(),
+            )
+            for name, x in oracle.items()
+        ]
+    return errors
