@@ -8,8 +8,8 @@ import collections
 import torch
 
 from mvae_fast import ops
-from tests.fuzz.check import DOUBLE, Error, run
-from tests.fuzz.judge import verdict
+from tests.fuzz.check import DOUBLE, Error
+from tests.fuzz.judge import judged
 from tests.fuzz.problems import draw
 
 
@@ -28,18 +28,14 @@ def main() -> int:
         problem = draw(seed)
         if arguments.problems == 1:
             print(problem)
-        found = run(problem, capabilities)
+        found = judged(problem, capabilities)
         skipped += not found
-        good = True
-        for capability, errors in found.items():
-            for error in errors:
-                dtype = str(problem.dtype).removeprefix("torch.")
-                kinds[capability, dtype, error.kind].append(error)
-                allowed = verdict(problem, error)
-                good = good and allowed
-                if not allowed or arguments.problems == 1:
-                    _print(f"{'' if allowed else 'TOO FAR '}seed {seed} {capability}", error)
-        bad += not good
+        bad += not all(allowed for _, _, allowed in found)
+        for capability, error, allowed in found:
+            dtype = str(problem.dtype).removeprefix("torch.")
+            kinds[capability, dtype, error.kind].append(error)
+            if not allowed or arguments.problems == 1:
+                _print(f"{'' if allowed else 'TOO FAR '}seed {seed} {capability}", error)
     if arguments.problems > 1:
         _print_table(kinds)
     print(

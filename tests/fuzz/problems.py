@@ -148,10 +148,10 @@ def shaken(x: Tensor, shake: float, generator: torch.Generator) -> Tensor:
     return x * (1 + shake * signs) if shake else x
 
 
-def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0) -> Tensors:
+def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0, draw: int = 0) -> Tensors:
     """The tensors, the same numbers in every dtype: those of the problem's own.
 
-    ``shake``: as of `shaken`.
+    ``shake``: as of `shaken`, for the signs of one ``draw``.
     """
     state = torch.get_rng_state()
     torch.manual_seed(problem.seed)
@@ -163,7 +163,7 @@ def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0) -> Tensors:
     finally:
         torch.set_rng_state(state)
     own = problem.dtype
-    generator = torch.Generator().manual_seed(problem.seed)
+    generator = torch.Generator().manual_seed(problem.seed + 10**6 * draw)
 
     def number(x: Tensor) -> Tensor:
         return shaken(x.to(own).to(dtype), shake, generator)
