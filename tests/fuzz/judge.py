@@ -14,9 +14,10 @@ from tests.fuzz.problems import Problem
 SLOPE = 4
 
 # A gradient is a sum over rows of both signs, and may come out near zero. Then it is as far off as
-# its terms, not as itself: a few times what half an ulp in the problem's own numbers makes, since
-# many more are rounded on the way.
-FEW = 4
+# its terms, not as itself. How far is what half an ulp in each of the problem's numbers makes, as
+# often as the numbers that come of one are rounded: product, sum, gate, bias, phi, phi', step and
+# state.
+FEW = 8
 
 # What one draw of half ulps makes may be little by luck.
 DRAWS = 16
