@@ -11,7 +11,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from mvae_fast.odefunc import ODEfunc
-from mvae_fast.recognise import altered
+from mvae_fast.recognise import altered, is_not
 from mvae_fast.regularized_odefunc import RegularizedODEfunc
 
 __all__ = ["Called", "base_of", "must_be_called"]
@@ -44,7 +44,7 @@ def must_be_called(odefunc: nn.Module) -> str | None:
             return f"{name}{found}"
         name, base = "odefunc.odefunc", odefunc.odefunc
     if not isinstance(base, ODEfunc):
-        return f"{name} is {type(base).__name__}, not ODEfunc"
+        return f"{name}{is_not(base, ODEfunc)}"
     if type(base).before_odeint is not ODEfunc.before_odeint:
         return f"{name} has a before_odeint of its own"
     found = altered(base, _FORWARD)

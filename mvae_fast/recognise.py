@@ -27,7 +27,7 @@ from mvae_fast import layers
 from mvae_fast.nonlinearities import Pointwise, Swish
 from mvae_fast.odenet import ODEnet
 
-__all__ = ["altered", "refresh", "unreadable"]
+__all__ = ["altered", "is_not", "refresh", "unreadable"]
 
 # Under torch.compile and torch.export parameters are fake.
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)
@@ -96,7 +96,7 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
     """
     # The names of modules are put together only where something is wrong: this runs every solve.
     if not isinstance(net, ODEnet):
-        return f"{name} is {type(net).__name__}, not ODEnet"
+        return f"{name}{is_not(net, ODEnet)}"
     chain, activations, widths = list(net.layers), list(net.activation_fns), net.widths
     kind = type(chain[0])
     if kind not in _LINEARS:
@@ -136,6 +136,15 @@ def refresh(net: ODEnet) -> None:
             assert linear is not None
             for hook in linear._forward_pre_hooks.values():
                 hook(linear, ())
+
+
+def is_not(module: nn.Module | None, kind: type[nn.Module]) -> str:
+    """The rest of a sentence that begins with the module's name, as of `altered`."""
+    found, expected = type(module).__name__, kind.__name__
+    if found == expected:  # FFJORD's classes have the names of ours
+        found = f"{type(module).__module__}.{found}"
+        expected = f"{kind.__module__}.{expected}"
+    return f" is {found}, not {expected}"
 
 
 def altered(module: nn.Module, forward: Any, weight_hooks: bool = False) -> str | None:
@@ -182,7 +191,7 @@ def _parametrizes(part: nn.Module) -> bool:
 
 def _other(module: nn.Module | None, kind: type[nn.Module]) -> str | None:
     if type(module) is not kind:
-        return f" is {type(module).__name__}, not {kind.__name__}"
+        return is_not(module, kind)
     return altered(module, _FORWARD[kind])
 
 
@@ -222,7 +231,7 @@ def _linear(module: nn.Module | None, m_in: int, m_out: int, biased: bool) -> st
     # Asked for the type first: where there is no parametrization, the answer takes 3 us.
     parametrized = kind is not nn.Linear and module is not None and is_parametrized(module)
     if module is None or (kind.__base__ if parametrized else kind) is not nn.Linear:
-        return f" is {kind.__name__}, not Linear"
+        return is_not(module, nn.Linear)
     found = altered(module, _FORWARD[nn.Linear], weight_hooks=True)
     if found is not None:
         return found
