@@ -82,12 +82,10 @@ _ENGINES: dict[str, Engine] = {
 #: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
 ENGINES: tuple[str, ...] = tuple(_ENGINES)
 
-_NAMES = ("auto", *ENGINES)
-
 
 def check_name(engine: str) -> None:
     """Raise ValueError unless ``engine`` is ``"auto"`` or one of `ENGINES`."""
-    one_of("engine", engine, _NAMES)
+    one_of("engine", engine, ("auto", *_ENGINES))
 
 
 def why_missing(engine: str) -> str | None:
