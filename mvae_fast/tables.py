@@ -135,21 +135,20 @@ _BUILDERS: dict[type[nn.Module], Builder] = {
 def build_tables(diffeq: ODEnet, t: Tensor, residual: bool = False) -> Tables:
     """The tables of ``diffeq`` at the times ``t``, differentiable in its parameters and in ``t``.
 
-        Args:
-            diffeq: An ODE net that is readable (`mvae_fast.recognise`).
-            t: (S,), the time at which each step evaluates the net.
-            residual: Whether the velocity is ``f(t, z) - z``.
+    Args:
+        diffeq: An ODE net that is readable (`mvae_fast.recognise`).
+        t: (S,), the time at which each step evaluates the net.
+        residual: Whether the velocity is ``f(t, z) - z``.
 
-        Returns:
-            The tables; leading axes are 1 where nothing depends on time, else S.
+    Returns:
+        The tables; leading axes are 1 where nothing depends on time, else S.
 
-        Example:
-            >>> import torch
-            >>> from mvae_fast.odenet import ODEnet
-    from mvae_fast.recognise import refresh
-            >>> tables = build_tables(ODEnet((5,), (2,), layer_type="squash"), torch.zeros(3))
-            >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
-            ((1, 20), (3, 7))
+    Example:
+        >>> import torch
+        >>> from mvae_fast.odenet import ODEnet
+        >>> tables = build_tables(ODEnet((5,), (2,), layer_type="squash"), torch.zeros(3))
+        >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
+        ((1, 20), (3, 7))
     """
     refresh(diffeq)
     net: Sequence[Layer] = list(diffeq.layers)
