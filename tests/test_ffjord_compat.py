@@ -338,55 +338,6 @@ def test_regularisers_of_other_arguments_are_named():
             FastCNF(ODEfunc(ODEnet((4,), (3,))), regularization_fns=(fn,))
 
 
-class Autoencoder(torch.nn.Module):
-    """To the interface of FFJORD's AutoencoderODEfunc: no ODEfunc, and no num_evals."""
-
-    def __init__(self):
-        super().__init__()
-        self.net = torch.nn.Linear(3, 3)
-        self.register_buffer("_num_evals", torch.tensor(0.0))
-
-    def before_odeint(self, e=None):
-        self._e = e
-        self._num_evals.fill_(0)
-
-    def forward(self, t, y_and_logpy):
-        y, _ = y_and_logpy
-        self._num_evals += 1
-        with torch.enable_grad():
-            y.requires_grad_(True)
-            dy = torch.tanh(self.net(y)) * t
-            e = torch.ones_like(y) if self._e is None else self._e
-            (vjp,) = torch.autograd.grad(dy, y, e, create_graph=True)
-        return dy, -(vjp * e).sum(1, keepdim=True)
-
-
-@pytest.mark.parametrize("noise", [None, torch.tensor([[1.0, -1.0, 1.0]]).expand(5, 3)])
-@pytest.mark.parametrize("adjoint", [False, True])
-def test_ode_functions_of_others_are_called(noise, adjoint):
-    flow = FastCNF(Autoencoder(), n_steps=2, adjoint=adjoint)
-    z, logp = torch.randn(5, 3), torch.randn(5, 1)
-    z_t, logp_t = flow(z, logp, probes=noise)
-    e = torch.ones_like(z) if noise is None else noise
-    expected, total = z, logp
-    for t in (0.0, 0.5):
-        value = torch.tanh(flow.odefunc.net(expected))
-        jacobian = t * (1 - value.square()).unsqueeze(2) * flow.odefunc.net.weight
-        total = total - 0.5 * torch.einsum("bi,bij,bj->b", e, jacobian, e).unsqueeze(1)
-        expected = expected + 0.5 * t * value
-    torch.testing.assert_close((z_t, logp_t), (expected, total))
-    assert flow.num_evals() == 2 and not z.requires_grad
-    assert "engine=auto (torchdiffeq: odefunc is Autoencoder, not ODEfunc)" in repr(flow)
-    (z_t.sum() + logp_t.sum()).backward()
-    assert flow.odefunc.net.weight.grad.abs().sum() > 0
-    assert flow(z).shape == z.shape
-    flow.trace = "exact"
-    with pytest.raises(
-        ValueError, match="trace and n_probes: got 'exact' and 1, but odefunc, a Auto"
-    ):
-        flow(z, logp)
-
-
 @pytest.mark.parametrize(
     "odefunc", [ODEnet((4,), (3,)), lambda t, z: -z, torch.nn.Linear(3, 3), None, "ODEfunc"]
 )
