@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from filelock import FileLock  # torch requires it
+
+from mvae_fast.files import write_bytes
 
 __all__ = ["cached_images", "fingerprint"]
 
@@ -116,9 +117,7 @@ def _read(note: Path) -> dict[str, Any]:
 
 
 def _write(note: Path, content: dict[str, Any]) -> None:
-    whole = note.with_suffix(".tmp")
-    whole.write_text(json.dumps(content, indent=1))
-    os.replace(whole, note)
+    write_bytes(note, json.dumps(content, indent=1).encode())
 
 
 def _refuse_others(path: Path, theirs: dict[str, Any] | None, mine: dict[str, Any]) -> None:

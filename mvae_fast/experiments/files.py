@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 import yaml
+
+from mvae_fast.files import write_bytes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -19,7 +20,6 @@ __all__ = [
     "make_folder",
     "read_json",
     "read_yaml",
-    "write_bytes",
     "write_figure",
     "write_json",
     "write_saved",
@@ -48,43 +48,13 @@ def make_folder(path: str | Path, name: str) -> Path:
     return path
 
 
-def write_bytes(path: Path, content: bytes, *, previous: Path | None = None) -> None:
-    """Write a file so that a kill or a full disk at any moment leaves the old content or the new.
-
-    The new content is written beside the old one, to one and the same file system, and takes its
-    place only when the disk has all of it.
-
-    Args:
-        path: file to write.
-        content: all of it.
-        previous: where the old content is kept.
-
-    Raises:
-        OSError: if it cannot be written; the file is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_name(f"{path.name}.{os.getpid()}.part")
-    try:
-        with unfinished.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if previous is not None and path.exists():
-            path.replace(previous)
-        unfinished.replace(path)
-    except OSError as error:
-        unfinished.unlink(missing_ok=True)
-        # What write() raises on a full disk does not know of which file.
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def write_text(path: Path, text: str) -> None:
-    """Write ``text``, as `write_bytes` does."""
+    """Write ``text``, as `mvae_fast.files.write_bytes` does."""
     write_bytes(path, text.encode())
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, as `write_bytes` does.
+    """Write ``content`` as JSON, as `mvae_fast.files.write_bytes` does.
 
     Example:
         >>> import tempfile
@@ -99,14 +69,14 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def write_saved(path: Path, content: Any, *, previous: Path | None = None) -> None:
-    """Write what ``torch.save`` makes of ``content``, as `write_bytes` does."""
+    """Write what ``torch.save`` makes of ``content``, as `mvae_fast.files.write_bytes` does."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     write_bytes(path, buffer.getvalue(), previous=previous)
 
 
 def write_figure(path: Path, figure: Figure) -> None:
-    """Write a picture, as `write_bytes` does; the suffix chooses the format."""
+    """Write a picture, as `mvae_fast.files.write_bytes` does; the suffix chooses the format."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=130)
     write_bytes(path, buffer.getvalue())

@@ -29,11 +29,10 @@ OWN_FOLDERS = re.compile(r"(csv|tensorboard)(/version_\d+)?")
 OWN_FILES = re.compile(
     r"(\.mvae_fast|(last|previous|best)\.ckpt|model\.pt|finished\.json|evaluation\.json"
     r"|csv/version_\d+/(metrics\.csv|hparams\.yaml)"
-    r"|tensorboard/version_\d+/(events\.out\.tfevents\.[^/]+|hparams\.yaml))(\.\d+\.part)?"
-    r"|[0-9a-f]{32}\.part"
+    r"|tensorboard/version_\d+/(events\.out\.tfevents\.[^/]+|hparams\.yaml))(\.[0-9a-f]+\.part)?"
 )
 """What a run writes into the folder of a model, by its path there; ``.part`` is what a kill leaves,
-by `files.write_bytes` and by `save_mvae`."""
+by `mvae_fast.files.write_bytes`."""
 
 
 def check_folder(config: TrainConfig) -> dict[str, Any]:

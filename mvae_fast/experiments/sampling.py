@@ -16,8 +16,9 @@ from torch.distributions import Categorical, Distribution
 
 from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.figures import mosaic, tiles
-from mvae_fast.experiments.files import make_folder, read_yaml, write_bytes, write_figure
+from mvae_fast.experiments.files import make_folder, read_yaml, write_figure
 from mvae_fast.experiments.usage import UsageError, usage
+from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 __all__ = ["condition", "sample_command"]

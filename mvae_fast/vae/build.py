@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import io
-import os
-import shutil
-import uuid
 import warnings
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
@@ -15,6 +12,7 @@ import torch
 from torch import Tensor
 
 from mvae_fast.checks import integer
+from mvae_fast.files import write_bytes
 from mvae_fast.vae.changes import changed_parts, changed_settings
 from mvae_fast.vae.modalities import MODALITIES
 from mvae_fast.vae.mvae import MVAE
@@ -196,18 +194,7 @@ def _write(path: Path, content: io.BytesIO) -> None:
         raise FileNotFoundError(f"path: got {path}, but there is no folder {target.parent}")
     if target.exists() and not target.is_file():
         raise ValueError(f"path: got {path}, which is no file")
-    unfinished = target.with_name(f"{uuid.uuid4().hex}.part")
-    try:
-        with unfinished.open("xb") as file:
-            file.write(content.getbuffer())
-            file.flush()
-            os.fsync(file.fileno())
-        if target.exists():
-            shutil.copymode(target, unfinished)
-        os.replace(unfinished, target)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise
+    write_bytes(target, content.getbuffer())
 
 
 def _take_precision(model: MVAE, state_dict: Mapping[str, Any]) -> None:

@@ -7,8 +7,9 @@ import signal
 import pytest
 import torch
 
-from mvae_fast.experiments.files import make_folder, write_bytes, write_json, write_saved
+from mvae_fast.experiments.files import make_folder, write_json, write_saved
 from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
+from mvae_fast.files import write_bytes
 
 
 def test_a_failed_write_leaves_the_old_file(tmp_path):
