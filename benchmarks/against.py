@@ -1,0 +1,117 @@
+"""Training steps of this checkout against those of another: ``python -m benchmarks.against OTHER``.
+
+OTHER is a checkout with its C++ engine built in place, of an earlier commit for example. Each has a
+process of its own, and they take turns. The file also is that process: it needs nothing of OTHER
+but its package.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+
+
+class Checkout:
+    """A process that makes training steps with one checkout's package."""
+
+    def __init__(self, tree: Path, threads: int, clock: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(tree), "--serve", "--clock", clock]
+            + ["--threads", str(threads)],
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def ask(self, question: dict[str, object]) -> float:
+        """Seconds of one step of a workload."""
+        assert self.process.stdin is not None and self.process.stdout is not None
+        print(json.dumps(question), file=self.process.stdin, flush=True)
+        answer = self.process.stdout.readline()
+        if not answer:
+            raise SystemExit(f"{self.process.args[2]} ended; it says why above")
+        return float(answer)
+
+
+def serve(tree: Path, threads: int, clock: str) -> None:
+    """Answer each workload on standard input with the seconds of a training step."""
+    import torch
+
+    import mvae_fast
+    from mvae_fast import FastCNF, ODEfunc, ODEnet
+
+    package = Path(mvae_fast.__file__).resolve()
+    if tree.resolve() not in package.parents:
+        raise SystemExit(f"OTHER: got {tree}, but Python found {package}")
+    torch.set_num_threads(threads)
+    steps = {}
+    for line in sys.stdin:
+        if line not in steps:
+            w = json.loads(line)
+            torch.manual_seed(0)
+            net = ODEnet(w["hidden"], (w["dim"],), None, False, w["layer_type"], w["nonlinearity"])
+            flow = FastCNF(ODEfunc(net), n_steps=w["steps"], trace="exact", engine="cpp")
+            steps[line] = flow, torch.randn(w["batch"], w["dim"])
+        flow, z = steps[line]
+        began = CLOCKS[clock]()
+        z_t, logp = flow(z.clone().requires_grad_(), z.new_zeros(len(z), 1))
+        (z_t.square().sum() - logp.sum()).backward()
+        print(CLOCKS[clock]() - began, flush=True)
+
+
+def main() -> None:
+    """Print a table of the ratios, this checkout to the other."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=__doc__)
+    parser.add_argument("other", type=Path, metavar="OTHER")
+    parser.add_argument("--workloads", nargs="+", default=None)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--budget", type=float, default=10.0, help="seconds a workload")
+    parser.add_argument("--clock", choices=CLOCKS, default="wall")
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        return serve(arguments.other, arguments.threads, arguments.clock)
+
+    from dataclasses import asdict
+    from functools import partial
+
+    from benchmarks.environment import environment
+    from benchmarks.interleave import interleave
+    from benchmarks.workloads import WORKLOADS, select
+
+    trees = {"here": ROOT, "other": arguments.other}
+    checkouts = {
+        name: Checkout(tree, arguments.threads, arguments.clock) for name, tree in trees.items()
+    }
+    print(", ".join(f"{key}: {value}" for key, value in environment().items()))
+    print(
+        f"| workload | other, ms | here / other, {arguments.clock}, {arguments.threads} threads |"
+    )
+    print("|---|---|---|")
+    for workload in select(arguments.workloads) if arguments.workloads else WORKLOADS:
+        question = asdict(workload)
+        timings = interleave(
+            {name: partial(checkout.ask, question) for name, checkout in checkouts.items()},
+            threads=1,
+            budget=arguments.budget,
+            timer=lambda call: call(),
+        )
+        ratio, ms = timings.ratio("here", "other"), timings.time("other").median * 1e3
+        print(
+            f"| {workload.name} | {ms:.2f} | {ratio.median:.3f} ({ratio.lower:.3f}-"
+            f"{ratio.upper:.3f}), {timings.rounds} rounds |",
+            flush=True,
+        )
+
+
+if __name__ == "__main__":
+    main()
