@@ -97,9 +97,6 @@ struct Threads {
   void (*run)(int64_t n, void (*body)(void* context, int64_t worker), void* context);
 };
 
-template <class T>
-struct HiddenKernels;  // hidden.h
-
 // The kernels of one instruction set. `workspace` says how many bytes (64-byte aligned) forward or
 // backward wants.
 template <class T>
@@ -112,7 +109,6 @@ struct Kernels {
   // Runs the register tile of the products on operands in L1, for the machine's peak: multiply-adds
   // done.
   int64_t (*peak)(int64_t repeats, const Threads&);
-  const HiddenKernels<T>* hidden;
 };
 
 }  // namespace mvae_fast

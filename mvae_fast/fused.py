@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from mvae_fast import engines, hidden_space, net_ops, ops, table_ops
+from mvae_fast import engines, net_ops, table_ops
 from mvae_fast.grid import Grid, evaluation_times
 from mvae_fast.integrate import check_precision, integrate
 from mvae_fast.logdet import integrate_log_det
@@ -69,16 +69,13 @@ def integrate_net(
     check_precision(method.precision, z)
     chosen = engines.resolve(engine, z.device, z.dtype, method.precision)
     by_cpp = chosen == "cpp" and not table_ops.transformed()
-    hidden = by_cpp and _hidden_space(z, steps, net, method, residual)
-    if by_cpp and not hidden and net_ops.applies(net):
+    if by_cpp and net_ops.applies(net):
         solution = net_ops.integrate(
             z, t, steps.h, net, method, residual=residual, exact=closed, probes=probes
         )
     else:
         tables = build_tables(net, t, residual)
         table = trace_table(tables) if closed else None
-        if hidden and hidden_space.applies(tables, method):
-            return hidden_space.integrate(z, steps.h, tables, table, probes)
         solution = integrate(
             z,
             steps.h,
@@ -99,27 +96,6 @@ def integrate_net(
     # Not by a list of indices, which would be copied to a GPU.
     elapsed = torch.cat([passed[s - 1 : s] for s in method.outputs])
     return solution._replace(logp=solution.logp + z.shape[1] * elapsed.unsqueeze(1))
-
-
-def _hidden_space(z: Tensor, steps: Grid, net: ODEnet, method: Method, residual: bool) -> bool:
-    """Whether hidden space is worth the tables that tell whether it can be."""
-    if len(net.layers) != 2 or residual or net.layer_type in ("squash", "concatsquash"):
-        return False
-    # Without fused multiply-adds its gradient of h was seen 2.3 times as far off as that of eager
-    # PyTorch, where no engine may be further off than twice.
-    if ops.capability() == "baseline" or not hidden_space.takes(method):
-        return False
-    training = torch.is_grad_enabled() and (
-        z.requires_grad or any(parameter.requires_grad for parameter in net.parameters())
-    )
-    batch, dim = z.shape
-    less = hidden_space.costs_less(dim, net.widths[1], batch, steps.h.shape[0], training)
-    if torch.compiler.is_exporting():
-        # One program for all numbers of rows: it may not depend on which is cheaper for how many.
-        from torch.fx.experimental.symbolic_shapes import statically_known_true
-
-        return statically_known_true(less)
-    return less
 
 
 def _log_det(

@@ -1,6 +1,6 @@
 """The extension: loads it, says what its kernels run on, and has its ops for tables.
 
-`net_ops` and `hidden_ops` have the ops that take a net's parameters and those of hidden space.
+`net_ops` has the ops that take a net's parameters.
 """
 
 from __future__ import annotations

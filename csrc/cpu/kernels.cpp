@@ -6,20 +6,14 @@
 
 #include "backward.h"
 #include "forward.h"
-#include "hidden.h"
-#include "hidden_backward.h"
 #include "peak.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
 
 template <class T>
-static constexpr HiddenKernels<T> kHidden{hidden_forward_workspace<T>, hidden_forward<T>,
-                                          hidden_backward_workspace<T>, hidden_backward<T>};
-
-template <class T>
 static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
-                                     backward<T>,          peak<T>,    &kHidden<T>};
+                                     backward<T>, peak<T>};
 
 const Kernels<float> kernels_f32 = kKernels<float>;
 #if !defined(__AVX512BF16__)  // doubles are those of avx512
