@@ -12,9 +12,10 @@ from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD, Net
 from benchmarks.precision import products
 from benchmarks.workloads import Workload
-from mvae_fast import FastCNF, ODEfunc, ODEnet, grid
-from mvae_fast.tables import Tables, build_tables
-from mvae_fast.trace import trace_table
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast.core import grid
+from mvae_fast.core.tables import Tables, build_tables
+from mvae_fast.core.trace import trace_table
 
 __all__ = [
     "CANDIDATES",

@@ -15,7 +15,7 @@ import torch
 
 import mvae_fast
 from benchmarks.gpu_environment import gpu_environment
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 __all__ = ["environment"]
 

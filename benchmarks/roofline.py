@@ -20,10 +20,11 @@ from benchmarks.candidates import Problem
 from benchmarks.environment import environment
 from benchmarks.interleave import Quartiles, interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
-from mvae_fast import engines, ops
-from mvae_fast.problem import Method
-from mvae_fast.problem import Problem as EngineProblem
-from mvae_fast.trace import exact_probes
+from mvae_fast import engines
+from mvae_fast.core.problem import Method
+from mvae_fast.core.problem import Problem as EngineProblem
+from mvae_fast.core.trace import exact_probes
+from mvae_fast.engines import cpp as ops
 
 PEAK_REPEATS = 2000
 

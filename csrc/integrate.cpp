@@ -1,5 +1,5 @@
 // The ops that integrate a net given by its tables. Autograd and fake kernels live in
-// mvae_fast/ops.py.
+// mvae_fast/engines/cpp.py.
 
 #include "cpu_run.h"
 #include "table_arguments.h"

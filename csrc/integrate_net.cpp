@@ -1,6 +1,6 @@
 // The ops that integrate a net given by the parameters of its time-conditioned layers: as
 // integrate.cpp, with the tables and their gradients made inside. Autograd and fake kernels live in
-// mvae_fast/net_ops.py.
+// mvae_fast/engines/net_ops.py.
 
 #include "cpu_run.h"
 
@@ -16,7 +16,7 @@ struct LayerType {
   int64_t tensors() const { return 2 + 2 * gated + (slope && !concat); }
 };
 
-// By the numbers that mvae_fast/net_ops.py gives them.
+// By the numbers that mvae_fast/engines/net_ops.py gives them.
 const LayerType& layer_type_of(int64_t number) {
   static const LayerType types[] = {{false, false, false},  // ignore
                                     {false, true, true},    // concat

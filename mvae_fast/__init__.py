@@ -1,8 +1,8 @@
 """Fast continuous normalizing flows and multimodal VAEs for PyTorch."""
 
 from mvae_fast.cnf import FastCNF
-from mvae_fast.odefunc import ODEfunc
-from mvae_fast.odenet import ODEnet
+from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.ode.odefunc import ODEfunc
 
 __all__ = ["FastCNF", "ODEfunc", "ODEnet", "__version__"]
 

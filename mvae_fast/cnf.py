@@ -8,25 +8,26 @@ from typing import TYPE_CHECKING, Any, overload
 import torch
 from torch import Tensor, nn
 
-from mvae_fast import engines, grid
-from mvae_fast.called import base_of, must_be_called
+from mvae_fast import engines
 from mvae_fast.checks import NotScriptable, boolean, positive, tensor
-from mvae_fast.fused import integrate_net
-from mvae_fast.noise import as_probes, draw_probes, scaled
-from mvae_fast.odefunc import ODEfunc
-from mvae_fast.odenet import ODEnet
-from mvae_fast.problem import PENALTIES, Method
-from mvae_fast.recognise import unreadable
-from mvae_fast.regularization import (
+from mvae_fast.core import grid
+from mvae_fast.core.problem import PENALTIES, Method
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.engines.fused import integrate_net
+from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.recognise import unreadable
+from mvae_fast.ode.called import base_of, must_be_called
+from mvae_fast.ode.noise import as_probes, draw_probes, scaled
+from mvae_fast.ode.odefunc import ODEfunc
+from mvae_fast.ode.regularization import (
     FUSED_PENALTIES,
     REGULARIZATION_FNS,
     RegularizationFn,
     resolve_regularization_fns,
 )
-from mvae_fast.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
-from mvae_fast.settings import SolverSettings
-from mvae_fast.solvers import solve
-from mvae_fast.tableaus import TABLEAUS
+from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
+from mvae_fast.ode.settings import SolverSettings
+from mvae_fast.ode.torchdiffeq import solve
 
 __all__ = ["FastCNF"]
 
@@ -54,9 +55,9 @@ class FastCNF(NotScriptable, SolverSettings):
               \frac{\partial f}{\partial z}\, dt
 
     A drop-in for FFJORD's ``CNF``: same constructor, ``forward``, signs and state_dict keys. With
-    an `ODEnet` and one of the solvers of `mvae_fast.tableaus` (euler, midpoint, heun2, heun3, rk4)
-    all steps run in one call of an engine, and gradients are the exact ones of the discrete steps,
-    including that of the end time ``T``; every other solver, and any other velocity, goes through
+    an `ODEnet` and one of the solvers of `mvae_fast.core.tableaus` (euler, midpoint, heun2, heun3,
+    rk4) all steps run in one call of an engine, and gradients are the exact ones of the discrete
+    steps, including that of the end time ``T``; every other solver, and any other velocity, goes through
     torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:

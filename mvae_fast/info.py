@@ -13,7 +13,8 @@ import textwrap
 
 import torch
 
-from mvae_fast import __version__, engines, ops
+from mvae_fast import __version__, engines
+from mvae_fast.engines import cpp as ops
 
 __all__ = ["environment_report"]
 

@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from mvae_fast import engines
-from mvae_fast.nonlinearities import NONLINEARITIES
-from mvae_fast.problem import PENALTIES, PRECISIONS, Method, Problem, Solution
-from mvae_fast.tableaus import EULER, Tableau
-from mvae_fast.tables import Tables
-from mvae_fast.trace import MAX_CLOSED_FORM_LAYERS
+from mvae_fast.core.nonlinearities import NONLINEARITIES
+from mvae_fast.core.problem import PENALTIES, PRECISIONS, Method, Problem, Solution
+from mvae_fast.core.tableaus import EULER, Tableau
+from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import MAX_CLOSED_FORM_LAYERS
 
 __all__ = ["check_precision", "integrate"]
 
@@ -34,8 +34,8 @@ def integrate(
 
     .. math:: z_{s+1} = z_s + h_s f_s(z_s), \qquad \ell_{s+1} = \ell_s - h_s \tau_s
 
-    for Euler's method (`mvae_fast.tableaus` has the general step), with the velocity ``f_s`` that
-    ``tables`` describe and ``tau_s`` either its exact trace (from ``trace``), or
+    for Euler's method (`mvae_fast.core.tableaus` has the general step), with the velocity ``f_s``
+    that ``tables`` describe and ``tau_s`` either its exact trace (from ``trace``), or
     ``sum_k probes_k . J_s probes_k``, or 0; with ``second`` the step also adds
     ``h_s^2 / 2 Tr J_s^2`` to the log-density. ``penalties`` are integrals of the same kind, of
     values of ``f_s`` and ``J_s``.
@@ -44,20 +44,20 @@ def integrate(
         z: (B, D), the start state.
         h: (S,), the step sizes; may be negative.
         tables: The net at the times of its S * R evaluations, R a step.
-        trace: (1 or S * R, Q), the table of the exact trace, see `mvae_fast.trace.trace_table`.
+        trace: (1 or S * R, Q), the exact trace's table, see `mvae_fast.core.trace.trace_table`.
         probes: (K, B, D), trace probes, held fixed over the steps; may be stride 0 over rows. With
             ``trace`` they serve the penalty ``"frobenius"`` only.
-        second: (1 or S, m_1 * m_1), symmetric, see `mvae_fast.trace.second_order_table`; only with
+        second: (1 or S, m_1 * m_1), symmetric: `mvae_fast.core.trace.second_order_table`; only with
             ``trace``, one hidden layer and Euler's method.
         tableau: The method.
         outputs: Ascending step counts in 1..S, ending in S, after which to report; default
             ``(S,)``.
         checkpoint_every: k: save the state of every k-th step only, and recompute the others in
             the backward.
-        penalties: Some of `mvae_fast.problem.PENALTIES`, in their order.
+        penalties: Some of `mvae_fast.core.problem.PENALTIES`, in their order.
         precision: What to round the operands of all products to: one of
-            `mvae_fast.problem.PRECISIONS`. All but ``"full"`` need a float32 ``z``; sums, state and
-            log-density stay in float32.
+            `mvae_fast.core.problem.PRECISIONS`. All but ``"full"`` need a float32 ``z``; sums,
+            state and log-density stay in float32.
         engine: ``"auto"`` or one of `mvae_fast.engines.ENGINES`.
 
     Returns:
@@ -75,8 +75,8 @@ def integrate(
 
     Example:
         >>> import torch
-        >>> from mvae_fast.odenet import ODEnet
-        >>> from mvae_fast.tables import build_tables
+        >>> from mvae_fast.nets.odenet import ODEnet
+        >>> from mvae_fast.core.tables import build_tables
         >>> net = ODEnet((), (2,), layer_type="ignore")
         >>> tables = build_tables(net, torch.zeros(4))
         >>> solution = integrate(torch.zeros(3, 2), torch.full((4,), 0.25), tables)

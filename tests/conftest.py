@@ -10,7 +10,7 @@ import torch
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 from tests.oracles import engines_on
 
 

@@ -5,7 +5,8 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ops
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.engines import cpp as ops
 from tests.oracles import distance, gradients, random_net
 from tests.test_integrate import SHAPES, TRACES, problem, run
 

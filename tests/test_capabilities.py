@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import ops
-from mvae_fast.problem import Method, Problem
-from mvae_fast.tables import Tables
+from mvae_fast.core.problem import Method, Problem
+from mvae_fast.core.tables import Tables
+from mvae_fast.engines import cpp as ops
 from tests.oracles import NONLINEARITIES, distance
 from tests.test_integrate import SHAPES, TRACES, problem, run
 

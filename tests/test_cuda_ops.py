@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvae_fast import cuda_ops
+from mvae_fast.engines import cuda as cuda_ops
 
 NO_IMAGE = "no kernel image is available for execution on the device"
 

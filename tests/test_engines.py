@@ -6,9 +6,10 @@ import shutil
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ODEnet, engines, ops
-from mvae_fast.problem import Method, Problem
-from mvae_fast.tables import Tables
+from mvae_fast import FastCNF, ODEfunc, ODEnet, engines
+from mvae_fast.core.problem import Method, Problem
+from mvae_fast.core.tables import Tables
+from mvae_fast.engines import cpp as ops
 from tests.oracles import engines_on
 
 CPU = torch.device("cpu")

@@ -5,9 +5,11 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ops, table_ops
-from mvae_fast.tables import build_tables
-from mvae_fast.trace import trace_table
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core.tables import build_tables
+from mvae_fast.core.trace import trace_table
+from mvae_fast.engines import cpp as ops
+from mvae_fast.engines import table_ops
 from tests.oracles import autograd_trace, gradients, random_net
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ODEnet, settings
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast.ode import settings
 
 # state_dict of FFJORD's CNF(ODEfunc(ODEnet((4,), (3,), ...))): names and shapes, literally.
 STATE_DICTS = {

@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import nn
 from torchdiffeq import odeint
 
-from mvae_fast import FastCNF, ODEfunc, ODEnet, settings
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast.ode import settings
 
 
 def divergence_bf(dx, y, **unused):

@@ -10,7 +10,8 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torchdiffeq import odeint
 
-from mvae_fast import FastCNF, ODEfunc, grid
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core import grid
 from tests.oracles import distance, gradients, random_net
 
 Z = torch.zeros(5, 3, dtype=torch.float64)

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import reference
+from mvae_fast.core import reference
+from mvae_fast.core.problem import Method, Problem
+from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import exact_probes, trace_table
 from mvae_fast.integrate import integrate
-from mvae_fast.problem import Method, Problem
-from mvae_fast.tables import Tables
-from mvae_fast.trace import exact_probes, trace_table
 from tests.oracles import NONLINEARITIES, distance, engines_on, gradients, pairwise
 
 # Rows of (weight, gate, bias): what the layer types produce. 0 stands for no gate, "S" for one row

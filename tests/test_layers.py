@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvae_fast import ODEnet, layers
+from mvae_fast import ODEnet
+from mvae_fast.nets import layers
 from tests.oracles import LAYER_TYPES, random_net
 
 T = torch.tensor(0.37, dtype=torch.float64)

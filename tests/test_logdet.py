@@ -3,10 +3,11 @@
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, grid, logdet
-from mvae_fast.logdet import integrate_log_det
-from mvae_fast.tableaus import EULER, TABLEAUS
-from mvae_fast.tables import build_tables
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core import grid, logdet
+from mvae_fast.core.logdet import integrate_log_det
+from mvae_fast.core.tableaus import EULER, TABLEAUS
+from mvae_fast.core.tables import build_tables
 from tests.oracles import distance, gradients, random_net
 
 DIM = 3

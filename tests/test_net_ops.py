@@ -5,10 +5,12 @@ import itertools
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, engines, net_ops, ops, table_ops
-from mvae_fast.grid import from_zero
-from mvae_fast.problem import Method
-from mvae_fast.tableaus import TABLEAUS
+from mvae_fast import FastCNF, ODEfunc, engines
+from mvae_fast.core.grid import from_zero
+from mvae_fast.core.problem import Method
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.engines import cpp as ops
+from mvae_fast.engines import net_ops, table_ops
 from tests.oracles import distance, gradients, random_net
 
 needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mvae_fast import FastCNF, ODEfunc, ops, table_ops
-from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import build_tables
-from mvae_fast.trace import second_order_table, trace_table
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tables import build_tables
+from mvae_fast.core.trace import second_order_table, trace_table
+from mvae_fast.engines import cpp as ops
+from mvae_fast.engines import table_ops
 from tests.oracles import LAYER_TYPES, random_net
 
 needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core.problem import PENALTIES
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tables import Tables
 from mvae_fast.integrate import integrate
-from mvae_fast.problem import PENALTIES
-from mvae_fast.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
-from mvae_fast.solvers import SolverConfig, solve
-from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import Tables
+from mvae_fast.ode.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
+from mvae_fast.ode.torchdiffeq import SolverConfig, solve
 from tests.oracles import distance, engines_on, gradients, random_net
 from tests.test_integrate import SHAPES, problem
 

@@ -17,7 +17,7 @@ from torch.nn.utils import weight_norm as old_weight_norm
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.flows import AmortizedCNF
-from mvae_fast.recognise import unreadable
+from mvae_fast.nets.recognise import unreadable
 from tests.oracles import LAYER_TYPES, distance, ffjord_euler, gradients, random_net
 
 DIM, STEPS, END = 3, 4, 1.0
@@ -400,7 +400,7 @@ def test_subclasses_of_the_net():
     assert unreadable(Called((4,), (2,))) == "net has a __call__ of its own"
     assert unreadable(nn.Linear(2, 2)) == "net is Linear, not ODEnet"
     other = type("ODEnet", (nn.Module,), {"__module__": "lib.layers"})()
-    assert unreadable(other) == "net is lib.layers.ODEnet, not mvae_fast.odenet.ODEnet"
+    assert unreadable(other) == "net is lib.layers.ODEnet, not mvae_fast.nets.odenet.ODEnet"
 
 
 def test_an_amortised_flow_refuses_what_it_cannot_call():

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc
-from mvae_fast.regularization import REGULARIZATION_FNS
-from mvae_fast.regularized_odefunc import RegularizedODEfunc
+from mvae_fast.ode.regularization import REGULARIZATION_FNS
+from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc
 from tests.oracles import random_net
 
 DIM = 3

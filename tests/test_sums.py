@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, ops
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.engines import cpp as ops
 from tests.oracles import distance, ffjord_euler, gradients, random_net
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

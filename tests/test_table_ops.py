@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from mvae_fast.problem import PRECISIONS, Method
-from mvae_fast.table_ops import method_arguments
-from mvae_fast.tableaus import TABLEAUS
+from mvae_fast.core.problem import PRECISIONS, Method
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.engines.table_ops import method_arguments
 
 CPU = SimpleNamespace(is_cuda=False, dtype=torch.float32)
 GPU = SimpleNamespace(is_cuda=True, dtype=torch.float32)

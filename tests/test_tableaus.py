@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, engines
-from mvae_fast.solvers import SolverConfig, solve
-from mvae_fast.tableaus import TABLEAUS
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.ode.torchdiffeq import SolverConfig, solve
 from tests.oracles import distance, engines_on, gradients, random_net
 
 DIM = 3

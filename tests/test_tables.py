@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from mvae_fast import reference
-from mvae_fast.tables import build_tables
+from mvae_fast.core import reference
+from mvae_fast.core.tables import build_tables
 from tests.oracles import LAYER_TYPES, NONLINEARITIES, gradients, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.3, 0.75], dtype=torch.float64)

@@ -3,9 +3,10 @@
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, reference
-from mvae_fast.tables import build_tables
-from mvae_fast.trace import exact_probes, trace_table
+from mvae_fast import FastCNF, ODEfunc
+from mvae_fast.core import reference
+from mvae_fast.core.tables import build_tables
+from mvae_fast.core.trace import exact_probes, trace_table
 from tests.oracles import LAYER_TYPES, NONLINEARITIES, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.6], dtype=torch.float64)

@@ -4,9 +4,9 @@
 
 #include "kernels.h"
 
-#include "backward.h"
-#include "forward.h"
-#include "peak.h"
+#include "simd/peak.h"
+#include "sweep/backward.h"
+#include "sweep/forward.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {

@@ -15,7 +15,7 @@ struct Phi {
 };
 
 // log(1 + e) for 0 <= e <= 1: a polynomial, relative error 3e-8, where log1pf would take the
-// special function unit a second time (csrc/cpu/activation.h has the same).
+// special function unit a second time (csrc/cpu/simd/activation.h has the same).
 MVAE_FAST_DEVICE float log1p_unit(float e) {
   float y = 5.23269268e-3f;
   y = y * e - 2.95052324e-2f;

@@ -1,4 +1,4 @@
-// The integrals along the path besides the log-density (csrc/cpu/penalties.h has the same).
+// The integrals along the path besides the log-density (csrc/cpu/sweep/penalties.h has the same).
 #pragma once
 
 #include "tile.h"

@@ -9,16 +9,16 @@ import torch
 from torch import Tensor
 from torchdiffeq import odeint
 
-from mvae_fast import grid
 from mvae_fast.checks import integer, integers, non_negative, one_of, positive
-from mvae_fast.dynamics import TRACES
+from mvae_fast.core import grid
+from mvae_fast.core.logdet import integrate_jacobians
+from mvae_fast.core.reference import combine
+from mvae_fast.core.tableaus import TABLEAUS, Tableau
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
-from mvae_fast.logdet import integrate_jacobians
-from mvae_fast.noise import draw_probes, scaled
-from mvae_fast.reference import combine
-from mvae_fast.solvers import ADAPTIVE, check_solver, equal_steps
-from mvae_fast.tableaus import TABLEAUS, Tableau
+from mvae_fast.ode.dynamics import TRACES
+from mvae_fast.ode.noise import draw_probes, scaled
+from mvae_fast.ode.torchdiffeq import ADAPTIVE, check_solver, equal_steps
 
 __all__ = ["AmortizedCNF"]
 
@@ -46,7 +46,7 @@ class AmortizedCNF(Flow):
         layer_type: How the shared layers depend on time, as of `mvae_fast.ODEnet`.
         nonlinearity: Between the layers, as of `mvae_fast.ODEnet`; swish has beta = 1.
         T: End time, > 0.
-        solver: One of `mvae_fast.tableaus.TABLEAUS` or any other solver of torchdiffeq.
+        solver: One of `mvae_fast.core.tableaus.TABLEAUS` or any other solver of torchdiffeq.
         n_steps: Equal steps of a fixed-step solver from 0 to T.
         trace: ``"exact"`` (in closed form for one hidden layer, and for two with
             ``kind="bias"``; else from the whole Jacobian) or ``"hutchinson"``.

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvae_fast import nonlinearities, reference
 from mvae_fast.checks import integer, one_of
+from mvae_fast.core import nonlinearities, reference
+from mvae_fast.core.tables import Tables, build_tables
+from mvae_fast.core.trace import trace_table
 from mvae_fast.flows.parameters import Parameters
-from mvae_fast.odenet import ODEnet
-from mvae_fast.recognise import unreadable
-from mvae_fast.tables import Tables, build_tables
-from mvae_fast.trace import trace_table
+from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.recognise import unreadable
 
 __all__ = ["AmortizedNet", "Velocity"]
 

@@ -10,8 +10,8 @@ from typing import Any
 from torch import nn
 
 from mvae_fast.cnf import FastCNF
+from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.flows.amortized_cnf import AmortizedCNF
-from mvae_fast.tableaus import TABLEAUS
 
 __all__ = ["exact_log_det", "exact_trace", "has_exact_log_det"]
 
@@ -94,8 +94,8 @@ def exact_log_det(module: nn.Module) -> Iterator[None]:
 def has_exact_log_det(module: nn.Module) -> bool:
     """Whether every flow of a module has an exact log-determinant in its present mode.
 
-    A continuous flow has none with a solver that is not one of `mvae_fast.tableaus.TABLEAUS`, as
-    adaptive ones are not, or with a velocity that `mvae_fast.FastCNF` leaves to torchdiffeq.
+    A continuous flow has none with a solver that is not one of `mvae_fast.core.tableaus.TABLEAUS`,
+    as adaptive ones are not, or with a velocity that `mvae_fast.FastCNF` leaves to torchdiffeq.
 
     Args:
         module: A flow, a chain of flows, or a model that holds some.

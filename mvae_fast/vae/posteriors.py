@@ -10,8 +10,8 @@ from torch import nn
 from mvae_fast.checks import boolean, integer
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
-from mvae_fast.odefunc import ODEfunc
-from mvae_fast.odenet import ODEnet
+from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.vae.sizes import sizes
 
 __all__ = [

@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from benchmarks import against
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 

@@ -8,7 +8,7 @@ from benchmarks.gpu_roofline import HEAD, matmul, rows
 from benchmarks.gpu_timing import why_no_gpu
 from benchmarks.roofline import multiply_adds
 from benchmarks.workloads import Workload
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 SMALL = Workload("small B=5", 7, (11,), "squash", "softplus", 5, 4, "")
 

@@ -11,7 +11,7 @@ from benchmarks.memory import row, step_peak, training_growth
 from benchmarks.resident import in_fresh_process, resident, why_unavailable
 from benchmarks.sizes import sizes
 from benchmarks.workloads import Workload
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason="needs Linux's /proc")
 engine = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

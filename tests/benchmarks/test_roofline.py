@@ -4,7 +4,7 @@ import pytest
 
 from benchmarks.roofline import multiply_adds, row, speedup
 from benchmarks.workloads import Workload
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 

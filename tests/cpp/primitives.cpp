@@ -16,8 +16,8 @@
 #include <type_traits>
 #include <vector>
 
-#include "cpu/products.h"
-#include "cpu/sums.h"
+#include "cpu/simd/products.h"
+#include "cpu/simd/sums.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {

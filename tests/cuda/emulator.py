@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvae_fast import table_ops
-from mvae_fast.problem import Problem, Solution
+from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.engines import table_ops
 
 ROOT = Path(__file__).parents[2]
 TF32 = 3  # its number among the operands of csrc/problem.h

@@ -5,11 +5,11 @@ import itertools
 import pytest
 import torch
 
+from mvae_fast.core.problem import PENALTIES
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import second_order_table
 from mvae_fast.integrate import integrate
-from mvae_fast.problem import PENALTIES
-from mvae_fast.tableaus import TABLEAUS
-from mvae_fast.tables import Tables
-from mvae_fast.trace import second_order_table
 from tests.oracles import NONLINEARITIES, distance, gradients, pairwise
 from tests.test_integrate import LAYOUTS, SHAPES, TRACES, problem, run
 

@@ -93,11 +93,11 @@ def test_nvcc_is_looked_for_in_cuda_home_first(nvcc):
 # Loads beside the torch that runs the tests, whichever that is, and looks for its kernels.
 LOAD = """
 import sys, torch
-import mvae_fast.ops
+import mvae_fast.engines.cpp
 torch.ops.load_library(sys.argv[1])
 for name in ("integrate", "integrate_backward"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mvae_fast::{name}", "CUDA"), name
-from mvae_fast import cuda_ops
+from mvae_fast.engines import cuda as cuda_ops
 for device in range(torch.cuda.device_count()):
     reason = cuda_ops.excludes(torch.device("cuda", device))
     assert reason is None or "compute capability" in reason, reason

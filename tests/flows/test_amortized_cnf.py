@@ -5,9 +5,9 @@ import copy
 import pytest
 import torch
 
+from mvae_fast.core.nonlinearities import value
+from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.flows import AmortizedCNF
-from mvae_fast.nonlinearities import value
-from mvae_fast.tableaus import TABLEAUS
 from tests.flows.kinds import COND, inputs, log_det
 from tests.oracles import LAYER_TYPES, NONLINEARITIES
 

@@ -7,7 +7,7 @@ import collections
 
 import torch
 
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 from tests.fuzz.check import DOUBLE, Error
 from tests.fuzz.judge import judged
 from tests.fuzz.problems import draw

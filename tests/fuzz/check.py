@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 from tests.fuzz.exact import Solver
 from tests.fuzz.problems import Problem, Tensors, flow_of, laid_out, make, shaken
 

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 from tests.fuzz.check import run
 from tests.fuzz.judge import judged, verdict
 from tests.fuzz.problems import draw

@@ -5,8 +5,8 @@ import torch
 
 from benchmarks.precision import products
 from mvae_fast import engines
-from mvae_fast.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
-from mvae_fast.tableaus import TABLEAUS
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.ode.regularization import FUSED_PENALTIES, REGULARIZATION_FNS
 from tests.gpu.flows import Step
 from tests.gpu.places import NEAR, Place, every
 from tests.oracles import distance

@@ -3,11 +3,12 @@
 import pytest
 import torch
 
-from mvae_fast import FastCNF, ODEfunc, engines, triton_ops
+from mvae_fast import FastCNF, ODEfunc, engines
+from mvae_fast.core.problem import PENALTIES
+from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import second_order_table, trace_table
+from mvae_fast.engines import triton as triton_ops
 from mvae_fast.integrate import integrate
-from mvae_fast.problem import PENALTIES
-from mvae_fast.tables import Tables
-from mvae_fast.trace import second_order_table, trace_table
 from tests.oracles import NONLINEARITIES, distance, gradients, pairwise, random_net
 from tests.test_integrate import LAYOUTS, SHAPES, TRACES, problem, run
 

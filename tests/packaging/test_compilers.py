@@ -11,7 +11,7 @@ import pytest
 
 from build_backend.compile import DISPATCH_FLAGS, FLAGS, ISA_FLAGS, LIBRARY, plan, run_steps
 from build_backend.target_torch import ROOT, find_torch
-from mvae_fast import ops
+from mvae_fast.engines import cpp as ops
 
 X86 = platform.machine().lower() in ("x86_64", "amd64")
 AARCH64 = ("aarch64-linux-gnu-g++", "clang++ --target=aarch64-linux-gnu")

@@ -74,11 +74,11 @@ def test_a_wheel_says_nothing_of_the_directories_of_its_machine():
     said = (
         f"FAILED: {ROOT}/build/objects/a.o \n/usr/bin/c++ -I {ROOT}/csrc -isystem "
         f"/home/me/.venv/lib/torch/include -o {ROOT}/build/objects/a.o\n"
-        f"{ROOT}/csrc/cpu/peak.h:17:62: error: 'x/y' /= '/opt/cuda/bin/nvcc'"
+        f"{ROOT}/csrc/cpu/simd/peak.h:17:62: error: 'x/y' /= '/opt/cuda/bin/nvcc'"
     )
     assert without_directories(said) == (
         "FAILED: build/objects/a.o \nc++ -I csrc -isystem include -o build/objects/a.o\n"
-        "csrc/cpu/peak.h:17:62: error: 'x/y' /= 'nvcc'"
+        "csrc/cpu/simd/peak.h:17:62: error: 'x/y' /= 'nvcc'"
     )
 
 

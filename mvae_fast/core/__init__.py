@@ -1,0 +1,1 @@
+"""The mathematics of a solve in plain PyTorch: velocities as data, grids, traces, the reference."""

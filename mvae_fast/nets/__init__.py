@@ -1,0 +1,1 @@
+"""Velocities as people write them, and how they become data."""

@@ -1,0 +1,1 @@
+"""FFJORD's interface, and the solves that no engine does."""
