@@ -26,7 +26,7 @@ setup(
     packages=find_packages(include=["mvae_fast", "mvae_fast.*"]),
     # Said at all, it makes an editable install a plain path, which mypy and editors can follow.
     package_dir={"": "."},
-    package_data={"mvae_fast": ["py.typed", "**/*.yaml"]},
+    package_data={"mvae_fast": ["py.typed", "**/*.yaml", "engines/schemas.inc"]},
     include_package_data=False,
     # Only names the extension: build_ext finds the sources and flags itself.
     ext_modules=[Extension("mvae_fast._C", sources=[], py_limited_api=True)],

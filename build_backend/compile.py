@@ -96,8 +96,8 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
             "no torch >= 2.10 was found to build against; remedy: install one, or name one "
             f"elsewhere by {OVERRIDE}=<its site-packages directory>,"
         )
-    if not (ROOT / "csrc" / "ops.cpp").is_file():
-        raise BuildError("csrc/ops.cpp is missing; remedy: take a complete source tree")
+    if not (ROOT / "csrc" / "solve.cpp").is_file():
+        raise BuildError("csrc/solve.cpp is missing; remedy: take a complete source tree")
     objects.mkdir(parents=True, exist_ok=True)
     library.parent.mkdir(parents=True, exist_ok=True)
     run_steps(plan(library, torch, objects, compiler), objects)

@@ -1,6 +1,6 @@
 """Compile csrc/cuda/ into `mvae_fast/_C_cuda.abi3.so`, where there are nvcc and a torch with CUDA.
 
-The kernels know nothing of torch, and their face, csrc/cuda/ops.cpp, only its stable ABI; CUDA's
+The kernels know nothing of torch, and their face, csrc/cuda/solve.cpp, only its stable ABI; CUDA's
 runtime is linked statically and torch's current stream looked up when it is first needed. So the
 library loads, and can be tested as far as that goes, beside a torch without CUDA as well.
 
@@ -145,7 +145,7 @@ def plan(
         return Step("compile", output, (source,), (*command, *files))
 
     steps = [compile_step(source, kernels) for source in sorted(csrc.glob("cuda/*.cu"))]
-    steps.append(compile_step(csrc / "cuda" / "ops.cpp", face))
+    steps.append(compile_step(csrc / "cuda" / "solve.cpp", face))
     outputs = tuple(step.output for step in steps)
     link = [str(nvcc), *host, "-shared", "-cudart", "static", "-o", str(library)]
     link += [*map(str, outputs), "-L", str(torch.lib), "-ltorch_cpu", "-ldl"]

@@ -24,7 +24,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 MINIMUM = (2, 10)
-"""The oldest torch whose stable C++ interface has all that csrc/ops.cpp uses."""
+"""The oldest torch whose stable C++ interface has all that csrc/solve.cpp uses."""
 
 OVERRIDE = "MVAE_FAST_TORCH"
 """Optional environment variable: the site-packages directory whose torch to build against."""

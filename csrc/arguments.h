@@ -1,26 +1,37 @@
-// What the ops that integrate a net have in common, on any device: arguments and their checks.
+// The arguments of mvae_fast::solve and its backward, checked, on any device.
 #pragma once
 
 #include "sizes.h"
-#include "torch_face.h"
+#include "torch_abi.h"
 
 namespace mvae_fast {
 
-struct Common {
+using Tensors = std::vector<Tensor>;
+
+// What mvae_fast::solve is called with. `tensors` are all that a velocity is made of, in any order,
+// and `layout` says which is which:
+//
+//   Form::tables        form, weight, gate, bias, trace, second, u_1 .. u_L
+//   Form::coefficients  form, time, F, L layers, u_1 .. u_L, where a layer is
+//                       weight, offset, ld and 3 F columns (B, G, H) of: tensor, offset, stride
+//
+// Tensors are given by their index, -1 for none. A column is a piece of a tensor, so that no tensor
+// has to be cut up before the call: a view costs PyTorch as much as a small layer costs us.
+struct Call {
   const Tensor &z, &h;
   const std::optional<Tensor>& probes;
-  const Ints& widths;
+  const Tensors& tensors;
+  const Ints &widths, &layout;
   int64_t nonlinearity;
-  bool residual;
+  bool residual, exact;
   const Doubles &a, &b;
   const Ints& outputs;
-  int64_t checkpoint_every, penalties;
-  int64_t operands;
+  int64_t checkpoint_every, penalties, operands;
 };
 
-// Everything of the problem but the net.
+// Everything of the problem but the velocity.
 template <class T>
-Problem<T> check_common(const Common& x) {
+Problem<T> check_method(const Call& x) {
   const Home home = Home::of(x.z);
   const int64_t L = static_cast<int64_t>(x.widths.size()) - 1;
   require(L >= 1, "widths has ", L + 1, " entries, expected at least 2");
@@ -84,6 +95,194 @@ Problem<T> check_common(const Common& x) {
   return p;
 }
 
+// Pointers into the tensors of a velocity, or into their gradients (T without const).
+template <class T>
+struct Velocity {
+  // Tables.
+  T *weight, *gate, *bias, *trace, *second;
+  // Coefficients.
+  T* time;
+  std::vector<Column<T>> columns;
+  std::vector<Coefficients<T>> layers;
+  // Both.
+  std::vector<T*> context;
+};
+
+// Walks a layout and hands out pointers: `address(index)` is that of a tensor. What is checked of a
+// tensor is checked here, in `used`: how many numbers of each have a place.
+template <class T, class Address>
+class Placement {
+ public:
+  Placement(const Call& call, int64_t rows, const Address& address)
+      : used(call.tensors.size(), 0), call_(call), rows_(rows), address_(address) {
+    const Home home = Home::of(call.z);
+    for (const Tensor& x : call.tensors) check_home("a tensor", x, home, true);
+  }
+
+  std::vector<int64_t> used;
+
+  Velocity<T> velocity() {
+    const int64_t form = next();
+    require(form == 0 || form == 1, "layout begins with ", form, ", expected 0 or 1");
+    Velocity<T> v{};
+    if (static_cast<Form>(form) == Form::tables)
+      tables(v);
+    else
+      coefficients(v);
+    for (size_t l = 1; l < call_.widths.size(); ++l) {
+      const int64_t i = next();
+      v.context.push_back(i < 0 ? nullptr : whole("context", i, {rows_, call_.widths[l]}));
+    }
+    require(at_ == call_.layout.size(), "layout has ", call_.layout.size(), " numbers, expected ",
+            at_);
+    return v;
+  }
+
+ private:
+  int64_t next() {
+    require(at_ < call_.layout.size(), "layout has ", call_.layout.size(), " numbers, too few");
+    return call_.layout[at_++];
+  }
+  const Tensor& tensor(int64_t index) const {
+    require(index >= 0 && index < static_cast<int64_t>(call_.tensors.size()),
+            "layout names tensor ", index, " of ", call_.tensors.size());
+    return call_.tensors[static_cast<size_t>(index)];
+  }
+  T* whole(const char* name, int64_t index, const Ints& sizes) {
+    const Tensor& x = tensor(index);
+    check_sizes(name, x, sizes);
+    used[static_cast<size_t>(index)] += x.numel();
+    return address_(index);
+  }
+  T* table(const char* name, bool required, int64_t size) {
+    const int64_t index = next();
+    require(index >= 0 || !required, "layout has no ", name);
+    require(size < kTooMany, "widths are too large for any tensor");
+    return index < 0 ? nullptr : whole(name, index, {-1, size});
+  }
+  // Numbers offset + i stride of a tensor, for `count` i and `width` neighbours of each.
+  T* piece(const char* name, int64_t index, int64_t offset, int64_t stride, int64_t count,
+           int64_t width) {
+    const Tensor& x = tensor(index);
+    const int64_t end = size_sum(size_sum(offset, width), size_product(count - 1, stride));
+    require(offset >= 0 && stride >= width && end <= x.numel(), name, " has ", x.numel(),
+            " numbers, expected ", count, " times ", width, " that are ", stride, " apart from ",
+            offset, " on");
+    used[static_cast<size_t>(index)] += count * width;
+    return address_(index) + offset;
+  }
+
+  void tables(Velocity<T>& v) {
+    const Ints& widths = call_.widths;
+    const int64_t L = static_cast<int64_t>(widths.size()) - 1;
+    int64_t features = 0, weights = 0;
+    for (int64_t l = 1; l <= L; ++l) {
+      features = size_sum(features, widths[l]);
+      weights = size_sum(weights, size_product(widths[l], widths[l - 1]));
+    }
+    const int64_t trace = L == 1 ? 1 : L == 2 ? widths[1] : size_product(widths[1], widths[2]);
+    v.weight = table("weight", true, weights);
+    v.gate = table("gate", false, features);
+    v.bias = table("bias", true, features);
+    v.trace = table("trace", false, trace);
+    v.second = table("second", false, L == 2 ? size_product(widths[1], widths[1]) : 0);
+  }
+
+  void coefficients(Velocity<T>& v) {
+    const int64_t time = next(), F = next(), E = size_product(call_.h.size(0), stages());
+    require(F >= 1 && F <= kMostFeatures, "layout has ", F, " time features, expected 1 to ",
+            kMostFeatures);
+    v.time = tensor(time).dim() == 1 ? whole("time", time, {E}) : whole("time", time, {E, F});
+    require(tensor(time).dim() > 1 || F == 2, "layout has ", F, " time features, expected 2");
+    const size_t L = call_.widths.size() - 1;
+    v.columns.resize(L * 3 * static_cast<size_t>(F));
+    Column<T>* column = v.columns.data();
+    for (size_t l = 1; l <= L; ++l) {
+      const int64_t m = call_.widths[l], before = call_.widths[l - 1];
+      const int64_t index = next(), offset = next(), ld = next();
+      Coefficients<T> layer{piece("weight", index, offset, ld, m, before), ld, nullptr, nullptr,
+                            nullptr};
+      const Column<T>** const kinds[] = {&layer.bias, &layer.gate, &layer.late_bias};
+      for (const Column<T>** kind : kinds) {
+        bool any = false;
+        Column<T>* const first = column;
+        for (int64_t f = 0; f < F; ++f, ++column) {
+          const int64_t i = next(), from = next(), stride = next();
+          if (i < 0) continue;
+          *column = {piece("a column", i, from, stride, m, 1), stride};
+          any = true;
+        }
+        *kind = any || kind != &layer.gate ? first : nullptr;
+      }
+      v.layers.push_back(layer);
+    }
+  }
+  int64_t stages() const { return static_cast<int64_t>(call_.b.size()); }
+
+  const Call& call_;
+  int64_t rows_;
+  const Address& address_;
+  size_t at_ = 0;
+};
+
+template <class T>
+struct Checked {
+  Problem<T> p;
+  Velocity<const T> velocity;  // p points into it
+};
+
+template <class T>
+void check_exact(const Problem<T>& p, bool exact) {
+  require(!exact || p.L <= 3, "the exact trace is wanted of ", p.L,
+          " layers, but a closed form exists up to 3");
+  require(!exact || !p.K || (p.penalties & kFrobenius),
+          "both an exact trace and probes are given, expected at most one");
+}
+
+template <class T>
+Checked<T> check_call(const Call& x) {
+  Checked<T> out{check_method<T>(x), {}};
+  Problem<T>& p = out.p;
+  const auto address = [&](int64_t i) { return data<T>(x.tensors[static_cast<size_t>(i)]); };
+  out.velocity = Placement<const T, decltype(address)>(x, p.B, address).velocity();
+  const Velocity<const T>& v = out.velocity;
+  for (const T* u : v.context)
+    if (u) p.context = v.context.data();
+  check_exact(p, x.exact || v.trace);
+  if (!v.layers.empty()) {
+    const Tensor& time = x.tensors[static_cast<size_t>(x.layout[1])];
+    p.layers = v.layers.data();
+    p.time = v.time;
+    p.F = x.layout[2];
+    p.features = time.dim() > 1;
+    p.exact = x.exact;
+    return out;
+  }
+  require(!x.exact || v.trace, "the exact trace is wanted, but its table is not given");
+  require(!v.second || (v.trace && p.L == 2 && p.R == 1),
+          "second needs trace, one hidden layer and Euler's method");
+  const auto stride = [&](const char* name, size_t slot) {
+    const int64_t index = x.layout[slot];
+    if (index < 0) return int64_t{0};
+    const Tensor& table = x.tensors[static_cast<size_t>(index)];
+    const int64_t rows = table.size(0);
+    require(rows == 1 || rows == p.S * p.R, name, " has ", rows, " rows, expected 1 or ",
+            p.S * p.R);
+    return rows == 1 ? 0 : table.size(1);
+  };
+  p.weight = v.weight;
+  p.gate = v.gate;
+  p.bias = v.bias;
+  p.trace = v.trace;
+  p.second = v.second;
+  p.weight_stride = stride("weight", 1);
+  p.gate_stride = stride("gate", 2);
+  p.bias_stride = stride("bias", 3);
+  p.trace_stride = stride("trace", 4);
+  p.second_stride = stride("second", 5);
+  return out;
+}
+
 inline int64_t penalty_count(int64_t penalties) {
   int64_t count = 0;
   for (; penalties; penalties /= 2) count += penalties % 2;
@@ -121,5 +320,41 @@ BackwardInputs<T> check_gradients(const Problem<T>& p, const GradOutputs& x) {
   check("states", x.states, home, {(p.S - 1) / p.checkpoint, p.B, D});
   return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)};
 }
+
+using Gradients = std::tuple<Tensor, Tensor, Tensors>;
+
+// Tensors for the gradients of z, h and, with `wanted`, of all others; and where they go.
+template <class T>
+struct Backward {
+  Gradients gradients;
+  BackwardOutputs<T> outputs{};
+  Velocity<T> velocity;  // outputs points into it
+
+  Backward(const Call& x, bool wanted) {
+    auto& [z, h, tensors] = gradients;
+    z = torch::stable::new_empty(x.z, x.z.sizes());
+    h = torch::stable::new_empty(x.h, x.h.sizes());
+    outputs.z = out<T>(z);
+    outputs.h = out<T>(h);
+    if (!wanted) return;
+    for (const Tensor& t : x.tensors) tensors.push_back(torch::stable::new_empty(t, t.sizes()));
+    const auto address = [&](int64_t i) { return out<T>(tensors[static_cast<size_t>(i)]); };
+    Placement<T, decltype(address)> placement(x, x.z.size(0), address);
+    velocity = placement.velocity();
+    for (size_t i = 0; i < tensors.size(); ++i) {
+      require(placement.used[i] <= tensors[i].numel(), "layout uses numbers of tensor ", i,
+              " twice: one of them would lose its gradient");
+      if (placement.used[i] < tensors[i].numel()) torch::stable::zero_(tensors[i]);
+    }
+    outputs.weight = velocity.weight;
+    outputs.gate = velocity.gate;
+    outputs.bias = velocity.bias;
+    outputs.trace = velocity.trace;
+    outputs.second = velocity.second;
+    outputs.time = velocity.time;
+    outputs.layers = velocity.layers.empty() ? nullptr : velocity.layers.data();
+    outputs.context = velocity.context.data();
+  }
+};
 
 }  // namespace mvae_fast

@@ -3,38 +3,29 @@
 // emits shared code. Symbols are those of docs/math.md.
 #pragma once
 
-#include <cstdint>
+#include "enums.h"
 
 namespace mvae_fast {
 
-enum class Nonlinearity : int { softplus, tanh, relu, elu, swish, square, identity };
-
-// The type of the products' operands; sums, state and log-density are T always. The last two are
-// for GPUs.
-enum class Operands : int { same, bf16, fp16, tf32 };
-
-// Integrals along the path besides the log-density: of a value of f, or of the probes' J eps.
-constexpr int64_t kMeanMagnitude = 1;   // sum_i |f_i| / D
-constexpr int64_t kRootMeanSquare = 2;  // |f| / sqrt(D)
-constexpr int64_t kKineticEnergy = 4;   // |f|^2
-constexpr int64_t kFrobenius = 8;       // sum_k |J eps_k|^2
-constexpr int64_t kPenalties = 4;       // kinds
-
-// One time-conditioned layer's parameters: a = G (W y) + C with G = sigmoid(gate_slope t +
-// gate_bias) or, where those are null, 1, and C = G bias + bias_slope t. The same struct takes
-// their gradients.
+// A vector of numbers `stride` apart; null: all of them are zero.
 template <class T>
-struct LayerParameters {
-  T* weight;  // rows `ld` apart
-  int64_t ld;
-  T *bias, *gate_slope, *gate_bias;
-  T* bias_slope;  // null: none
-  int64_t bias_slope_stride;
+struct Column {
+  T* data;
+  int64_t stride;
 };
 
-// What the kernels integrate: a net, given either by its tables or by its parameters. A table has a
-// row for each of the S * R evaluations of the velocity, in their order; its `*_stride` is the
-// distance of two rows: 0 when one row serves them all.
+// One layer's coefficients over F features psi of time: a = g (W y + B psi + u) + H psi with
+// g = sigmoid(G psi) or, where G is null, 1. The same struct takes their gradients.
+template <class T>
+struct Coefficients {
+  T* weight;  // rows `ld` apart
+  int64_t ld;
+  const Column<T>*bias, *gate, *late_bias;  // B, G, H: F columns each; a null gate: none
+};
+
+// What the kernels integrate: a velocity, by its tables or by its coefficients. A table has a row
+// for each of the S * R evaluations of the velocity, in their order; its `*_stride` is the distance
+// of two rows: 0 when one row serves them all.
 template <class T>
 struct Problem {
   int64_t B, S, L, K;     // rows, steps, affine layers, trace probes (0: none)
@@ -61,9 +52,13 @@ struct Problem {
   const T* second;  // symmetric (m_1, m_1) table of Tr J^2 for L = 2 and R = 1; null: none
   int64_t weight_stride, gate_stride, bias_stride, trace_stride, second_stride;
 
-  const LayerParameters<const T>* net;  // L of them; null: the tables above are given
-  const T* t;                           // (S * R), the times of the evaluations
-  bool exact;                           // with `net`: whether the exact trace is wanted, L <= 3
+  const Coefficients<const T>* layers;  // L of them; null: the tables above are given
+  const T* time;  // (S * R), the times of the evaluations: F = 2 features, 1 and t; or, with
+  int64_t F;      // `features`, (S * R, F): the features themselves
+  bool features;
+  bool exact;  // with `layers`: whether the exact trace is wanted, L <= 3
+
+  const T* const* context;  // L of (B, m_l), each of which may be null: u of every row; null: none
 };
 
 template <class T>
@@ -82,13 +77,14 @@ struct BackwardInputs {
   const T* states;        // ((S - 1) / k, B, D)
 };
 
-// Gradients have their tables' or parameters' layout; every pointer but z and h is null when not
+// Gradients have the layout of what they belong to; every pointer but z and h is null when not
 // wanted.
 template <class T>
 struct BackwardOutputs {
   T *z, *h, *weight, *gate, *bias, *trace, *second;
-  const LayerParameters<T>* net;
-  T* t;
+  const Coefficients<T>* layers;
+  T* time;
+  T* const* context;
 };
 
 // How the kernels run `body(context, worker)` for worker = 0 .. n-1, possibly at once.

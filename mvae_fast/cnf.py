@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from mvae_fast import engines
 from mvae_fast.checks import NotScriptable, boolean, positive, tensor
 from mvae_fast.core import grid
-from mvae_fast.core.problem import PENALTIES, Method
+from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import TABLEAUS
-from mvae_fast.engines.fused import integrate_net
-from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.recognise import unreadable
 from mvae_fast.ode.called import base_of, must_be_called
 from mvae_fast.ode.noise import as_probes, draw_probes, scaled
@@ -26,7 +25,7 @@ from mvae_fast.ode.regularization import (
     resolve_regularization_fns,
 )
 from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
-from mvae_fast.ode.settings import SolverSettings
+from mvae_fast.ode.settings import HasSettings, Settings
 from mvae_fast.ode.torchdiffeq import solve
 
 __all__ = ["FastCNF"]
@@ -47,7 +46,7 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-class FastCNF(NotScriptable, SolverSettings):
+class FastCNF(NotScriptable, HasSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad
@@ -57,8 +56,8 @@ class FastCNF(NotScriptable, SolverSettings):
     A drop-in for FFJORD's ``CNF``: same constructor, ``forward``, signs and state_dict keys. With
     an `ODEnet` and one of the solvers of `mvae_fast.core.tableaus` (euler, midpoint, heun2, heun3,
     rk4) all steps run in one call of an engine, and gradients are the exact ones of the discrete
-    steps, including that of the end time ``T``; every other solver, and any other velocity, goes through
-    torchdiffeq. See ``docs/ffjord.md`` for what differs.
+    steps, including that of the end time ``T``; every other solver, and any other velocity, goes
+    through torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
         odefunc: The dynamics: an `ODEfunc`, or any module with FFJORD's ``forward(t, states)`` and
@@ -132,19 +131,8 @@ class FastCNF(NotScriptable, SolverSettings):
         checkpoint_every: int = 1,
         precision: str | None = None,
     ) -> None:
-        super().__init__(
-            solver=solver,
-            atol=atol,
-            rtol=rtol,
-            n_steps=n_steps,
-            trace=trace,
-            n_probes=n_probes,
-            engine=engine,
-            adjoint=adjoint,
-            log_det=log_det,
-            checkpoint_every=checkpoint_every,
-            precision=precision,
-        )
+        solving = (solver, atol, rtol, n_steps, trace, n_probes, engine, adjoint, log_det)
+        super().__init__(Settings(*solving, checkpoint_every, precision))
         if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
             raise TypeError(
                 f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
@@ -173,8 +161,10 @@ class FastCNF(NotScriptable, SolverSettings):
         integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
+        context: Tensor | None = None,
         probes: Tensor | None = None,
         generator: torch.Generator | None = None,
+        settings: Settings | None = None,
     ) -> Tensor: ...
 
     @overload
@@ -185,11 +175,12 @@ class FastCNF(NotScriptable, SolverSettings):
         integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
+        context: Tensor | None = None,
         probes: Tensor | None = None,
         generator: torch.Generator | None = None,
+        settings: Settings | None = None,
     ) -> tuple[Tensor, Tensor]: ...
 
-    @overload
     def forward(
         self,
         z: Tensor,
@@ -197,19 +188,10 @@ class FastCNF(NotScriptable, SolverSettings):
         integration_times: Tensor | Sequence[float] | None = None,
         reverse: bool = False,
         *,
+        context: Tensor | None = None,
         probes: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> Tensor | tuple[Tensor, Tensor]: ...
-
-    def forward(
-        self,
-        z: Tensor,
-        logpz: Tensor | None = None,
-        integration_times: Tensor | Sequence[float] | None = None,
-        reverse: bool = False,
-        *,
-        probes: Tensor | None = None,
-        generator: torch.Generator | None = None,
+        settings: Settings | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Move states along the flow.
 
@@ -219,9 +201,11 @@ class FastCNF(NotScriptable, SolverSettings):
             integration_times: (len,), all ascending or all descending, a tensor or a sequence of
                 numbers; default ``[0, T]``.
             reverse: Flip the times: from ``T`` back to 0.
+            context: (B, C), what each row is conditioned on, for a net with a ``context_dim``.
             probes: (B, D) or (K, B, D), noise for Hutchinson's estimator in place of drawn noise;
                 constant, without a gradient.
             generator: Source of the drawn noise.
+            settings: For this call, in place of the flow's own.
 
         Returns:
             The states at the last time, shaped like ``z``; with ``logpz`` also their log-density,
@@ -233,78 +217,120 @@ class FastCNF(NotScriptable, SolverSettings):
             ValueError: If a shape, dtype or setting does not fit.
             RuntimeError: If the named engine is missing.
         """
-        self.check_settings()
+        if settings is None:
+            self.check_settings()
+            settings = self.settings
+        else:
+            settings.check(self.training)
         tensor("z", z, "(B, D)")
         if logpz is not None:
             tensor("logpz", logpz, "(B, 1) or (B,)")
+        if context is not None:
+            tensor("context", context, "(B, C)")
         if probes is not None:
             tensor("probes", probes, "(B, D) or (K, B, D)")
         boolean("reverse", reverse)
         device = z.device.type
+        given = (integration_times, reverse, generator, settings)
         if not (_has_autocast(device) and torch.is_autocast_enabled(device)):
-            full = self.precision or "full"
-            return self._forward(z, logpz, integration_times, reverse, probes, generator, full)
+            return self._solve(z, logpz, context, probes, *given, settings.precision or "full")
         # Euler adds increments of relative size 1/S: half precision would lose them, so of all of
         # the flow only the operands of its products follow autocast.
         dtype = self.sqrt_end_time.dtype
-        logpz = None if logpz is None else logpz.to(dtype)
-        probes = None if probes is None else probes.to(dtype)
-        precision = self.precision
-        if precision is None:
-            precision = _AUTOCAST.get(torch.get_autocast_dtype(device), "full")
-            fits = z.ndim == 2 and self.fused and (logpz is None or self.log_det == "trace")
-            engine = engines.get(engines.resolve(self.engine, z.device, dtype))
-            if not (fits and dtype == torch.float32 and precision in engine.precisions):
-                precision = "full"
+        logpz, context, probes = (
+            None if x is None else x.to(dtype) for x in (logpz, context, probes)
+        )
+        follow = settings.precision is None and dtype == torch.float32
+        precision = _AUTOCAST.get(torch.get_autocast_dtype(device), "full") if follow else "full"
         with torch.autocast(device, enabled=False):
-            return self._forward(
-                z.to(dtype), logpz, integration_times, reverse, probes, generator, precision
+            return self._solve(
+                z.to(dtype), logpz, context, probes, *given, settings.precision or precision, follow
             )
 
     if TYPE_CHECKING:
         __call__ = forward  # which nn.Module calls, and of which it says Any
 
-    def _forward(
+    def _solve(
         self,
         z: Tensor,
         logpz: Tensor | None,
+        context: Tensor | None,
+        probes: Tensor | None,
         integration_times: Tensor | Sequence[float] | None,
         reverse: bool,
-        probes: Tensor | None,
         generator: torch.Generator | None,
+        settings: Settings,
         precision: str,
+        follow: bool = False,
     ) -> Tensor | tuple[Tensor, Tensor]:
-        self._check_input(z, logpz)
+        self._check_input(z, logpz, context)
         base = self._base
-        if isinstance(base, ODEfunc):
+        ours = isinstance(base, ODEfunc)
+        if ours:
             boolean("odefunc.residual", base.residual)
             boolean("odefunc.rademacher", base.rademacher)
         times = None
         if integration_times is not None:
             times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
-        obstacle = self._obstacle()
-        fused = z.ndim == 2 and obstacle is None
+        fused = z.ndim == 2 and self._obstacle(settings) is None
         if precision != "full" and not fused:
-            raise ValueError(f"precision: {precision!r} is for {_FUSED}")
-        trace = self._trace(z, probes) if logpz is not None or self._penalised else None
-        sampled = trace == "hutchinson" or (fused and "frobenius" in self._penalties)
-        if probes is not None and not sampled and trace != _OWN:
+            if not follow:
+                raise ValueError(f"precision: {precision!r} is for {_FUSED}")
+            precision = "full"
+        wanted = logpz is not None or self._penalised
+        trace = self._trace(settings, z, probes) if wanted else None
+        penalties = self._penalties if fused else ()
+        sampled = trace == "hutchinson" or "frobenius" in penalties
+        if sampled:
+            if probes is None:
+                signs = ours and base.rademacher
+                probes = draw_probes(z, settings.n_probes, rademacher=signs, generator=generator)
+            probes = scaled(as_probes(probes, z))
+        elif probes is not None and trace != _OWN:
             raise ValueError(
                 f"probes: given, but {'no trace is wanted' if trace is None else 'trace is exact'}"
             )
-        if sampled:
-            if probes is None:
-                rademacher = self._base.rademacher
-                probes = draw_probes(z, self.n_probes, rademacher=rademacher, generator=generator)
-            probes = scaled(as_probes(probes, z))
+        if trace is not None and settings.log_det != "trace" and not fused:
+            raise ValueError(f"log_det: {settings.log_det!r} is that of the steps of {_FUSED}")
 
-        if trace is not None and self.log_det != "trace" and not fused:
-            raise ValueError(f"log_det: {self.log_det!r} is that of the steps of {_FUSED}")
+        change: Tensor | None
         if fused:
-            z_path, change = self._fixed_steps(z, times, reverse, trace, probes, precision)
+            if z.shape[1] != base.diffeq.widths[0]:
+                raise ValueError(
+                    f"z: got shape {tuple(z.shape)}, expected (B, {base.diffeq.widths[0]})"
+                )
+            steps, times = self._grid(settings, times, reverse)
+            outputs = steps.outputs
+            if times is not None and times.shape[0] == 2:
+                outputs = outputs[-1:]
+            tableau = TABLEAUS[settings.present(self.training).solver]
+            base.evaluations = steps.h.shape[0] * len(tableau.b)
+            t = grid.evaluation_times(steps, tableau.c)
+            problem = Problem(
+                z,
+                steps.h,
+                field_of(base.diffeq, t, context, residual=base.residual),
+                outputs,
+                trace,
+                probes,
+                settings.log_det,
+                tableau,
+                int(settings.checkpoint_every),
+                penalties,
+                precision,
+                follow,
+            )
+            z_path, change, integrals = engines.solve(settings.engine, problem)
+            if times is not None and times.shape[0] > 2 and "step_size" in settings.solver_options:
+                z_path, change, integrals = (
+                    _between(steps, times, start, path)
+                    for start, path in ((z, z_path), (None, change), (None, integrals))
+                )
+            if self._penalised:
+                self._keep_penalties(integrals, times)
         else:
-            z_path, change = self._torchdiffeq(z, times, reverse, trace, probes)
+            z_path, change = self._torchdiffeq(z, context, probes, times, reverse, settings, trace)
 
         if z_path.shape[0] == 1:
             # Views only: the backward of an index would fill a path of zeros.
@@ -317,59 +343,23 @@ class FastCNF(NotScriptable, SolverSettings):
         logp_t = logpz + _given(change).view(z_path.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
-    def _fixed_steps(
-        self,
-        z: Tensor,
-        times: Tensor | None,
-        reverse: bool,
-        trace: str | None,
-        probes: Tensor | None,
-        precision: str,
-    ) -> tuple[Tensor, Tensor | None]:
-        """All steps in one call of an engine: states and log-density changes after the start."""
-        odefunc = self._base
-        assert isinstance(odefunc, ODEfunc) and isinstance(odefunc.diffeq, ODEnet)
-        tableau = TABLEAUS[self._present_solver]
-        step_size = self.solver_options.get("step_size")
+    def _grid(
+        self, settings: Settings, times: Tensor | None, reverse: bool
+    ) -> tuple[grid.Grid, Tensor | None]:
+        """The steps, and the times that they lead through, where these are not the default."""
+        step_size = settings.solver_options.get("step_size")
         if step_size is not None:
             joined = self._joined(times)
             times = self._default_times(reverse) if times is None else times
-            steps = grid.stepped(times, step_size, joined=joined)
-        elif times is None:
-            steps = grid.from_zero(self._end_time, self.n_steps, reverse)
-        else:
-            steps = grid.subdivided(times, self.n_steps)
-        odefunc.evaluations = steps.h.shape[0] * len(tableau.b)
-
-        outputs = steps.outputs
-        if times is not None and times.shape[0] == 2:
-            outputs = outputs[-1:]
-        solution = integrate_net(
-            z,
-            steps,
-            odefunc.diffeq,
-            Method(outputs, tableau, self.checkpoint_every, self._penalties, precision),
-            residual=odefunc.residual,
-            trace=trace,
-            probes=probes,
-            log_det=self.log_det,
-            engine=self.engine,
-        )
-        z_path, *paths = solution.z, solution.logp, solution.penalties
-        if step_size is not None and times is not None and times.shape[0] > 2:
-            z_path = grid.between(steps, times, torch.cat((z.unsqueeze(0), z_path)))[1:]
-            paths = [
-                grid.between(steps, times, torch.cat((torch.zeros_like(path[:1]), path)))[1:]
-                for path in paths
-            ]
-        change, penalties = paths
-        if self._penalised:
-            # The mean over no rows would be NaN.
-            self._keep_penalties(penalties.mean(2) if z.shape[0] else penalties.sum(2), times)
-        return z_path, change
+            return grid.stepped(times, step_size, joined=joined), times
+        if times is None:
+            return grid.from_zero(self._end_time, settings.steps, reverse), None
+        return grid.subdivided(times, settings.steps), times
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
-        """Keep the penalties (n, E) after the start, in the order of ``regularization_fns``."""
+        """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""
+        # The mean over no rows would be NaN.
+        path = path.mean(2) if path.shape[2] else path.sum(2)
         if times is not None and times.shape[0] > 2:
             path = torch.cat((torch.zeros_like(path[:1]), path))
         else:
@@ -382,25 +372,34 @@ class FastCNF(NotScriptable, SolverSettings):
     def _torchdiffeq(
         self,
         z: Tensor,
+        context: Tensor | None,
+        probes: Tensor | None,
         times: Tensor | None,
         reverse: bool,
+        settings: Settings,
         trace: str | None,
-        probes: Tensor | None,
     ) -> tuple[Tensor, Tensor | None]:
-        """As `_fixed_steps`, step by step through torchdiffeq."""
+        """Step by step: states and log-density changes after the start."""
         # Plain PyTorch has every solver, but the reference reads nets as the other engines do.
-        obstacle = self._foreign() if self.engine == "reference" else self._obstacle()
-        if self.engine != "auto" and (obstacle is not None or self.engine != "reference"):
+        engine = settings.engine
+        obstacle = self._foreign() if engine == "reference" else self._obstacle(settings)
+        if engine != "auto" and (obstacle is not None or engine != "reference"):
             raise ValueError(
-                f"engine: {self.engine!r} integrates {_FUSED}; here "
+                f"engine: {engine!r} integrates {_FUSED}; here "
                 f"{obstacle or f'z has shape {tuple(z.shape)}'}; remedy: engine='auto'"
             )
         penalised = self._penalised
+        if context is not None and penalised and must_be_called(self.odefunc) is not None:
+            raise ValueError(
+                "context: an odefunc that must be called takes none with regularization_fns; here "
+                f"{must_be_called(self.odefunc)}"
+            )
         solution = solve(
             self.odefunc,
             z,
             self._default_times(reverse) if times is None else times,
-            self.solver_config(),
+            settings.present(self.training),
+            context=context,
             joined=self._joined(times),
             trace=trace,
             probes=probes,
@@ -432,10 +431,6 @@ class FastCNF(NotScriptable, SolverSettings):
         return base_of(self.odefunc)
 
     @property
-    def _present_solver(self) -> str:
-        return self.solver if self.training else self.test_solver
-
-    @property
     def _end_time(self) -> Tensor:
         # Not by square(): AOTInductor cannot lower the power of a constant.
         return self.sqrt_end_time * self.sqrt_end_time
@@ -455,21 +450,22 @@ class FastCNF(NotScriptable, SolverSettings):
     def fused(self) -> bool:
         """Whether one call of an engine does the solve of states (B, D), in the present mode (train
         or eval); else torchdiffeq does it, step by step."""
-        return self._obstacle() is None
+        return self._obstacle(self.settings) is None
 
-    def _obstacle(self) -> str | None:
+    def _obstacle(self, settings: Settings) -> str | None:
         """What keeps engines from the solve in the present mode, or None."""
         foreign = self._foreign()
         if foreign is not None:
             return foreign
-        if self._present_solver not in TABLEAUS:
-            return f"solver is {self._present_solver!r}"
-        if self.adjoint:
+        solver = settings.present(self.training).solver
+        if solver not in TABLEAUS:
+            return f"solver is {solver!r}"
+        if settings.adjoint:
             return "adjoint is True"
         if self._penalised and not all(fn in FUSED_PENALTIES for fn in self.regularization_fns):
             return "no engine has all of regularization_fns"
-        if not self.solver_options.keys() <= {"step_size"}:
-            return f"solver_options are {dict(self.solver_options)}"
+        if not settings.solver_options.keys() <= {"step_size"}:
+            return f"solver_options are {dict(settings.solver_options)}"
         return None
 
     def _foreign(self) -> str | None:
@@ -480,41 +476,45 @@ class FastCNF(NotScriptable, SolverSettings):
             foreign = unreadable(self._base.diffeq, name)
         return foreign
 
-    def _trace(self, z: Tensor, probes: Tensor | None) -> str:
+    def _trace(self, settings: Settings, z: Tensor, probes: Tensor | None) -> str:
         base = self._base
         if not isinstance(base, ODEfunc):
-            if self.trace is not None or self.n_probes != 1:
+            if settings.trace is not None or settings.n_probes != 1:
                 raise ValueError(
-                    f"trace and n_probes: got {self.trace!r} and {self.n_probes}, but odefunc, a "
-                    f"{type(base).__name__}, takes the trace by itself; remedy: trace=None"
+                    f"trace and n_probes: got {settings.trace!r} and {settings.n_probes}, but "
+                    f"odefunc, a {type(base).__name__}, takes the trace by itself; remedy: "
+                    "trace=None"
                 )
             return _OWN
-        if self.trace is not None:
-            return self.trace
+        if settings.trace is not None:
+            return settings.trace
         return "hutchinson" if probes is not None else base.trace_for(z)
 
-    def _check_input(self, z: Tensor, logpz: Tensor | None) -> None:
+    def _check_input(self, z: Tensor, logpz: Tensor | None, context: Tensor | None) -> None:
+        end = self.sqrt_end_time
         if z.ndim < 2:
             raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, D)")
-        if z.dtype != self.sqrt_end_time.dtype or z.device != self.sqrt_end_time.device:
+        if z.dtype != end.dtype or z.device != end.device:
             raise ValueError(
-                f"z: got {z.dtype} on {z.device}, but the flow is {self.sqrt_end_time.dtype} on "
-                f"{self.sqrt_end_time.device}; remedy: flow.to(z) or z.to(flow.sqrt_end_time)"
+                f"z: got {z.dtype} on {z.device}, but the flow is {end.dtype} on {end.device}; "
+                "remedy: flow.to(z) or z.to(flow.sqrt_end_time)"
             )
-        if logpz is not None:
-            batch = z.shape[0]
-            if logpz.shape != (batch, 1) and logpz.shape != (batch,):
-                rows = (
-                    f": each of the {batch} states has shape {tuple(z.shape[1:])} and one "
-                    f"log-density; remedy for states of {z.shape[-1]}: z.flatten(0, -2)"
-                )
+        batch = z.shape[0]
+        if logpz is not None and logpz.shape != (batch, 1) and logpz.shape != (batch,):
+            rows = (
+                f": each of the {batch} states has shape {tuple(z.shape[1:])} and one "
+                f"log-density; remedy for states of {z.shape[-1]}: z.flatten(0, -2)"
+            )
+            raise ValueError(
+                f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
+                + rows * (z.ndim > 2)
+            )
+        if context is not None and (context.ndim != 2 or context.shape[0] != batch):
+            raise ValueError(f"context: got shape {tuple(context.shape)}, expected ({batch}, C)")
+        for name, given in (("logpz", logpz), ("context", context)):
+            if given is not None and (given.dtype != z.dtype or given.device != z.device):
                 raise ValueError(
-                    f"logpz: got shape {tuple(logpz.shape)}, expected ({batch}, 1) or ({batch},)"
-                    + rows * (z.ndim > 2)
-                )
-            if logpz.dtype != z.dtype or logpz.device != z.device:
-                raise ValueError(
-                    f"logpz: got {logpz.dtype} on {logpz.device}, expected those of z, {z.dtype} "
+                    f"{name}: got {given.dtype} on {given.device}, expected those of z, {z.dtype} "
                     f"on {z.device}"
                 )
 
@@ -534,14 +534,14 @@ class FastCNF(NotScriptable, SolverSettings):
         return {**self.__dict__, "regularization_states": None}
 
     def extra_repr(self) -> str:
-        engine, obstacle, base = self.engine, self._obstacle(), self._base
+        engine, obstacle, base = self.engine, self._obstacle(self.settings), self._base
         if obstacle is not None:
             # The solver is named in any case.
             why = "" if obstacle.startswith("solver is") else f": {obstacle}"
             engine = f"{engine} (torchdiffeq{why})"
         elif engine == "auto":
             end = self.sqrt_end_time
-            engine = f"auto ({engines.resolve(engine, end.device, end.dtype)})"
+            engine = f"auto ({engines.usual(engine, end.device, end.dtype)})"
         trace = self.trace
         if trace is None and isinstance(base, ODEfunc):
             trace = f"as divergence_fn={base.divergence_fn}"
@@ -554,3 +554,9 @@ class FastCNF(NotScriptable, SolverSettings):
 def _given(change: Tensor | None) -> Tensor:
     assert change is not None
     return change
+
+
+def _between(steps: grid.Grid, times: Tensor, start: Tensor | None, path: Tensor) -> Tensor:
+    """A path of every step at the times after the first."""
+    start = torch.zeros_like(path[0]) if start is None else start
+    return grid.between(steps, times, torch.cat((start.unsqueeze(0), path)))[1:]

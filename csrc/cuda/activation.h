@@ -105,7 +105,7 @@ struct Elu {
 };
 
 // a sigmoid(a); a learned slope is folded into gates and biases before it gets here.
-struct Swish {
+struct Silu {
   template <class T>
   static MVAE_FAST_DEVICE Phi<T> at(T a) {
     const Sigmoid<T> sigmoid(a);
@@ -141,8 +141,8 @@ MVAE_FAST_DEVICE void by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
       return f(Relu());
     case Nonlinearity::elu:
       return f(Elu());
-    case Nonlinearity::swish:
-      return f(Swish());
+    case Nonlinearity::silu:
+      return f(Silu());
     case Nonlinearity::square:
       return f(Square());
     case Nonlinearity::identity:

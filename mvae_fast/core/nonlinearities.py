@@ -34,6 +34,7 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "relu": (torch.relu, lambda a: (a > 0).to(a.dtype)),
     "elu": (F.elu, _elu_derivative),
     "swish": (F.silu, _swish_derivative),
+    "silu": (F.silu, _swish_derivative),
     "square": (torch.square, lambda a: 2 * a),
     "identity": (lambda a: a, torch.ones_like),
 }

@@ -10,16 +10,20 @@ Any float dtype, any device, differentiable to any order.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mvae_fast.core import nonlinearities
+from mvae_fast.core.logdet import log_det_steps
 from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.core.tableaus import Tableau, combine
 from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import second_order_table, trace_table
 
-__all__ = ["closed_form", "combine", "dynamics", "integrate", "jacobian"]
+__all__ = ["closed_form", "dynamics", "jacobian", "solve", "steps"]
 
 
 _OPERANDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,7 +54,7 @@ def dynamics(
     Returns:
         The velocity (B, D), the trace (B,), or None when neither trace nor probes is given, and
         ``J eps`` (K, B, D) of the probes. With ``tables.residual`` the trace lacks its ``-D``,
-        which the caller of the engines adds.
+        which `mvae_fast.core.problem.complete` adds.
     """
     output, tangent, slopes = _sweep(
         z, tables, s, probes, with_slopes=trace is not None, precision=precision
@@ -80,11 +84,16 @@ def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
     product: Tensor | None = None
     y = z
     layers = _layers(tables, s)
-    for layer, (matrix, gate, bias) in enumerate(layers):
-        if gate is not None:
+    for layer, (matrix, gate, bias, u) in enumerate(layers):
+        by_row = gate if gate is not None and gate.ndim > 1 else None
+        if gate is not None and by_row is None:
             matrix = matrix * gate.unsqueeze(1)
-        y = F.linear(y, matrix, bias)
+            u = None if u is None else u * gate
+        y = F.linear(y, matrix) if u is None else F.linear(y, matrix) + u
+        y = (y if by_row is None else y * by_row) + bias
         product = matrix.T.contiguous() if product is None else F.linear(product, matrix)
+        if by_row is not None:
+            product = product * by_row.unsqueeze(1)
         if layer < len(layers) - 1:
             slope = nonlinearities.derivative(tables.nonlinearity, y)
             product = product * slope.unsqueeze(1)
@@ -96,19 +105,40 @@ def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
     return y - z, full - torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
 
 
-def _layers(tables: Tables, s: int) -> list[tuple[Tensor, Tensor | None, Tensor]]:
-    """Weight (m_l, m_{l-1}), gate (m_l,) or None, and bias (m_l,) of each layer at one step."""
+# Weight (m_l, m_{l-1}); gate (m_l,) or (B, m_l) or None; bias like it; context (B, m_l) or None.
+_Layer = tuple[Tensor, Tensor | None, Tensor, Tensor | None]
+
+
+def _layers(tables: Tables, s: int) -> list[_Layer]:
+    """The layers at one step."""
     widths = tables.widths
     pairs = list(zip(widths[:-1], widths[1:], strict=True))
     weights = _row(tables.weight, s).split([m_out * m_in for m_in, m_out in pairs])
-    biases = _row(tables.bias, s).split(list(widths[1:]))
-    gates: Sequence[Tensor | None] = [None] * len(pairs)
-    if tables.gate is not None:
-        gates = _row(tables.gate, s).split(list(widths[1:]))
-    return [
-        (weight.view(m_out, m_in), gate, bias)
-        for weight, gate, bias, (m_in, m_out) in zip(weights, gates, biases, pairs, strict=True)
-    ]
+
+    def pieces(table: Tensor | None) -> Sequence[Tensor | None]:
+        return [None] * len(pairs) if table is None else _row(table, s).split(list(widths[1:]))
+
+    none: list[Tensor | None] = [None] * len(pairs)
+    gammas = tables.gate_context or none
+    rows = zip(
+        weights,
+        pairs,
+        pieces(tables.gate),
+        pieces(tables.bias),
+        pieces(tables.inner),
+        tables.context or none,
+        gammas,
+        strict=True,
+    )
+    layers: list[_Layer] = []
+    for weight, (m_in, m_out), gate, bias, inner, u, gamma in rows:
+        assert bias is not None
+        if tables.gate_context:
+            assert gate is not None and inner is not None
+            gate = torch.sigmoid(gate if gamma is None else gate + gamma)
+            bias = bias + gate * inner
+        layers.append((weight.view(m_out, m_in), gate, bias, u))
+    return layers
 
 
 def _sweep(
@@ -122,11 +152,13 @@ def _sweep(
     """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
     layers = _layers(tables, s)
     y, slopes = z, []
-    for layer, (matrix, gate, bias) in enumerate(layers):
-        if gate is None:
+    for layer, (matrix, gate, bias, u) in enumerate(layers):
+        if gate is None and u is None:
             y = _linear(y, matrix, bias, precision)
         else:
-            y = torch.addcmul(bias, _linear(y, matrix, None, precision), gate)
+            y = _linear(y, matrix, None, precision)
+            y = y if u is None else y + u
+            y = y + bias if gate is None else torch.addcmul(bias, y, gate)
         if tangent is not None:
             tangent = _linear(tangent, matrix, None, precision)
             if gate is not None:
@@ -150,40 +182,108 @@ def closed_form(row: Tensor, slopes: list[Tensor], z: Tensor, precision: str = "
     return torch.linalg.vecdot(_linear(slopes[0], table, None, precision), slopes[1])
 
 
-def integrate(problem: Problem) -> Solution:
-    """Take all steps.
+def solve(problem: Problem) -> Solution:
+    """Take all steps of a problem, but for `mvae_fast.core.problem.complete`.
 
     ``checkpoint_every`` only concerns engines that save states: here autograd keeps everything.
     """
-    z, h, tables, method = problem.z, problem.h, problem.tables, problem.method
-    tableau, stages = method.tableau, len(method.tableau.b)
-    logp = z.new_zeros(z.shape[0])
-    penalties = z.new_zeros((len(method.penalties), z.shape[0]))
-    z_out, logp_out, penalties_out = [], [], []
+    tables, precision = problem.field.tables(), problem.precision
+    if problem.trace is not None and problem.jacobians:
+        return _solve_jacobians(problem, tables)
+    table = trace_table(tables) if problem.closed else None
+    second_order = problem.trace is not None and problem.log_det == "second_order"
+    second = second_order_table(tables) if second_order else None
+    probes = problem.probes
+
+    def evaluate(stage: Tensor, e: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        velocity, tau, tangent = dynamics(stage, tables, e, table, probes, precision)
+        if second is not None:
+            assert tau is not None
+            tau = tau - problem.h[e] / 2 * _second_order(stage, tables, e, second, precision)
+        if not problem.penalties:
+            return velocity, tau, None
+        values = [_PENALTIES[name](velocity, tangent) for name in problem.penalties]
+        return velocity, tau, torch.stack(values)
+
+    return steps(problem.z, problem.h, problem.tableau, problem.outputs, evaluate)
+
+
+Evaluate = Callable[[Tensor, int], tuple[Tensor, Tensor | None, Tensor | None]]
+
+
+def steps(
+    z: Tensor, h: Tensor, tableau: Tableau, outputs: tuple[int, ...], evaluate: Evaluate
+) -> Solution:
+    """All steps of a Runge-Kutta method, of any velocity.
+
+    Args:
+        z: (B, D), the start state.
+        h: (S,), the step sizes.
+        tableau: The method.
+        outputs: Ascending step counts after which to report.
+        evaluate: Velocity (B, D), trace (B,) or None, and penalties (E, B) or None at a state and
+            the number of an evaluation, counted over steps and stages.
+    """
+    stages = len(tableau.b)
+    logp, penalties = z.new_zeros(z.shape[0]), z.new_zeros((0, z.shape[0]))
+    path = []
     for s in range(h.shape[0]):
         velocities: list[Tensor] = []
         for r in range(stages):
-            row = s * stages + r
             weights = tableau.a[r * stages : r * stages + r]
             stage = combine(z, h[s], weights, velocities)
-            velocity, tau, tangent = dynamics(
-                stage, tables, row, problem.trace, problem.probes, method.precision
-            )
+            velocity, tau, values = evaluate(stage, s * stages + r)
             velocities.append(velocity)
-            if tau is not None and tableau.b[r]:
+            if not tableau.b[r]:
+                continue
+            if tau is not None:
                 logp = logp - h[s] * tableau.b[r] * tau
-            if problem.second is not None:
-                second = _second_order(stage, tables, row, problem.second, method.precision)
-                logp = logp + h[s].square() / 2 * second
-            if method.penalties and tableau.b[r]:
-                values = [_PENALTIES[name](velocity, tangent) for name in method.penalties]
-                penalties = penalties + h[s] * tableau.b[r] * torch.stack(values)
+            if values is not None:
+                added = h[s] * tableau.b[r] * values
+                penalties = penalties + added if penalties.shape[0] else added
         z = combine(z, h[s], tableau.b, velocities)
-        if s + 1 in method.outputs:
-            z_out.append(z)
-            logp_out.append(logp)
-            penalties_out.append(penalties)
-    return Solution(torch.stack(z_out), torch.stack(logp_out), torch.stack(penalties_out))
+        if s + 1 in outputs:
+            path.append((z, logp, penalties))
+    return Solution(*(torch.stack(values) for values in zip(*path, strict=True)))
+
+
+# Elements of the Jacobians (rows, D, m) that are formed at a time on a CPU, in evaluation: those of
+# 16 rows of D = 128 and m = 256 stay in its caches. 2.5 ms a row for ten steps, 2.65 with twice as
+# many at a time, 3.05 with 500.
+_AT_ONCE = 2**19
+
+
+def _solve_jacobians(problem: Problem, tables: Tables) -> Solution:
+    """With the log-determinant of the steps in place of the integral of the trace."""
+    z = problem.z
+    if problem.precision != "full":
+        raise ValueError(
+            f"precision: {problem.precision!r} does not go with log_det={problem.log_det!r} of "
+            "this net"
+        )
+    size = max(1, _AT_ONCE // (z.shape[1] * max(tables.widths)))
+    if torch.is_grad_enabled() or z.device.type != "cpu":
+        size = max(1, z.shape[0])
+
+    def some(begin: int) -> tuple[Tensor, Tensor]:
+        end = begin + size
+
+        def rows(context: tuple[Tensor | None, ...]) -> tuple[Tensor | None, ...]:
+            return tuple(None if u is None else u[begin:end] for u in context)
+
+        here = replace(tables, context=rows(tables.context), gate_context=rows(tables.gate_context))
+        return log_det_steps(
+            z[begin:end],
+            problem.h,
+            lambda stage, e: jacobian(stage, here, e),
+            problem.tableau,
+            problem.outputs,
+            second_order=problem.log_det == "second_order",
+        )
+
+    pieces = [some(begin) for begin in range(0, max(1, z.shape[0]), size)]
+    path, logp = (torch.cat(both, 1) for both in zip(*pieces, strict=True))
+    return Solution(path, logp, z.new_zeros((len(problem.outputs), 0, z.shape[0])))
 
 
 def _frobenius(velocity: Tensor, tangent: Tensor | None) -> Tensor:
@@ -202,19 +302,13 @@ _PENALTIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
 }
 
 
-def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:
-    """``z + h sum_q weights_q k_q``."""
-    for weight, velocity in zip(weights, velocities, strict=True):
-        if weight:
-            z = z + h * weight * velocity
-    return z
-
-
 def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor, precision: str) -> Tensor:
     """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` of a net with one hidden layer."""
     dim, hidden = tables.widths[:2]
     matrix = _row(tables.weight, s)[: hidden * dim].view(hidden, dim)
     product = _linear(z, matrix, None, precision)
+    if tables.context and tables.context[0] is not None:
+        product = product + tables.context[0]
     if tables.gate is not None:
         product = product * _row(tables.gate, s)[:hidden]
     slope = nonlinearities.derivative(tables.nonlinearity, product + _row(tables.bias, s)[:hidden])

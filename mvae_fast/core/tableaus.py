@@ -11,7 +11,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["EULER", "TABLEAUS", "Tableau"]
+from torch import Tensor
+
+__all__ = ["EULER", "TABLEAUS", "Tableau", "combine"]
 
 
 class Tableau(NamedTuple):
@@ -47,3 +49,11 @@ TABLEAUS: dict[str, Tableau] = {
     # Kutta's 3/8 rule, as in torchdiffeq.
     "rk4": _tableau([[1 / 3], [-1 / 3, 1.0], [1.0, -1.0, 1.0]], [1 / 8, 3 / 8, 3 / 8, 1 / 8]),
 }
+
+
+def combine(z: Tensor, h: Tensor, weights: tuple[float, ...], velocities: list[Tensor]) -> Tensor:
+    """``z + h sum_q weights_q k_q``."""
+    for weight, velocity in zip(weights, velocities, strict=True):
+        if weight:
+            z = z + h * weight * velocity
+    return z

@@ -1,6 +1,7 @@
 """Which engines exist on this machine and, for each that does not, the reason and the remedy.
 
-An engine is a function that integrates tables; a new one needs one entry in ``_ENGINES``.
+An engine is a function from a problem to its solution; a new one needs one entry in ``_ENGINES``.
+Which one takes a problem is decided here, once for a solve, and nowhere else.
 """
 
 from __future__ import annotations
@@ -8,18 +9,17 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from mvae_fast.checks import one_of
 from mvae_fast.core import reference
-from mvae_fast.core.problem import PRECISIONS, Problem, Solution
-from mvae_fast.engines import cpp as ops
-from mvae_fast.engines import cuda as cuda_ops
-from mvae_fast.engines import triton as triton_ops
+from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
+from mvae_fast.core.trace import exact_probes
+from mvae_fast.engines import cpp, cuda, triton
 
-__all__ = ["ENGINES", "available", "get", "resolve", "why_missing"]
+__all__ = ["ENGINES", "Engine", "available", "choose", "get", "solve", "usual", "why_missing"]
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class Engine:
     """One implementation of the integral.
 
     Args:
-        integrate: Solves a checked problem, differentiably.
+        solve: Solves a problem, differentiably; but for `complete`.
         why_missing: None when usable on this machine, else the reason and the remedy.
         devices: Device types it runs on, or None for every one.
         dtypes: Dtypes it runs in, or None for every floating one.
@@ -37,7 +37,7 @@ class Engine:
         by_name_only: Device types where it only runs when named, being no use but to test it.
     """
 
-    integrate: Callable[[Problem], Solution]
+    solve: Callable[[Problem], Solution]
     why_missing: Callable[[], str | None]
     devices: tuple[str, ...] | None = None
     dtypes: tuple[torch.dtype, ...] | None = None
@@ -45,6 +45,21 @@ class Engine:
     by_name_only: tuple[str, ...] = ()
     refuses: Callable[[Problem], str | None] = lambda problem: None
     excludes: Callable[[torch.device], str | None] = lambda device: None
+
+    def precisions_of(self, problem: Problem) -> tuple[str, ...]:
+        """Those that it has for a problem."""
+        rounds = problem.z.dtype == torch.float32 and problem.log_det == "trace"
+        return self.precisions if rounds else ("full",)
+
+    def lacks(self, problem: Problem) -> str | None:
+        """What is asked of it that it has not, or None."""
+        if self.solve is reference.solve:
+            return None
+        if _in_onnx_export():
+            return "has no ONNX operator"
+        if problem.jacobians and problem.trace is not None:
+            return "has log_det='trace', and 'second_order' for one hidden layer"
+        return self.refuses(problem)
 
     def supports(self, device: torch.device, dtype: torch.dtype, precision: str) -> bool:
         """Whether it can run on tensors of this device and dtype, with products of this kind."""
@@ -55,31 +70,37 @@ class Engine:
         )
 
 
+def _in_onnx_export() -> bool:
+    return torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
+
+
 # In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
 _ENGINES: dict[str, Engine] = {
     "cpp": Engine(
-        ops.integrate,
-        ops.why_missing,
+        cpp.solve,
+        cpp.why_missing,
         ("cpu",),
         (torch.float32, torch.float64),
         ("full", "bf16"),
+        refuses=cpp.refuses,
     ),
     "cuda": Engine(
-        cuda_ops.integrate,
-        cuda_ops.why_missing,
+        cuda.solve,
+        cuda.why_missing,
         ("cuda",),
         (torch.float32,),
-        refuses=cuda_ops.refuses,
-        excludes=cuda_ops.excludes,
+        refuses=cuda.refuses,
+        excludes=cuda.excludes,
     ),
     "triton": Engine(
-        triton_ops.integrate,
-        triton_ops.why_missing,
+        triton.solve,
+        triton.why_missing,
         ("cuda",),
         (torch.float32, torch.float64),
-        by_name_only=("cpu",) if triton_ops.INTERPRETED else (),
+        by_name_only=("cpu",) if triton.INTERPRETED else (),
+        refuses=triton.refuses,
     ),
-    "reference": Engine(reference.integrate, lambda: None),
+    "reference": Engine(reference.solve, lambda: None),
 }
 
 #: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
@@ -126,64 +147,44 @@ def _warn_once(device: str, missing: str) -> None:
 
 
 def get(name: str) -> Engine:
-    """The engine called ``name``, as given by `resolve`."""
+    """The engine called ``name``."""
     return _ENGINES[name]
 
 
-def resolve(
-    engine: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    precision: str = "full",
-    problem: Problem | None = None,
-) -> str:
-    """The engine to use for tensors of this device and dtype.
+def solve(engine: str, problem: Problem) -> Solution:
+    """Let an engine solve a problem whose tensors fit together.
 
     Args:
         engine: A name, which is then used or refused, or ``"auto"``: the fastest that fits.
-        device: Where the state lives.
-        dtype: Its dtype.
-        precision: One of `mvae_fast.core.problem.PRECISIONS`.
-        problem: What it is for, where that is known already. Of its solves ``"auto"`` warns once,
-            if for want of another engine the reference takes them.
-
-    Returns:
-        One of `ENGINES`.
+        problem: What to solve.
 
     Raises:
-        ValueError: For an unknown name, or what the named engine lacks: device, dtype, precision.
+        ValueError: For an unknown name, or what the problem or the named engine lacks.
         RuntimeError: When the named engine is missing on this machine, with the remedy.
-
-    Example:
-        >>> resolve("auto", torch.device("cpu"), torch.bfloat16)
-        'reference'
     """
-    # ONNX has none of the compiled engines' operators.
-    onnx = torch.compiler.is_exporting() and torch.onnx.is_in_onnx_export()
-    if engine == "auto":
-        if onnx:
-            return "reference"
-        missing = []
-        for name, candidate in _ENGINES.items():
-            fits = candidate.supports(device, dtype, precision)
-            fits = fits and (problem is None or candidate.refuses(problem) is None)
-            fits = fits and device.type not in candidate.by_name_only
-            if not fits:
-                continue
-            reason = candidate.why_missing() or candidate.excludes(device)
-            if reason is not None:
-                missing.append(reason)
-                continue
-            slow = name == "reference" and missing and problem is not None
-            if slow and not torch.compiler.is_compiling():  # in a graph it would be a break
-                _warn_once(device.type, "; ".join(missing))
-            return name
-    check_name(engine)
+    check_log_det(problem)
+    if problem.trace == "exact" and not problem.closed and not problem.jacobians:
+        problem = replace(problem, probes=exact_probes(problem.z))
+    name = choose(engine, problem)
+    chosen = _ENGINES[name]
+    if problem.follow and problem.precision not in chosen.precisions_of(problem):
+        problem = replace(problem, precision="full")
+    return complete(problem, chosen.solve(problem))
+
+
+def choose(engine: str, problem: Problem) -> str:
+    """The engine that solves a problem; arguments and errors as of `solve`.
+
+    ``"auto"`` warns once, if for want of another engine the reference takes a problem.
+    """
+    device, dtype = problem.z.device, problem.z.dtype
+    precision = "full" if problem.follow else problem.precision
+    name, missing = _first(engine, device, dtype, precision, problem)
+    if name is not None:
+        if name == "reference" and missing and not torch.compiler.is_compiling():
+            _warn_once(device.type, "; ".join(missing))  # in a graph it would be a break
+        return name
     chosen = _ENGINES[engine]
-    if onnx and engine != "reference":
-        raise ValueError(
-            f"engine: {engine!r} has no ONNX operator; remedy: engine='auto' or 'reference'"
-        )
     reason = chosen.why_missing()
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")
@@ -200,7 +201,39 @@ def resolve(
     reason = chosen.excludes(device)
     if reason is not None:
         raise RuntimeError(f"engine: {engine!r} is not available: {reason}")
-    refusal = None if problem is None else chosen.refuses(problem)
-    if refusal is not None:
-        raise ValueError(f"engine: {engine!r} {refusal}; remedy: engine='auto'")
-    return engine
+    raise ValueError(f"engine: {engine!r} {chosen.lacks(problem)}; remedy: engine='auto'")
+
+
+def usual(engine: str, device: torch.device, dtype: torch.dtype) -> str:
+    """The engine that takes most problems on a device.
+
+    Example:
+        >>> usual("auto", torch.device("cpu"), torch.bfloat16)
+        'reference'
+    """
+    return _first(engine, device, dtype, "full", None)[0] or engine
+
+
+def _first(
+    engine: str,
+    device: torch.device,
+    dtype: torch.dtype,
+    precision: str,
+    problem: Problem | None,
+) -> tuple[str | None, list[str]]:
+    """The engine that fits, or None, and why others that would fit are missing here."""
+    check_name(engine)
+    missing: list[str] = []
+    for name in _ENGINES if engine == "auto" else (engine,):
+        candidate = _ENGINES[name]
+        if not candidate.supports(device, dtype, precision):
+            continue
+        if problem is not None and candidate.lacks(problem) is not None:
+            continue
+        if engine == "auto" and device.type in candidate.by_name_only:
+            continue
+        reason = candidate.why_missing() or candidate.excludes(device)
+        if reason is None:
+            return name, missing
+        missing.append(reason)
+    return None, missing

@@ -1,37 +1,28 @@
-"""The extension: loads it, says what its kernels run on, and has its ops for tables.
-
-`net_ops` has the ops that take a net's parameters.
-"""
+"""The C++ engine: fused kernels for the CPU, and what they run on."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-import torch
-
-from mvae_fast.engines import extension
-from mvae_fast.engines.table_ops import TableOps
+from mvae_fast.core.field import Field
+from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.engines import ops
+from mvae_fast.engines.enums import COEFFICIENTS, MOST_FEATURES, NONLINEARITIES
 
 __all__ = [
     "capabilities",
     "capability",
-    "integrate",
     "peak",
+    "refuses",
     "set_capability",
+    "solve",
     "why_missing",
 ]
 
-_PACKAGE = extension.PACKAGE
+_LOAD_ERROR = ops.load("_C", "_build_error.txt", "the C++ extension", "a C++17 compiler (g++)")
+_LOAD_ERROR = _LOAD_ERROR or ops.check_version()
 
-
-def _load() -> str | None:
-    return extension.load(
-        "_C", "_build_error.txt", "the C++ extension", "a C++17 compiler (g++)", _PACKAGE
-    )
-
-
-_LOAD_ERROR = _load()
+# Kept here as well: torch.compile cannot trace an op that returns a string.
+_CAPABILITIES = () if _LOAD_ERROR else tuple(ops.cpu_capabilities().split())
+_CAPABILITY = _CAPABILITIES[0] if _CAPABILITIES else None
 
 
 def why_missing() -> str | None:
@@ -39,27 +30,45 @@ def why_missing() -> str | None:
     return _LOAD_ERROR
 
 
-def has(**functions: Callable[..., Any]) -> bool:
-    """Whether the extension is loaded and has these ops; if not, it counts as missing from now on.
+def solve(problem: Problem) -> Solution:
+    """Take all steps in C++: from a field's coefficients, where it has some, else from tables."""
+    field = problem.field
+    # Of Tr J^2 the kernels know the table only.
+    if not isinstance(field, Field) or problem.log_det != "trace":
+        return ops.solve_tables("solve", problem)
+    structure = field.structure
+    layout = [COEFFICIENTS, len(field.tensors), structure.features, *structure.numbers]
+    if not field.context:
+        tensors = (*field.tensors, field.time)
+        layout += [-1] * len(structure.layers)
+    else:
+        present = [u for u in field.context if u is not None]
+        tensors = (*field.tensors, field.time, *present)
+        free = iter(range(len(field.tensors) + 1, len(tensors)))
+        layout += [-1 if u is None else next(free) for u in field.context]
+    return ops.solve("solve", problem, tensors, layout, exact=problem.closed)
 
-    Args:
-        functions: By the name of an op, one whose parameters are named as the op's should be.
-    """
-    global _LOAD_ERROR
-    _LOAD_ERROR = _LOAD_ERROR or extension.foreign(functions)
-    return _LOAD_ERROR is None
+
+def refuses(problem: Problem) -> str | None:
+    """None when the kernels take a problem, else what of it they have not."""
+    field = problem.field
+    if field.nonlinearity not in NONLINEARITIES:
+        return f"has no nonlinearity {field.nonlinearity!r}"
+    if field.gate_context:
+        return "has no gates by row (gate_context)"
+    if isinstance(field, Field) and field.structure.features > MOST_FEATURES:
+        return f"takes at most {MOST_FEATURES} features of time, got {field.structure.features}"
+    return None
 
 
 def capabilities() -> tuple[str, ...]:
     """The instruction sets whose kernels this processor can run, best first; empty if missing."""
-    if _LOAD_ERROR is not None:
-        return ()
-    return tuple(torch.ops.mvae_fast.cpu_capabilities.default().split())
+    return _CAPABILITIES[1:]
 
 
 def capability() -> str | None:
     """The instruction set whose kernels run: the best one, unless `set_capability` chose."""
-    return _capability if _LOAD_ERROR is None else None
+    return _CAPABILITY
 
 
 def set_capability(name: str) -> None:
@@ -68,9 +77,9 @@ def set_capability(name: str) -> None:
     Raises:
         RuntimeError: If ``name`` is not one of `capabilities`.
     """
-    global _capability
-    torch.ops.mvae_fast.set_cpu_capability.default(name)
-    _capability = name
+    global _CAPABILITY
+    ops.set_cpu_capability(name)
+    _CAPABILITY = name
 
 
 def peak(repeats: int) -> int:
@@ -82,22 +91,4 @@ def peak(repeats: int) -> int:
     Returns:
         The multiply-adds that were done; over the time it took, the machine's peak.
     """
-    return torch.ops.mvae_fast.cpu_peak.default(repeats)
-
-
-# Kept here as well: torch.compile cannot trace an op that returns a string.
-_capability: str | None = None
-if has(
-    cpu_capability=capability,
-    cpu_capabilities=capabilities,
-    set_cpu_capability=set_capability,
-    cpu_peak=peak,
-):
-    _capability = torch.ops.mvae_fast.cpu_capability.default()
-
-_TABLE_OPS = TableOps("integrate")
-if has(**_TABLE_OPS.fakes):
-    _TABLE_OPS.register()
-
-#: Takes all steps of a `mvae_fast.core.problem.Problem` in C++, on the CPU.
-integrate = _TABLE_OPS.integrate
+    return ops.cpu_peak(repeats)

@@ -1,4 +1,4 @@
-"""The CUDA engine: the kernels of the ops in `mvae_fast.engines.cpp` for tensors on a GPU."""
+"""The CUDA engine: the kernels of ``mvae_fast::solve`` for tensors on a GPU."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import functools
 
 import torch
 
-from mvae_fast.core.problem import Problem
-from mvae_fast.engines import cpp as ops
-from mvae_fast.engines import extension
+from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.engines import cpp, ops
+from mvae_fast.engines.enums import FIRST_NONLINEARITIES
 
-__all__ = ["excludes", "integrate", "refuses", "why_missing"]
+__all__ = ["excludes", "lacks", "refuses", "solve", "why_missing"]
 
 # As in csrc/cuda/plan.h.
 _MAX_LAYERS = 24
@@ -18,10 +18,7 @@ _MAX_STAGES = 8
 # What the instructions that the kernels are made of need.
 _OLDEST = (8, 0)
 
-_LIBRARY = torch.library.Library("mvae_fast", "FRAGMENT")
-_LIBRARY.define("cuda_device_error(int device) -> str")
-# The schemas of its other ops are defined by the C++ library.
-_LOAD_ERROR = ops.why_missing() or extension.load(
+_LOAD_ERROR = cpp.why_missing() or ops.load(
     "_C_cuda",
     "_cuda_build_error.txt",
     "the CUDA extension",
@@ -31,9 +28,8 @@ _LOAD_ERROR = ops.why_missing() or extension.load(
 
 def why_missing() -> str | None:
     """None when the kernels can run on this machine, else the reason and the remedy."""
-    reason = _LOAD_ERROR or ops.why_missing()
-    if reason is not None:
-        return reason
+    if _LOAD_ERROR is not None:
+        return _LOAD_ERROR
     if not torch.cuda.is_available():
         return "torch sees no GPU; remedy: a GPU with a CUDA build of torch"
     return None
@@ -56,7 +52,7 @@ def _why_excluded(index: int | None) -> str | None:
 
 @functools.cache
 def _asked_once(index: int) -> str | None:
-    error = _device_error(index)
+    error = ops.cuda_device_error(index)
     if not error:
         return None
     capability = torch.cuda.get_device_capability(index)
@@ -69,19 +65,26 @@ def _asked_once(index: int) -> str | None:
     return f"on {name}, of compute capability {number}, CUDA says: {error}; remedy: {remedy}"
 
 
-def _device_error(index: int) -> str:
-    return torch.ops.mvae_fast.cuda_device_error.default(index)
+def lacks(problem: Problem) -> str | None:
+    """None when the engines for GPUs take a problem, else what of it they have not."""
+    field = problem.field
+    if field.nonlinearity not in FIRST_NONLINEARITIES:
+        return f"has no nonlinearity {field.nonlinearity!r}"
+    if field.context or field.gate_context:
+        return "has no context"
+    return None
 
 
 def refuses(problem: Problem) -> str | None:
-    """None when the kernels take the problem, else what is too much of it."""
-    layers, stages = len(problem.tables.widths) - 1, len(problem.method.tableau.b)
+    """As `lacks`, and what is too much for the kernels."""
+    layers, stages = len(problem.field.widths) - 1, len(problem.tableau.b)
     if layers > _MAX_LAYERS:
         return f"takes at most {_MAX_LAYERS} layers, got {layers}"
     if stages > _MAX_STAGES:
         return f"takes methods of at most {_MAX_STAGES} stages, got {stages}"
-    return None
+    return lacks(problem)
 
 
-#: Takes all steps of a `mvae_fast.core.problem.Problem` in CUDA: the ops go by where tensors are.
-integrate = ops.integrate
+def solve(problem: Problem) -> Solution:
+    """Take all steps in CUDA: the op goes by where its tensors are."""
+    return ops.solve_tables("solve", problem)

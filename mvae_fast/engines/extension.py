@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-import inspect
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import torch
-
-__all__ = ["PACKAGE", "foreign", "load"]
+__all__ = ["PACKAGE", "load"]
 
 #: Where the build leaves the libraries and the reasons for those that failed.
 PACKAGE = Path(__file__).parent.parent
 
 
-def load(library: str, log: str, title: str, needs: str, package: Path = PACKAGE) -> str | None:
+def load(
+    loader: Callable[[Path], object],
+    library: str,
+    log: str,
+    title: str,
+    needs: str,
+    package: Path = PACKAGE,
+) -> str | None:
     """Load a library, which registers its ops.
 
     Args:
+        loader: Loads a file.
         library: Its name, without the ending.
         log: The file in which the build says why it failed.
         title: What to call it in an error.
@@ -40,33 +44,12 @@ def load(library: str, log: str, title: str, needs: str, package: Path = PACKAGE
         return f"{title} is not built; remedy: have {needs} and run `pip install .` again"
     try:
         _check_whole(files[0])
-        torch.ops.load_library(files[0])
+        loader(files[0])
     except OSError as error:
         return (
             f"{title} {files[0].name} does not load: {error}; remedy: have torch >= 2.10 and run "
             "`pip install .` again"
         )
-    return None
-
-
-def foreign(functions: Mapping[str, Callable[..., Any]]) -> str | None:
-    """Whether the loaded library is of another version than the Python code beside it.
-
-    Args:
-        functions: By the name of an op, one whose parameters are named as the op's should be.
-
-    Returns:
-        None, or the reason, with the remedy.
-    """
-    for name, function in functions.items():
-        op = getattr(torch.ops.mvae_fast, name, None)
-        expected = list(inspect.signature(function).parameters)
-        if op is None or [x.name for x in op.default._schema.arguments] != expected:
-            fault = "lacks" if op is None else "has another"
-            return (
-                f"the C++ extension is of another version of mvae_fast: it {fault} {name}; remedy: "
-                "run `pip install .` again"
-            )
     return None
 
 

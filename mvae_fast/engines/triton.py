@@ -1,4 +1,4 @@
-"""The Triton engine: the ops of `mvae_fast.kernels`, on a GPU or in Triton's interpreter."""
+"""The Triton engine: `mvae_fast.kernels`, on a GPU or in Triton's interpreter."""
 
 from __future__ import annotations
 
@@ -11,23 +11,18 @@ import torch
 from torch import Tensor
 
 from mvae_fast.core.problem import Problem, Solution
-from mvae_fast.engines.table_ops import TableOps
+from mvae_fast.engines import ops
+from mvae_fast.engines.cuda import lacks
 
-__all__ = ["INTERPRETED", "integrate", "why_missing"]
+__all__ = ["INTERPRETED", "refuses", "solve", "why_missing"]
+
+refuses = lacks
 
 # Triton reads the variable when a kernel is defined, so it counts as it is at import.
 #: Whether Triton runs its kernels on the CPU, operation by operation: to test them.
 INTERPRETED = os.environ.get("TRITON_INTERPRET", "0") in ("1", "true", "True", "on")
 
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-_TABLE_OPS = TableOps("triton_integrate")
-
-_NET = (
-    "Tensor z, {states}Tensor h, Tensor weight, Tensor? gate, Tensor bias, Tensor? trace, "
-    "Tensor? second, Tensor? probes, int[] widths, int nonlinearity, bool residual, float[] a, "
-    "float[] b, int[] outputs, int checkpoint_every, int penalties, int operands, "
-)
-_LIBRARY = torch.library.Library("mvae_fast", "FRAGMENT")
 
 
 def why_missing() -> str | None:
@@ -42,9 +37,9 @@ def why_missing() -> str | None:
     return None
 
 
-def integrate(problem: Problem) -> Solution:
+def solve(problem: Problem) -> Solution:
     """Take all steps in Triton kernels."""
-    return _TABLE_OPS.integrate(problem)
+    return ops.solve_tables("triton_solve", problem)
 
 
 # Triton is imported by the first solve: it takes a while, and CPU users need not have it.
@@ -54,44 +49,39 @@ def _forward(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Ten
     from mvae_fast.kernels.solve import forward
 
     *given, save = arguments
-    return forward(z, h, *_net_and_plan(given), save)
+    return forward(z, h, *_net_and_plan(*given), save)
 
 
-def _backward(*arguments: Any) -> tuple[Tensor, ...]:
+def _backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     from mvae_fast.kernels.solve import backward
 
-    *grads, z, states, h = arguments[:6]
-    *given, table_grads = arguments[6:]
-    return backward(tuple(grads), z, states, h, *_net_and_plan(given), table_grads)
+    *grads, states, z, h = arguments[:6]
+    *given, tensor_grads = arguments[6:]
+    net, plan = _net_and_plan(*given)
+    bars = backward(tuple(grads), z, states, h, net, plan, tensor_grads)
+    if not tensor_grads:
+        return bars[0], bars[1], []
+    there = [bar for bar, index in zip(bars[2:], given[3][1:6], strict=True) if index >= 0]
+    return bars[0], bars[1], there
 
 
-def _net_and_plan(arguments: Sequence[Any]) -> tuple[Any, Any]:
-    """The arguments that follow z, states and h in both schemas."""
+def _net_and_plan(
+    probes: Tensor | None,
+    tensors: Sequence[Tensor],
+    widths: Sequence[int],
+    layout: Sequence[int],
+    nonlinearity: int,
+    residual: bool,
+    exact: bool,
+    *method: Any,
+) -> tuple[Any, Any]:
+    """The arguments that follow z and h in both schemas."""
     from mvae_fast.kernels.solve import Net, Plan
 
-    *tables, widths, nonlinearity, residual, a, b, outputs, checkpoint, penalties, operands = (
-        arguments
-    )
-    net = (*tables, tuple(widths), nonlinearity, residual)
-    return Net(*net), Plan(tuple(a), tuple(b), tuple(outputs), checkpoint, penalties, operands)
+    tables: Any = [None if index < 0 else tensors[index] for index in layout[1:6]]
+    plan: Any = (tuple(x) if isinstance(x, list | tuple) else x for x in method)
+    net: Any = (*tables, probes, tuple(widths), nonlinearity, residual)
+    return Net(*net), Plan(*plan)
 
 
-def _register() -> None:
-    name = "triton_integrate"
-    grads = "Tensor grad_z_out, Tensor grad_logp_out, Tensor grad_penalty_out, "
-    _LIBRARY.define(
-        f"{name}({_NET.format(states='')}bool save) "
-        "-> (Tensor z_out, Tensor logp_out, Tensor penalty_out, Tensor states)"
-    )
-    _LIBRARY.define(
-        f"{name}_backward({grads}{_NET.format(states='Tensor states, ')}bool table_grads) "
-        "-> (Tensor z, Tensor h, Tensor weight, Tensor gate, Tensor bias, Tensor trace, "
-        "Tensor second)"
-    )
-    for key in ("CPU", "CUDA") if INTERPRETED else ("CUDA",):
-        _LIBRARY.impl(name, _forward, key)
-        _LIBRARY.impl(f"{name}_backward", _backward, key)
-    _TABLE_OPS.register()
-
-
-_register()
+ops.define_triton(_forward, _backward, ("CPU", "CUDA") if INTERPRETED else ("CUDA",))

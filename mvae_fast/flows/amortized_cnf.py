@@ -11,14 +11,15 @@ from torchdiffeq import odeint
 
 from mvae_fast.checks import integer, integers, non_negative, one_of, positive
 from mvae_fast.core import grid
-from mvae_fast.core.logdet import integrate_jacobians
-from mvae_fast.core.reference import combine
-from mvae_fast.core.tableaus import TABLEAUS, Tableau
+from mvae_fast.core.logdet import log_det_steps
+from mvae_fast.core.problem import TRACES
+from mvae_fast.core.reference import steps
+from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
-from mvae_fast.ode.dynamics import TRACES
 from mvae_fast.ode.noise import draw_probes, scaled
-from mvae_fast.ode.torchdiffeq import ADAPTIVE, check_solver, equal_steps
+from mvae_fast.ode.settings import ADAPTIVE, check_solver
+from mvae_fast.ode.torchdiffeq import equal_steps
 
 __all__ = ["AmortizedCNF"]
 
@@ -130,15 +131,16 @@ class AmortizedCNF(Flow):
         own = self.net.theta(cond)
         if self.solver in TABLEAUS:
             tableau = TABLEAUS[self.solver]
-            steps = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
-            velocity = self.net.at(grid.evaluation_times(steps, tableau.c), own)
+            times = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
+            velocity = self.net.at(grid.evaluation_times(times, tableau.c), own)
             if with_change and self.log_det == "exact":
-                path, change = integrate_jacobians(
-                    z, steps.h, velocity.jacobian, tableau, steps.outputs
-                )
+                path, change = log_det_steps(z, times.h, velocity.jacobian, tableau, times.outputs)
                 return path[0], change[0]
             evaluate = self._evaluator(z, with_change, generator)
-            return _steps(z, steps.h, tableau, lambda x, s: evaluate(velocity, x, s))
+            path, change, _ = steps(
+                z, times.h, tableau, times.outputs, lambda x, e: (*evaluate(velocity, x, e), None)
+            )
+            return path[0], change[0]
         return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change, generator))
 
     def _evaluator(
@@ -186,25 +188,3 @@ class AmortizedCNF(Flow):
             f"dim={self.dim}, cond_dim={self.cond_dim}, rank={self.net.rank}, T={self.T}, "
             f"solver={self.solver}, n_steps={self.n_steps}, trace={self.trace}"
         )
-
-
-def _steps(
-    z: Tensor,
-    h: Tensor,
-    tableau: Tableau,
-    evaluate: Callable[[Tensor, int], tuple[Tensor, Tensor | None]],
-) -> tuple[Tensor, Tensor]:
-    """All steps of a Runge-Kutta method: the end state (B, D) and minus the trace's integral."""
-    stages = len(tableau.b)
-    change = z.new_zeros(z.shape[0])
-    for s in range(h.shape[0]):
-        velocities: list[Tensor] = []
-        for r in range(stages):
-            weights = tableau.a[r * stages : r * stages + r]
-            stage = combine(z, h[s], weights, velocities)
-            velocity, tau = evaluate(stage, s * stages + r)
-            velocities.append(velocity)
-            if tau is not None and tableau.b[r]:
-                change = change - h[s] * tableau.b[r] * tau
-        z = combine(z, h[s], tableau.b, velocities)
-    return z, change

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import integer, one_of
 from mvae_fast.core import nonlinearities, reference
-from mvae_fast.core.tables import Tables, build_tables
+from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import trace_table
 from mvae_fast.flows.parameters import Parameters
+from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 
@@ -77,7 +78,7 @@ class AmortizedNet(nn.Module):
                 f"net: {foreign}; an amortised flow reads the weights of its net and cannot call "
                 "its modules; remedy: undo that, or FastCNF"
             )
-        return Velocity(build_tables(self.net, t), own, self.nonlinearity, self.rank)
+        return Velocity(field_of(self.net, t).tables(), own, self.nonlinearity, self.rank)
 
 
 class Velocity:

@@ -1,8 +1,8 @@
-r"""FFJORD's time-conditioned linear layers, called as ``layer(t, x)``.
+r"""FFJORD's time-conditioned linear layers, called as ``layer(t, x)`` or ``layer(t, x, u)``.
 
-Every one of them is affine in ``x`` at a fixed time, ``a = G(t) * (W(t) x) + C(t)``; `tables` reads
-``G``, ``W`` and ``C`` from the parameters for all times of a solve at once. The ``forward`` methods
-here are the definition that the tables are tested against.
+Every one of them is affine in ``x`` at a fixed time, ``a = G(t) * (W(t) x + u) + C(t)``;
+`mvae_fast.nets.fields` says where in the parameters these are. ``u`` (..., dim_out) is what a row's
+context adds. The ``forward`` methods here are the definition that fields are tested against.
 
 Parameter names and shapes are those of FFJORD, so that its checkpoints load.
 """
@@ -30,6 +30,10 @@ __all__ = [
 HYPERNET_WIDTH = 8
 
 
+def _plus(product: Tensor, u: Tensor | None) -> Tensor:
+    return product if u is None else product + u
+
+
 class IgnoreLinear(nn.Module):
     """``W x + b``: time is ignored."""
 
@@ -37,9 +41,9 @@ class IgnoreLinear(nn.Module):
         super().__init__()
         self._layer = nn.Linear(dim_in, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in)."""
-        return self._layer(x)
+        return _plus(self._layer(x), u)
 
 
 class ConcatLinear(nn.Module):
@@ -49,10 +53,10 @@ class ConcatLinear(nn.Module):
         super().__init__()
         self._layer = nn.Linear(dim_in + 1, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
         time = t.to(x.dtype).expand(*x.shape[:-1], 1)
-        return self._layer(torch.cat((time, x), dim=-1))
+        return _plus(self._layer(torch.cat((time, x), dim=-1)), u)
 
 
 class ConcatLinear_v2(nn.Module):
@@ -63,9 +67,9 @@ class ConcatLinear_v2(nn.Module):
         self._layer = nn.Linear(dim_in, dim_out)
         self._hyper_bias = nn.Linear(1, dim_out, bias=False)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        return self._layer(x) + self._hyper_bias(t.reshape(1))
+        return _plus(self._layer(x), u) + self._hyper_bias(t.reshape(1))
 
 
 class SquashLinear(nn.Module):
@@ -76,9 +80,9 @@ class SquashLinear(nn.Module):
         self._layer = nn.Linear(dim_in, dim_out)
         self._hyper = nn.Linear(1, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        return self._layer(x) * torch.sigmoid(self._hyper(t.reshape(1)))
+        return _plus(self._layer(x), u) * torch.sigmoid(self._hyper(t.reshape(1)))
 
 
 class ConcatSquashLinear(nn.Module):
@@ -90,10 +94,12 @@ class ConcatSquashLinear(nn.Module):
         self._hyper_bias = nn.Linear(1, dim_out, bias=False)
         self._hyper_gate = nn.Linear(1, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
         time = t.reshape(1)
-        return self._layer(x) * torch.sigmoid(self._hyper_gate(time)) + self._hyper_bias(time)
+        return _plus(self._layer(x), u) * torch.sigmoid(self._hyper_gate(time)) + self._hyper_bias(
+            time
+        )
 
 
 class BlendLinear(nn.Module):
@@ -104,9 +110,9 @@ class BlendLinear(nn.Module):
         self._layer0 = nn.Linear(dim_in, dim_out)
         self._layer1 = nn.Linear(dim_in, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        return (1 - t) * self._layer0(x) + t * self._layer1(x)
+        return _plus((1 - t) * self._layer0(x) + t * self._layer1(x), u)
 
 
 class HyperLinear(nn.Module):
@@ -130,12 +136,12 @@ class HyperLinear(nn.Module):
                 nn.init.zeros_(module.weight)
                 nn.init.normal_(module.bias, 0.0, 0.01)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
         parameters = self._hypernet(t.reshape(1))
         bias = parameters[: self.dim_out]
         weight = parameters[self.dim_out :].view(self.dim_out, self.dim_in)
-        return F.linear(x, weight, bias)
+        return _plus(F.linear(x, weight, bias), u)
 
 
 #: ``ODEnet(layer_type=...)`` -> layer class. concatcoord differs from concat for images only.

@@ -32,6 +32,8 @@ class ODEnet(nn.Module):
             ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``.
         nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"``, ``"square"``
             or ``"identity"``; between the layers, none after the last.
+        context_dim: C, the size of what each row of a batch is conditioned on; 0 for none. Every
+            layer has a matrix V_l for it: ``a_l = G_l(t) * (W_l(t) y_{l-1} + V_l c) + C_l(t)``.
         num_squeeze: Times that a convolutional net turns 2x2 pixels into channels before its first
             layer, and back after its last. ``input_shape`` is the shape after.
 
@@ -59,6 +61,8 @@ class ODEnet(nn.Module):
         layer_type: str = "concat",
         nonlinearity: str = "softplus",
         num_squeeze: int = 0,
+        *,
+        context_dim: int = 0,
     ) -> None:
         super().__init__()
         hidden = _widths("hidden_dims", hidden_dims)
@@ -69,6 +73,9 @@ class ODEnet(nn.Module):
         if len(shape) != (3 if conv else 1):
             expected = "(C, H, W) for convolutions" if conv else "(D,) for linear layers"
             raise ValueError(f"input_shape: got {shape}, expected {expected}")
+        self.context_dim = integer("context_dim", context_dim, 0)
+        if context_dim and conv:
+            raise ValueError(f"context_dim: got {context_dim}, expected 0 for convolutions")
         if num_squeeze and not conv:
             raise ValueError(
                 f"num_squeeze: got {num_squeeze}, expected 0 for linear layers (conv=False)"
@@ -87,20 +94,43 @@ class ODEnet(nn.Module):
         else:
             linear = LINEAR_LAYERS[layer_type]
             self.layers = nn.ModuleList(linear(*pair) for pair in pairs)
+        if context_dim:
+            self.context_layers = nn.ModuleList(
+                nn.Linear(context_dim, m, bias=False) for m in self.widths[1:]
+            )
         self.activation_fns = nn.ModuleList(make_activation(nonlinearity) for _ in hidden)
 
-    def forward(self, t: Tensor, y: Tensor) -> Tensor:
-        """The velocity at time ``t`` (0-dim) and state ``y`` (B, D) or (B, C, H, W), like ``y``."""
+    def forward(self, t: Tensor, y: Tensor, context: Tensor | None = None) -> Tensor:
+        """The velocity at time ``t`` (0-dim) and state ``y`` (B, D) or (B, C, H, W), like ``y``.
+
+        ``context`` is (B, context_dim), and None where that is 0.
+        """
+        rows = self.rows_of(context)
         for _ in range(self.num_squeeze):
             y = F.pixel_unshuffle(y, 2)
         last = len(self.layers) - 1
         for index, layer in enumerate(self.layers):
-            y = layer(t, y)
+            y = layer(t, y, rows[index]) if rows else layer(t, y)
             if index < last:
                 y = self.activation_fns[index](y)
         for _ in range(self.num_squeeze):
             y = F.pixel_shuffle(y, 2)
         return y
+
+    def rows_of(self, context: Tensor | None) -> tuple[Tensor, ...]:
+        """What each row adds to each layer, (B, m_l); empty without a context.
+
+        Raises:
+            ValueError: If ``context`` is missing, or not wanted, or of another size.
+        """
+        if not self.context_dim and context is None:
+            return ()
+        if not self.context_dim:
+            raise ValueError("context: given, expected None, as the net has context_dim=0")
+        if context is None or context.ndim != 2 or context.shape[1] != self.context_dim:
+            got = None if context is None else f"shape {tuple(context.shape)}"
+            raise ValueError(f"context: got {got}, expected (B, {self.context_dim})")
+        return tuple(layer(context) for layer in self.context_layers)
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, layer_type={self.layer_type}, {self.nonlinearity}"

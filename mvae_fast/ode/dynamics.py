@@ -6,15 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast.core import reference
-from mvae_fast.core.tables import build_tables
 from mvae_fast.core.trace import exact_probes, trace_table
+from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 
-__all__ = ["TRACES", "velocity_and_trace"]
-
-#: How the trace of the Jacobian is found.
-TRACES: tuple[str, ...] = ("exact", "hutchinson")
+__all__ = ["velocity_and_trace"]
 
 
 def velocity_and_trace(
@@ -45,8 +42,8 @@ def velocity_and_trace(
         Velocity like ``z``, and the trace (B,) or None.
     """
     t = t.to(z)
-    if z.ndim == 2 and not extras and unreadable(diffeq) is None:
-        velocity, tau = _by_tables(diffeq, t, z, trace, probes)
+    if z.ndim == 2 and len(extras) < 2 and unreadable(diffeq) is None:
+        velocity, tau = _by_tables(diffeq, t, z, trace, probes, extras)
     else:
         velocity, tau = _by_autograd(diffeq, t, z, trace, probes, extras)
     if residual:
@@ -56,10 +53,15 @@ def velocity_and_trace(
 
 
 def _by_tables(
-    diffeq: nn.Module, t: Tensor, z: Tensor, trace: str | None, probes: Tensor | None
+    diffeq: nn.Module,
+    t: Tensor,
+    z: Tensor,
+    trace: str | None,
+    probes: Tensor | None,
+    extras: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor | None]:
     assert isinstance(diffeq, ODEnet)
-    tables = build_tables(diffeq, t.reshape(1))
+    tables = field_of(diffeq, t.reshape(1), *extras).tables()
     table = None
     if trace == "exact":
         table = trace_table(tables)

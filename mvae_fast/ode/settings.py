@@ -1,8 +1,11 @@
-"""How a flow is solved: the attributes that FFJORD's scripts set from outside."""
+"""How a flow is solved, as one value, and FFJORD's attributes for it, which scripts set from
+outside."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any
 
@@ -11,156 +14,182 @@ from torch import nn
 
 from mvae_fast import engines
 from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
-from mvae_fast.core import problem
-from mvae_fast.core.logdet import LOG_DETS
-from mvae_fast.ode.dynamics import TRACES
-from mvae_fast.ode.torchdiffeq import FIXED_GRID, SolverConfig, check_solver
+from mvae_fast.core.problem import LOG_DETS, PRECISIONS, TRACES
 
-__all__ = ["PRECISIONS", "SolverSettings"]
+__all__ = ["ADAPTIVE", "FIXED_GRID", "HasSettings", "Settings", "check_solver"]
 
 #: Steps of a fixed-step solver where none are given.
 N_STEPS = 20
-#: Of the operands of a flow's products; None follows autocast.
-PRECISIONS: tuple[str | None, ...] = (None, *problem.PRECISIONS)
+#: Solvers that take the steps they are told to.
+FIXED_GRID: tuple[str, ...] = (
+    "euler",
+    "midpoint",
+    "heun2",
+    "heun3",
+    "rk4",
+    "explicit_adams",
+    "implicit_adams",
+    "fixed_adams",
+)
+#: Solvers that choose their steps by ``atol`` and ``rtol``.
+ADAPTIVE: tuple[str, ...] = (
+    "dopri5",
+    "dopri8",
+    "bosh3",
+    "fehlberg2",
+    "adaptive_heun",
+    "scipy_solver",
+)
+_REMOVED = {
+    "adams": "'explicit_adams' or 'implicit_adams' (fixed steps), or 'dopri5' (adaptive)",
+    "bdf": "'implicit_adams', or 'scipy_solver' with solver_options={'solver': 'BDF'}",
+}
 
-_TRACES: tuple[str | None, ...] = (None, *TRACES)
+
+def check_solver(name: str, argument: str = "solver") -> None:
+    """Raise ValueError unless ``name`` is a solver.
+
+    Example:
+        >>> check_solver("bdf")
+        Traceback (most recent call last):
+        ValueError: solver: 'bdf' is gone from torchdiffeq; use 'implicit_adams', or ...
+    """
+    if isinstance(name, str) and name in _REMOVED:
+        raise ValueError(
+            f"{argument}: {name!r} is gone from torchdiffeq; use {_REMOVED[name]} instead"
+        )
+    one_of(argument, name, FIXED_GRID + ADAPTIVE)
 
 
-class SolverSettings(nn.Module):
-    """Solver, steps, tolerances, trace and engine of a flow.
+@dataclass(frozen=True)
+class Settings:
+    """How to solve: what the arguments of `mvae_fast.FastCNF` of the same names say.
 
-    Every argument is an attribute that may be set at any time. ``solver``, ``atol`` and ``rtol``
-    hold in both modes, unless ``test_solver``, ``test_atol`` or ``test_rtol`` is set for eval mode;
-    ``solver_options`` hold in both modes.
+    ``test_solver``, ``test_atol`` and ``test_rtol`` hold in eval mode where they are not None.
 
-    Args: as of `mvae_fast.FastCNF`.
+    Example:
+        >>> Settings(solver="rk4", test_solver="euler").present(training=False).solver
+        'euler'
     """
 
-    def __init__(
-        self,
-        *,
-        solver: str,
-        atol: float,
-        rtol: float,
-        n_steps: int | None,
-        trace: str | None,
-        n_probes: int,
-        engine: str,
-        adjoint: bool,
-        log_det: str,
-        checkpoint_every: int,
-        precision: str | None,
-    ) -> None:
-        super().__init__()
-        self._solver = solver
-        self._solver_was_set = False
-        self.atol = atol
-        self.rtol = rtol
-        self.solver_options: dict[str, Any] = {}
-        self._n_steps = n_steps
-        self.trace = trace
-        self.n_probes = n_probes
-        self.engine = engine
-        self.adjoint = adjoint
-        self.log_det = log_det
-        self.checkpoint_every = checkpoint_every
-        self.precision = precision
-        self._test: dict[str, Any] = {}
-        self.check_settings()
-        self.solver_config()
+    solver: str = "euler"
+    atol: float = 1e-5
+    rtol: float = 1e-5
+    n_steps: int | None = None
+    trace: str | None = None
+    n_probes: int = 1
+    engine: str = "auto"
+    adjoint: bool = False
+    log_det: str = "trace"
+    checkpoint_every: int = 1
+    precision: str | None = None
+    test_solver: str | None = None
+    test_atol: float | None = None
+    test_rtol: float | None = None
+    solver_options: Mapping[str, Any] = field(default_factory=dict)
 
-    def check_settings(self) -> None:
-        """Raise ValueError for a setting that does not fit; done on every call of the flow."""
-        for name in ("n_steps", "n_probes", "checkpoint_every"):
-            integer(name, getattr(self, name), 1)
+    def check(self, training: bool) -> None:
+        """Raise ValueError for a setting that does not fit in a mode."""
+        if self.n_steps is not None:
+            integer("n_steps", self.n_steps, 1)
+        integer("n_probes", self.n_probes, 1)
+        integer("checkpoint_every", self.checkpoint_every, 1)
         boolean("adjoint", self.adjoint)
-        one_of("trace", self.trace, _TRACES)
+        one_of("trace", self.trace, (None, *TRACES))
         one_of("log_det", self.log_det, LOG_DETS)
-        one_of("precision", self.precision, PRECISIONS)
+        one_of("precision", self.precision, (None, *PRECISIONS))
         engines.check_name(self.engine)
         mapping("solver_options", self.solver_options)
-        solver = self.solver if self.training else self.test_solver
-        check_solver(solver, "solver" if self.training else "test_solver")
-        options = self.solver_options
-        told = options.get("step_size") is not None or "grid_constructor" in options
-        told = told or self._n_steps is not None
-        if self._solver_was_set and solver in FIXED_GRID and not told:
-            _warn_of_steps()
+        prefix, present = "" if training else "test_", self.present(training)
+        check_solver(present.solver, f"{prefix}solver")
+        non_negative(f"{prefix}atol", present.atol)
+        non_negative(f"{prefix}rtol", present.rtol)
 
-    def solver_config(self) -> SolverConfig:
-        """The settings of the present mode, as torchdiffeq takes them.
-
-        Raises:
-            ValueError: If a tolerance does not fit.
-        """
-        prefix = "" if self.training else "test_"
-        atol, rtol = (
-            non_negative(name, getattr(self, name)) for name in (f"{prefix}atol", f"{prefix}rtol")
-        )
-        return SolverConfig(
-            self.solver if self.training else self.test_solver,
-            int(self.n_steps),
-            atol,
-            rtol,
-            self.solver_options,
-            bool(self.adjoint),
-        )
+    def present(self, training: bool) -> Settings:
+        """The settings of a mode, as if they were those of training."""
+        names = ("solver", "atol", "rtol")
+        tests = {name: getattr(self, f"test_{name}") for name in names}
+        changes = {name: test for name, test in tests.items() if test is not None}
+        return self if training or not changes else replace(self, **changes)
 
     @property
-    def solver(self) -> str:
-        """Solver of both modes, unless ``test_solver`` is set."""
-        return self._solver
+    def steps(self) -> int:
+        """Of a fixed-step solver, in each interval between times."""
+        return N_STEPS if self.n_steps is None else int(self.n_steps)
 
-    @solver.setter
-    def solver(self, name: str) -> None:
-        self._solver = name
-        self._solver_was_set = True
+
+def _attribute(name: str) -> Any:
+    """A setting as FFJORD has it: an attribute, which may be set at any time."""
+
+    def get(self: HasSettings) -> Any:
+        found = getattr(self.settings, name)
+        return getattr(self.settings, name.removeprefix("test_")) if found is None else found
+
+    def set_(self: HasSettings, value: Any) -> None:
+        self.settings = replace(self.settings, **{name: value})
+        self._told_solver = self._told_solver or name.endswith("solver")
+
+    return property(get, set_)
+
+
+class HasSettings(nn.Module):
+    """A module with `Settings`, each of which is an attribute, too.
+
+    Args:
+        settings: The settings at first.
+    """
+
+    solver = _attribute("solver")
+    atol = _attribute("atol")
+    rtol = _attribute("rtol")
+    trace = _attribute("trace")
+    n_probes = _attribute("n_probes")
+    engine = _attribute("engine")
+    adjoint = _attribute("adjoint")
+    log_det = _attribute("log_det")
+    checkpoint_every = _attribute("checkpoint_every")
+    precision = _attribute("precision")
+    test_solver = _attribute("test_solver")
+    test_atol = _attribute("test_atol")
+    test_rtol = _attribute("test_rtol")
+    solver_options = _attribute("solver_options")
+
+    def __init__(self, settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        self._told_solver = False  # whether a solver was set from outside
+        self._checked: tuple[Settings, bool] | None = None
+        self.check_settings()
 
     @property
     def n_steps(self) -> int:
         """Steps of a fixed-step solver in each interval between times."""
-        return N_STEPS if self._n_steps is None else self._n_steps
+        return N_STEPS if self.settings.n_steps is None else self.settings.n_steps
 
     @n_steps.setter
     def n_steps(self, n_steps: int) -> None:
-        self._n_steps = n_steps
+        self.settings = replace(self.settings, n_steps=n_steps)
 
-    @property
-    def test_solver(self) -> str:
-        """Solver in eval mode: ``solver`` unless it is set."""
-        return self._test.get("solver", self.solver)
+    def check_settings(self) -> None:
+        """Raise ValueError for a setting that does not fit; done on every call of the flow."""
+        settings, training = self.settings, self.training
+        checked = self._checked
+        if checked is None or checked[0] is not settings or checked[1] is not training:
+            settings.check(training)
+            self._checked = (settings, training)
+        if self._told_solver:
+            self._warn_of_steps()
 
-    @test_solver.setter
-    def test_solver(self, name: str) -> None:
-        self._test["solver"] = name
-        self._solver_was_set = True
-
-    @property
-    def test_atol(self) -> float:
-        """Absolute tolerance in eval mode: ``atol`` unless it is set."""
-        return self._test.get("atol", self.atol)
-
-    @test_atol.setter
-    def test_atol(self, atol: float) -> None:
-        self._test["atol"] = atol
-
-    @property
-    def test_rtol(self) -> float:
-        """Relative tolerance in eval mode: ``rtol`` unless it is set."""
-        return self._test.get("rtol", self.rtol)
-
-    @test_rtol.setter
-    def test_rtol(self, rtol: float) -> None:
-        self._test["rtol"] = rtol
-
-
-def _warn_of_steps() -> None:
-    if not torch.compiler.is_compiling():
-        _warn_once(
-            f"solver: a fixed-step solver was set from outside without steps, and takes {N_STEPS}, "
-            f"where FFJORD takes one; remedy: n_steps=1 for FFJORD's result, n_steps={N_STEPS} to "
-            "keep this one"
-        )
+    def _warn_of_steps(self) -> None:
+        options = self.settings.solver_options
+        told = options.get("step_size") is not None or "grid_constructor" in options
+        told = told or self.settings.n_steps is not None or torch.compiler.is_compiling()
+        if not told and self.settings.present(self.training).solver in FIXED_GRID:
+            _warn_once(
+                "solver: a fixed-step solver was set from outside without steps, and takes "
+                f"{N_STEPS}, where FFJORD takes one; remedy: n_steps=1 for FFJORD's result, "
+                f"n_steps={N_STEPS} to keep this one"
+            )
 
 
 @cache

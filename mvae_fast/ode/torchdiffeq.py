@@ -2,92 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from mvae_fast.checks import one_of
 from mvae_fast.core.grid import stepped
 from mvae_fast.ode.called import Called, base_of, must_be_called
 from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import RegularizationFn, evaluate
+from mvae_fast.ode.settings import FIXED_GRID, Settings
 
-__all__ = [
-    "ADAPTIVE",
-    "FIXED_GRID",
-    "Solution",
-    "SolverConfig",
-    "check_solver",
-    "equal_steps",
-    "solve",
-    "steps_of",
-]
-
-#: Solvers that take the steps they are told to.
-FIXED_GRID: tuple[str, ...] = (
-    "euler",
-    "midpoint",
-    "heun2",
-    "heun3",
-    "rk4",
-    "explicit_adams",
-    "implicit_adams",
-    "fixed_adams",
-)
-#: Solvers that choose their steps by ``atol`` and ``rtol``.
-ADAPTIVE: tuple[str, ...] = (
-    "dopri5",
-    "dopri8",
-    "bosh3",
-    "fehlberg2",
-    "adaptive_heun",
-    "scipy_solver",
-)
-_REMOVED = {
-    "adams": "'explicit_adams' or 'implicit_adams' (fixed steps), or 'dopri5' (adaptive)",
-    "bdf": "'implicit_adams', or 'scipy_solver' with solver_options={'solver': 'BDF'}",
-}
-
-
-def check_solver(name: str, argument: str = "solver") -> None:
-    """Raise ValueError unless ``name`` is a solver.
-
-    Example:
-        >>> check_solver("bdf")
-        Traceback (most recent call last):
-        ValueError: solver: 'bdf' is gone from torchdiffeq; use 'implicit_adams', or ...
-    """
-    if isinstance(name, str) and name in _REMOVED:
-        raise ValueError(
-            f"{argument}: {name!r} is gone from torchdiffeq; use {_REMOVED[name]} instead"
-        )
-    one_of(argument, name, FIXED_GRID + ADAPTIVE)
-
-
-@dataclass(frozen=True)
-class SolverConfig:
-    """How to solve.
-
-    Args:
-        solver: A name of `FIXED_GRID` or `ADAPTIVE`.
-        n_steps: Steps between consecutive times, for fixed-grid solvers without a ``step_size``.
-        atol: Absolute tolerance of adaptive solvers.
-        rtol: Relative tolerance of adaptive solvers.
-        options: Further options of the solver.
-        adjoint: Gradients by the continuous adjoint instead of through the steps.
-    """
-
-    solver: str
-    n_steps: int
-    atol: float
-    rtol: float
-    options: Mapping[str, Any] = field(default_factory=dict)
-    adjoint: bool = False
+__all__ = ["Solution", "equal_steps", "solve", "steps_of"]
 
 
 @dataclass(frozen=True)
@@ -119,8 +49,10 @@ class _Dynamics(nn.Module):
         trace: str | None,
         probes: Tensor | None,
         regularization_fns: Sequence[RegularizationFn],
+        context: bool,
     ) -> None:
         super().__init__()
+        self.context = context
         self.odefunc = odefunc
         self.trace = trace
         self.probes = probes
@@ -128,20 +60,25 @@ class _Dynamics(nn.Module):
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
-        z = states[0]
+        # A state that stays as it is: with the adjoint method only states and parameters get
+        # gradients.
+        z, extras = states[0], states[-1:] if self.context else ()
+        still = tuple(torch.zeros_like(x) for x in extras)
         if not self.regularization_fns:
-            velocity, tau = self._evaluate(t, z)
-            return (velocity,) if tau is None else (velocity, -tau)
+            velocity, tau = self._evaluate(t, z, extras)
+            return (velocity, *still) if tau is None else (velocity, -tau, *still)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
-            velocity, tau = self._evaluate(t, z)
+            velocity, tau = self._evaluate(t, z, extras)
             assert tau is not None
             logp = states[1].unsqueeze(1)
             slope = -tau.unsqueeze(1)
             penalties = evaluate(self.regularization_fns, z, logp, velocity, slope)
-        return velocity, -tau, *penalties
+        return velocity, -tau, *penalties, *still
 
-    def _evaluate(self, t: Tensor, z: Tensor) -> tuple[Tensor, Tensor | None]:
+    def _evaluate(
+        self, t: Tensor, z: Tensor, extras: tuple[Tensor, ...]
+    ) -> tuple[Tensor, Tensor | None]:
         return velocity_and_trace(
             self.odefunc.diffeq,
             t,
@@ -149,6 +86,7 @@ class _Dynamics(nn.Module):
             residual=self.odefunc.residual,
             trace=self.trace,
             probes=self.probes,
+            extras=extras,
         )
 
 
@@ -156,8 +94,9 @@ def solve(
     odefunc: nn.Module,
     z: Tensor,
     times: Tensor,
-    config: SolverConfig,
+    settings: Settings,
     *,
+    context: Tensor | None = None,
     joined: float = 0.0,
     trace: str | None = None,
     probes: Tensor | None = None,
@@ -170,7 +109,8 @@ def solve(
             evaluations is restarted.
         z: (B, ...), the start state.
         times: (len,), strictly monotone.
-        config: The solver.
+        settings: How to solve, see `Settings.present`.
+        context: (B, C), for a velocity that takes one.
         joined: As of `mvae_fast.core.grid.stepped`.
         trace: ``"exact"``, ``"hutchinson"``, or None for no trace.
         probes: (K, B, ...), scaled, for ``"hutchinson"``.
@@ -182,16 +122,18 @@ def solve(
     if z.numel() == 0:
         # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
         # error; the mean of a regulariser would be NaN.
-        config = replace(config, solver="euler", n_steps=1, options={})
+        settings = replace(settings, solver="euler", n_steps=1, solver_options={})
         if regularization_fns:
-            solution = solve(base_of(odefunc), z, times, config, trace=trace, probes=probes)
+            solution = solve(
+                base_of(odefunc), z, times, settings, context=context, trace=trace, probes=probes
+            )
             penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
             return replace(solution, penalties=penalties)
-    options = dict(config.options)
-    if config.solver in FIXED_GRID and "grid_constructor" not in options:
+    options = dict(settings.solver_options)
+    if settings.solver in FIXED_GRID and "grid_constructor" not in options:
         step_size = options.pop("step_size", None)
         options["grid_constructor"] = (
-            equal_steps(config.n_steps) if step_size is None else steps_of(step_size, joined)
+            equal_steps(settings.steps) if step_size is None else steps_of(step_size, joined)
         )
     base = base_of(odefunc)
     dynamics: nn.Module
@@ -199,26 +141,28 @@ def solve(
     if must_be_called(odefunc) is None:
         assert isinstance(base, ODEfunc)
         base.evaluations = 0
-        dynamics = _Dynamics(base, trace, probes, regularization_fns)
+        dynamics = _Dynamics(base, trace, probes, regularization_fns, context is not None)
         if trace is not None:
             start.append(z.new_zeros(z.shape[0]))
     else:
         dynamics = Called(odefunc, trace, probes)
         start.append(z.new_zeros((z.shape[0], 1)))
     start += [z.new_zeros(()) for _ in regularization_fns]
-    integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if config.adjoint else odeint
+    if context is not None:
+        start.append(context)
+    integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if settings.adjoint else odeint
     path = integrator(
         dynamics,
         tuple(start),
         times,
-        atol=config.atol,
-        rtol=config.rtol,
-        method=config.solver,
+        atol=float(settings.atol),
+        rtol=float(settings.rtol),
+        method=settings.solver,
         options=options,
     )
     if trace is None:
         return Solution(path[0], None, ())
-    return Solution(path[0], path[1], tuple(path[2:]))
+    return Solution(path[0], path[1], tuple(path[2 : 2 + len(regularization_fns)]))
 
 
 def steps_of(step_size: float, joined: float) -> Callable[[Any, Any, Tensor], Tensor]:

@@ -1,7 +1,7 @@
-// Fills the tables that all workers share, from the caller's or from a net's parameters.
+// Fills the tables that all workers share, from the caller's or from its coefficients.
 #pragma once
 
-#include "net_trace.h"
+#include "trace_tables.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
@@ -13,7 +13,7 @@ static void prepare(const Solve<T>& x, const Threads& threads, bool all, const F
   const int64_t workers = threads.n;
   if (all)
     for (int64_t i = 0; i < x.widest; ++i) x.ones[i] = 1;
-  if (!x.p->net) {
+  if (!x.p->layers) {
     if (all || x.span < x.p->S)
       run_workers(threads, [&](int64_t worker) {
         if (all) prepare_small_tables<T>(x, workers, worker);
@@ -23,18 +23,18 @@ static void prepare(const Solve<T>& x, const Threads& threads, bool all, const F
   }
   if (all) {
     // Vectors, and the trace below needs all of the gates: not worth waking a thread.
-    net_small_tables<T>(x);
+    small_tables<T>(x);
     run_workers(threads, [&](int64_t worker) {
-      net_weights<T>(x, workers, worker);
+      pack_weights<T>(x, workers, worker);
       if (x.third) transpose_third<T>(x, workers, worker);
-      if (x.exact && x.L == 2) net_trace_one_hidden<T>(x, scratch_of(worker), workers, worker);
+      if (x.exact && x.L == 2) trace_one_hidden<T>(x, scratch_of(worker), workers, worker);
     });
   }
   if (x.exact && x.L == 1) {
-    if (all) net_trace_no_hidden<T>(x);
+    if (all) trace_no_hidden<T>(x);
   } else if (x.exact && x.L == 3 && (all || x.trace_rows > 1)) {
     run_workers(threads, [&](int64_t worker) {
-      net_trace_two_hidden<T>(x, scratch_of(worker), all, workers, worker);
+      trace_two_hidden<T>(x, scratch_of(worker), all, workers, worker);
     });
   }
 }

@@ -1,7 +1,7 @@
 // The trace probes of one tile of rows.
 #pragma once
 
-#include "solve.h"
+#include "layout.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {

@@ -12,7 +12,7 @@ namespace MVAE_FAST_ISA {
 // with time are held for the present window only.
 template <class T>
 struct RowSums {
-  double *h, *t;
+  double *h, *psi;
   bool tables;  // whether there are those below
   Sums<T> weight, gate, bias, trace, second;
   int64_t added[2];  // since the last flush: to each table of one row, of a row for each evaluation
@@ -22,7 +22,7 @@ struct RowSums {
     x.h = arena.take<double>(s.p->S);
     x.tables = tables;
     if (!tables) return x;
-    x.t = arena.take<double>(s.p->net ? s.rows : 0);
+    x.psi = arena.take<double>(s.p->layers ? s.rows : 0, s.p->F);
     const int64_t additions = size_product(s.tiles, 1 + s.p->K);
     const auto sums = [&](int64_t rows, int64_t held, int64_t size) {
       const int64_t evaluations = rows > 1 ? 1 : s.rows;
@@ -44,7 +44,7 @@ struct RowSums {
     if (all || (s.large_trace() && s.trace_rows > 1)) trace.clear();
     if (all || s.second_rows > 1) second.clear();
     if (!all) return;
-    if (s.p->net) memset(t, 0, s.rows * sizeof(double));
+    if (s.p->layers) memset(psi, 0, s.rows * s.p->F * sizeof(double));
     gate.clear();
     bias.clear();
   }

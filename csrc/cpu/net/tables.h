@@ -1,7 +1,7 @@
 // Brings the caller's tables into the kernels' own form.
 #pragma once
 
-#include "solve.h"
+#include "layout.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {

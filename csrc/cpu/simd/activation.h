@@ -164,7 +164,7 @@ struct Elu {
 };
 
 // a sigmoid(a); a learned slope is folded into gates and biases before it gets here.
-struct Swish {
+struct Silu {
   template <class T>
   MVAE_FAST_INLINE Phi<T> at(const Pack<T>& a) {
     const Pack<T> e = exp_nonpositive(minus_magnitude(a));
@@ -203,8 +203,8 @@ static auto by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
       return f(Relu());
     case Nonlinearity::elu:
       return f(Elu());
-    case Nonlinearity::swish:
-      return f(Swish());
+    case Nonlinearity::silu:
+      return f(Silu());
     case Nonlinearity::square:
       return f(Square());
     case Nonlinearity::identity:

@@ -122,6 +122,17 @@ static void add_column_sums(int64_t rows, int64_t width, T scale, const T* a, in
   }
 }
 
+// out[:] += sum_r a[r, :] * b[r, :]
+template <class T>
+static void add_column_dots(int64_t rows, int64_t width, const T* a, int64_t lda, const T* b,
+                            int64_t ldb, T* out) {
+  for (int64_t f = 0; f < width; f += kLanes<T>) {
+    Vec<T> total{};
+    for (int64_t r = 0; r < rows; ++r) total += load(a + r * lda + f) * load(b + r * ldb + f);
+    store(out + f, load(out + f) + total);
+  }
+}
+
 // z += scale * (gate * w + bias [- z]): the Euler update, of a residual field with its -z. Not as
 // (1 - scale) z: the rounding of that factor would be that of z, in every step the same.
 template <class T>

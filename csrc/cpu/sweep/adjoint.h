@@ -176,6 +176,21 @@ static void output_adjoint(const Solve<T>& s, const BackwardTile<T>& t, int64_t 
                         false);
   add_row_dots<T>(n, width0, k_bar, ld0, s.biases(row, s.L), 0, T(1), dots);
   if (s.p->residual) add_row_dots<T>(n, width0, k_bar, ld0, z, ld0, T(-1), dots);
+  if (const T* u = s.context(s.L)) {
+    copy_rows<T>(n, s.D, u + t.begin * s.D, s.D, t.context, ld0);
+    add_row_dots<T>(n, width0, t.top, ld0, t.context, ld0, T(1), dots);
+  }
+}
+
+// The adjoint of a layer's u: `scale` times that of its product with the gate in it.
+template <class T>
+static void add_context_adjoint(const Solve<T>& s, const BackwardTile<T>& t, int64_t l, T scale,
+                                const T* a_bar, int64_t n) {
+  if (!s.context(l) || !t.context_bar) return;
+  const Layer& layer = s.layers[l];
+  T* to = t.context_bar[l - 1] + t.begin * layer.m;
+  for (int64_t r = 0; r < n; ++r)
+    for (int64_t f = 0; f < layer.m; ++f) to[r * layer.m + f] += scale * a_bar[r * layer.ld + f];
 }
 
 // The last layer's gradients, and the residual's part of the state's.
@@ -186,6 +201,11 @@ static void output_gradients(const Solve<T>& s, const BackwardTile<T>& t, int64_
   if (T* bias = t.sums.bias_of(s, row, s.L)) add_column_sums<T>(n, width0, h, k_bar, ld0, bias);
   scale_columns<T>(n, width0, h, s.ones, k_bar, ld0, t.scaled, ld0);
   last_layer_gradients<T>(s, t, row, n, k_bar, ld0, h, t.scaled, y, s.layers[s.L - 1].ld);
+  if (s.context(s.L)) {
+    add_context_adjoint<T>(s, t, s.L, h, t.top, n);
+    if (T* gate = t.sums.gate_of(s, row, s.L))
+      add_column_dots<T>(n, width0, t.scaled, ld0, t.context, ld0, gate);
+  }
   if (s.p->residual) add_scaled_rows<T>(n, width0, T(-1), t.scaled, ld0, into, ld0);
 }
 
@@ -210,6 +230,7 @@ static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int6
     adjoint<T>(n, padded<T>(layer.m), layer.ld, l == s.L - 1 ? h : T(1), t.hidden(t.d1, l), t.y_bar,
                t.hidden(t.d2, l), t.coupled ? t.hidden(t.t, l) : nullptr, s.gates(row, l),
                t.hidden(t.w, l), t.g, t.sums.bias_of(s, row, l), t.sums.gate_of(s, row, l));
+    add_context_adjoint<T>(s, t, l, T(1), t.g, n);
     if (T* weight = t.sums.weight_of(s, row, l))
       t.products.outer_product(layer.m, below.m, n, t.g, layer.ld, l > 1 ? t.hidden(t.y, l - 1) : z,
                                below.ld, weight, layer.gradient_ld);

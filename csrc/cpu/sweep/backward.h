@@ -81,6 +81,7 @@ static void backward_tile(const Solve<T>& s, const BackwardInputs<T>& in,
                           int64_t step_end, int64_t begin, int64_t n) {
   const Problem<T>& p = *s.p;
   const int64_t D = s.D, ld0 = s.layers[0].ld;
+  t.begin = begin;
   memset(t.logp_bar, 0, n * sizeof(T));
   memset(t.penalty_bar, 0, kPenalties * kTile * sizeof(T));
   const auto add_scalars = [&](int64_t output) {
@@ -93,6 +94,9 @@ static void backward_tile(const Solve<T>& s, const BackwardInputs<T>& in,
   int64_t output = p.n_outputs - 1;
   if (step_end == p.S) {
     memset(t.z_bar, 0, n * ld0 * sizeof(T));
+    for (int64_t l = 1; out.context && l <= s.L; ++l)
+      if (out.context[l - 1])
+        memset(out.context[l - 1] + begin * s.layers[l].m, 0, n * s.layers[l].m * sizeof(T));
   } else {
     copy_rows<T>(n, D, out.z + begin * D, D, t.z_bar, ld0);
     for (; output >= 0 && p.outputs[output] > step_end; --output) add_scalars(output);
@@ -122,7 +126,7 @@ static void backward_tile(const Solve<T>& s, const BackwardInputs<T>& in,
 
 template <class T>
 static bool wants_tables(const BackwardOutputs<T>& out) {
-  return out.weight || out.net;
+  return out.weight || out.layers;
 }
 
 template <class T>
@@ -159,28 +163,32 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
     prepare<T>(s, threads, start, trace_of);
     run_workers(threads, [&](int64_t worker) {
       BackwardTile<T> tile = tile_of(worker);
+      tile.context_bar = out.context;
       tile.sums.clear(s, start);
       for_each_tile(p.B, workers, worker, [&](int64_t row, int64_t n) {
         backward_tile<T>(s, in, out, tile, begin, end, row, n);
       });
     });
-    if (out.net)
-      net_trace_gradients<T>(s, threads, first, stride, finish, sums_of, trace_of);
+    if (out.layers)
+      trace_gradients<T>(s, threads, first, stride, finish, sums_of, trace_of);
     else if (out.weight)
       run_workers(threads, [&](int64_t worker) {
         reduce_large<T>(s, first, stride, out, finish, workers, worker);
         if (finish) reduce_small<T>(s, first, stride, out, workers, worker);
       });
   }
-  const auto scalars = [&](double* sums, int64_t n, T* to) {
-    add_workers(Sums<double>{sums, nullptr, 1, n}, 0, n, workers, stride, to);
+  const auto scalars = [&](double* sums, int64_t at, int64_t n, T* to) {
+    add_workers(Sums<double>{sums, nullptr, 1, at + n}, at, n, workers, stride, to);
   };
-  scalars(first.h, p.S, out.h);
-  if (!out.net) return;
+  scalars(first.h, 0, p.S, out.h);
+  if (!out.layers) return;
   run_workers(threads, [&](int64_t worker) {
-    net_gradients<T>(s, first, workers, stride, worker, out.net, sums_of(worker).t);
+    coefficient_gradients<T>(s, first, workers, stride, worker, out.layers, sums_of(worker).psi);
   });
-  if (out.t) scalars(first.t, s.rows, out.t);
+  if (p.features)
+    scalars(first.psi, 0, s.rows * p.F, out.time);
+  else
+    for (int64_t row = 0; row < s.rows; ++row) scalars(first.psi, 2 * row + 1, 1, out.time + row);
 }
 
 }  // namespace MVAE_FAST_ISA

@@ -4,8 +4,8 @@
 
 #include <initializer_list>
 
-#include "../net/net_trace.h"
 #include "../net/probes.h"
+#include "../net/trace_tables.h"
 #include "penalties.h"
 
 namespace mvae_fast {
@@ -13,6 +13,7 @@ namespace MVAE_FAST_ISA {
 
 template <class T>
 struct BackwardTile {
+  int64_t begin;             // its first row
   int64_t slot, slot0;       // elements of one hidden layer's tile, of one state's
   T *z, *z_bar;              // z_s and the adjoint of z_{s+1}, in turn that of z_s
   T *scaled, *top;           // h k_bar; G_L k_bar
@@ -24,6 +25,8 @@ struct BackwardTile {
   T* penalty_bar;       // (kPenalties, rows)
   T *velocity, *u_bar;  // with penalties: f; J eps, then the adjoint of the last layer's tangent
   T *inputs, *k, *k_bar, *input_bar;  // more than one stage: per stage; k_bar of one
+  T* context;                         // u_L of these rows
+  T* const* context_bar;              // the adjoints of u, of all rows; null: not wanted
   T* path;                            // the states between two checkpoints
   bool coupled;                       // whether t holds this evaluation's trace
   Probes<T> probes;
@@ -48,6 +51,7 @@ struct BackwardTile {
     x.penalty_bar = arena.take<T>(kPenalties, kTile);
     x.velocity = arena.take<T>(s.values ? x.slot0 : 0);
     x.u_bar = arena.take<T>(s.frobenius ? x.slot0 : 0);
+    x.context = arena.take<T>(s.context(s.L) ? x.slot0 : 0);
     x.path = arena.take<T>(s.p->checkpoint - 1, x.slot0);
     x.probes = Probes<T>::take(s, arena);
     if (s.p->K) {
@@ -72,8 +76,7 @@ static void recompute(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, 
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
     T* w = t.hidden(t.w, l);
-    t.products.rows_times(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld,
-                          s.forward_weight(row, l), w, layer.ld, false);
+    layer_product<T>(s, t.products, row, l, t.begin, n, y, s.layers[l - 1].ld, w);
     all({n, padded<T>(layer.m), layer.ld, w, s.gates(row, l), s.biases(row, l), t.hidden(t.y, l),
          t.hidden(t.d1, l), t.hidden(t.d2, l), nullptr, nullptr});
     y = t.hidden(t.y, l);
@@ -85,8 +88,7 @@ template <class T>
 static void velocity_from(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
                           const T* y, int64_t n, T* k) {
   const int64_t ld0 = s.layers[0].ld, width0 = padded<T>(s.D);
-  t.products.rows_times(n, s.D, s.layers[s.L - 1].m, y, s.layers[s.L - 1].ld,
-                        s.forward_weight(row, s.L), t.top, ld0, false);
+  layer_product<T>(s, t.products, row, s.L, t.begin, n, y, s.layers[s.L - 1].ld, t.top);
   scale_columns<T>(n, width0, s.p->residual ? T(-1) : T(0), s.ones, z, ld0, k, ld0);
   advance<T>(n, width0, false, T(1), t.top, ld0, s.gates(row, s.L), s.biases(row, s.L), k, ld0);
 }
@@ -100,8 +102,7 @@ static void velocity(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, c
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
     T* to = t.hidden(t.y, l);
-    t.products.rows_times(n, layer.m, s.layers[l - 1].m, y, s.layers[l - 1].ld,
-                          s.forward_weight(row, l), to, layer.ld, false);
+    layer_product<T>(s, t.products, row, l, t.begin, n, y, s.layers[l - 1].ld, to);
     plain({n, padded<T>(layer.m), layer.ld, to, s.gates(row, l), s.biases(row, l), to, nullptr,
            nullptr, nullptr, nullptr});
     y = to;

@@ -11,6 +11,7 @@ namespace MVAE_FAST_ISA {
 
 template <class T>
 struct ForwardTile {
+  int64_t begin;  // its first row
   T *z, *hidden[2], *f, *d1, *tangent[2], *tau, *tau_second, *logp;
   T *input, *k;  // the stage's argument, all stages' velocities; null where f is added to z
   T *penalty, *velocity_tangent;  // (kPenalties, rows); J eps
@@ -105,8 +106,7 @@ static void evaluate(const Solve<T>& s, ForwardTile<T>& t, int64_t row, T scale,
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
     T* to = t.hidden[l % 2];
-    t.products.rows_times(n, layer.m, s.layers[l - 1].m, y, ldy, s.forward_weight(row, l), to,
-                          layer.ld, false);
+    layer_product<T>(s, t.products, row, l, t.begin, n, y, ldy, to);
     pass({n, padded<T>(layer.m), layer.ld, to, s.gates(row, l), s.biases(row, l), to,
           t.d1 ? t.d1 + (l - 1) * slopes : nullptr, nullptr, table, t.tau});
     y = to;
@@ -130,8 +130,7 @@ static void evaluate(const Solve<T>& s, ForwardTile<T>& t, int64_t row, T scale,
     add_row_dots<T>(n, width, t.tangent[0], hidden.ld, t.d1, hidden.ld, T(1), t.tau_second);
   }
   if (traced && p.K) add_probe_traces<T>(s, t, row, scale, n);
-  t.products.rows_times(n, s.D, s.layers[s.L - 1].m, y, ldy, s.forward_weight(row, s.L), t.f, ld0,
-                        false);
+  layer_product<T>(s, t.products, row, s.L, t.begin, n, y, ldy, t.f);
 }
 
 // One step: t.z to the next state, t.logp to its log-density change.
@@ -184,6 +183,7 @@ static void forward_tile(const Solve<T>& s, const ForwardOutputs<T>& out, Forwar
              n * sizeof(T));
     });
   };
+  t.begin = begin;
   if (step_begin == 0) {
     copy_rows<T>(n, D, p.z + begin * D, D, t.z, ld0);
     for (int64_t r = 0; r < n; ++r) t.logp[r] = 0;

@@ -93,7 +93,7 @@ static void one_hidden_evaluation(const Solve<T>& s, const BackwardTile<T>& t, i
     t.tau_bar[r] = -h * logp_bar[r];
   }
   T *w = t.hidden(t.w, 1), *y = t.hidden(t.y, 1);
-  t.products.rows_times(n, hidden.m, D, z, ld0, s.forward_weight(row, 1), w, hidden.ld, false);
+  layer_product<T>(s, t.products, row, 1, t.begin, n, z, ld0, w);
   output_adjoint<T>(s, t, row, z, k_bar, dots, n);
   Vec<T> row_dots[kTile] = {};
   const OneHiddenPass<T> pass = by_nonlinearity(
@@ -104,6 +104,7 @@ static void one_hidden_evaluation(const Solve<T>& s, const BackwardTile<T>& t, i
         t.sums.trace_of(s, row), row_dots});
   for (int64_t r = 0; r < n; ++r) dots[r] += sum<T>(row_dots[r]);
   output_gradients<T>(s, t, row, h, k_bar, y, into, n);
+  add_context_adjoint<T>(s, t, 1, T(1), t.g, n);
   if (T* weight = t.sums.weight_of(s, row, 1))
     t.products.outer_product(hidden.m, D, n, t.g, hidden.ld, z, ld0, weight, hidden.gradient_ld);
   t.products.rows_times(n, D, hidden.m, t.g, hidden.ld, s.backward_weight(row, 1), into, ld0, true);

@@ -4,7 +4,7 @@
 
 #include <cmath>
 
-#include "../net/solve.h"
+#include "../net/layout.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {

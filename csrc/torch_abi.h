@@ -30,7 +30,7 @@ template <class... Parts>
 void require(bool good, const Parts&... parts) {
   if (good) return;
   std::ostringstream message;
-  message << "mvae_fast::integrate: ";
+  message << "mvae_fast::solve: ";
   (message << ... << parts);
   throw std::runtime_error(message.str());
 }
@@ -58,32 +58,32 @@ struct Home {
   }
 };
 
-// Checks one tensor argument; returns its shape's fit with `sizes`, where -1 fits anything.
-inline void check(const char* name, const Tensor& x, const Home& home, const Ints& sizes,
-                  bool contiguous = true) {
+inline void check_home(const char* name, const Tensor& x, const Home& home, bool contiguous) {
   if (home.cuda)
     require(x.is_cuda() && x.get_device_index() == home.device, name,
             " must be on the device of z, cuda:", home.device);
   else
     require(x.is_cpu(), name, " must be a CPU tensor");
   require(x.scalar_type() == home.dtype, name, " must have the dtype of z");
-  bool fits = x.dim() == static_cast<int64_t>(sizes.size());
-  for (size_t i = 0; fits && i < sizes.size(); ++i)
-    fits = sizes[i] < 0 || x.size(static_cast<int64_t>(i)) == sizes[i];
-  std::ostringstream expected;
-  for (size_t i = 0; i < sizes.size(); ++i)
-    expected << (i ? ", " : "(") << (sizes[i] < 0 ? "*" : std::to_string(sizes[i]));
-  require(fits, name, " has shape ", shape_of(x), ", expected ", expected.str(), ")");
   require(!contiguous || x.is_contiguous(), name, " must be contiguous");
 }
 
-// A table's leading axis is 1 (every evaluation alike) or their number: the distance of two rows.
-inline int64_t check_table(const char* name, const Tensor& x, const Home& home, int64_t rows,
-                           int64_t row) {
-  check(name, x, home, {-1, row});
-  require(x.size(0) == 1 || x.size(0) == rows, name, " has ", x.size(0), " rows, expected 1 or ",
-          rows);
-  return x.size(0) == 1 ? 0 : row;
+// -1 fits anything.
+inline void check_sizes(const char* name, const Tensor& x, const Ints& sizes) {
+  bool fits = x.dim() == static_cast<int64_t>(sizes.size());
+  for (size_t i = 0; fits && i < sizes.size(); ++i)
+    fits = sizes[i] < 0 || x.size(static_cast<int64_t>(i)) == sizes[i];
+  if (fits) return;
+  std::ostringstream expected;
+  for (size_t i = 0; i < sizes.size(); ++i)
+    expected << (i ? ", " : "(") << (sizes[i] < 0 ? "*" : std::to_string(sizes[i]));
+  require(false, name, " has shape ", shape_of(x), ", expected ", expected.str(), ")");
+}
+
+inline void check(const char* name, const Tensor& x, const Home& home, const Ints& sizes,
+                  bool contiguous = true) {
+  check_home(name, x, home, contiguous);
+  check_sizes(name, x, sizes);
 }
 
 // By its number: a string would leak 50 bytes a call in the stable ABI of torch 2.10 to 2.13.

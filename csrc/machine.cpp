@@ -1,20 +1,16 @@
-// What the extension says of the machine. The ops that integrate are in the files beside this one.
+// What the extension says of the machine.
 
 #include "cpu/capability.h"
-#include "torch_face.h"
+#include "torch_abi.h"
 
 namespace mvae_fast {
 namespace {
 
-std::string cpu_capability() {
-  return capability();
-}
-
-// All capabilities of this processor, best first, separated by spaces.
+// All capabilities of this processor, best first, after the one whose kernels run; spaces between.
 std::string cpu_capabilities() {
-  std::string all;
+  std::string all = capability();
   for (const char* const* name = available_capabilities(); *name; ++name)
-    all += (all.empty() ? "" : " ") + std::string(*name);
+    all += " " + std::string(*name);
   return all;
 }
 
@@ -34,14 +30,12 @@ void set_cpu_capability(const std::string& name) {
 }  // namespace mvae_fast
 
 STABLE_TORCH_LIBRARY(mvae_fast, m) {
-  m.def("cpu_capability() -> str");
   m.def("cpu_capabilities() -> str");
   m.def("set_cpu_capability(str name) -> ()");
   m.def("cpu_peak(int repeats) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
-  m.impl("cpu_capability", TORCH_BOX(&mvae_fast::cpu_capability));
   m.impl("cpu_capabilities", TORCH_BOX(&mvae_fast::cpu_capabilities));
   m.impl("set_cpu_capability", TORCH_BOX(&mvae_fast::set_cpu_capability));
   m.impl("cpu_peak", TORCH_BOX(&mvae_fast::cpu_peak));

@@ -41,10 +41,11 @@ struct Solve {
   int64_t second_size, second_gradient_size;
   T *forward, *backward;  // packed weights; backward may be null
   T *gate, *bias, *ones;
+  T* psi;  // (S * R, F), the features of time of coefficients
   T *trace_forward,
       *trace_backward;   // L <= 2: the padded rows; L = 3: M packed in both orientations
   T* second;             // symmetric: packed in one orientation
-  T *third, *third_bar;  // W_3' (m_2, D) and its gradient, for M from the parameters
+  T *third, *third_bar;  // W_3' (m_2, D) and its gradient, for M from the coefficients
   T* loop;               // M / W_2 / G_1 of the window, kept for its gradients
 
   bool evaluates(int64_t l) const { return l < L || evaluates_output; }
@@ -55,6 +56,8 @@ struct Solve {
   int64_t in_window(int64_t table_rows, int64_t row) const {
     return table_rows > 1 ? row - first : 0;
   }
+  // u of layer l, (B, m), or null.
+  const T* context(int64_t l) const { return p->context ? p->context[l - 1] : nullptr; }
   const T* forward_weight(int64_t row, int64_t l) const {
     return forward + in_window(weight_rows, row) * forward_size + layers[l].forward;
   }
@@ -85,9 +88,25 @@ static int64_t table_rows(const Problem<T>& p, const T* table, int64_t stride) {
   return table ? (stride ? p.S * p.R : int64_t{1}) : int64_t{0};
 }
 
+template <class T>
+static bool any_gate(const Problem<T>& p) {
+  for (int64_t l = 0; l < p.L; ++l)
+    if (p.layers[l].gate) return true;
+  return false;
+}
+
+// Whether biases without gates depend on time: by more than the feature 1.
+template <class T>
+static bool bias_varies(const Problem<T>& p) {
+  for (int64_t l = 0; l < p.L; ++l)
+    for (int64_t f = p.features ? 0 : 1; f < p.F; ++f)
+      if (p.layers[l].bias[f].data || p.layers[l].late_bias[f].data) return true;
+  return false;
+}
+
 enum class Sweep { forward, backward };
 
-// Lays out a solve in `arena`. `gradients`: also what the gradients of a net need.
+// Lays out a solve in `arena`. `gradients`: also what the gradients of coefficients need.
 template <class T>
 static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_t workers,
                         Arena& arena) {
@@ -100,19 +119,20 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
   x.rows = p.S * p.R;
   x.tiles = most_tiles(p.B, workers);
   x.bf16 = p.operands == Operands::bf16;
-  x.exact = p.net ? p.exact : p.trace != nullptr;
+  x.exact = p.layers ? p.exact : p.trace != nullptr;
   x.probe_trace = p.K && !x.exact;
   x.frobenius = p.K && (p.penalties & kFrobenius);
   x.values = p.penalties & ~kFrobenius;
   x.evaluates_output =
       sweep == Sweep::forward || p.R > 1 || p.checkpoint > 1 || x.values || x.frobenius;
   x.layers = arena.take<Layer>(p.L + 1);
-  if (p.net) {
-    const bool gated = p.net[0].gate_slope;
+  if (p.layers) {
+    const bool gated = any_gate(p);
     x.weight_rows = 1;
     x.gate_rows = gated ? x.rows : 0;
-    x.bias_rows = gated || p.net[0].bias_slope ? x.rows : 1;
+    x.bias_rows = gated || bias_varies(p) ? x.rows : 1;
     x.trace_rows = !p.exact ? 0 : gated ? x.rows : 1;
+    x.psi = arena.take<T>(x.rows, p.F);
   } else {
     x.weight_rows = table_rows(p, p.weight, p.weight_stride);
     x.gate_rows = table_rows(p, p.gate, p.gate_stride);
@@ -164,8 +184,8 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
                             Products<T>::packed_size(x.bf16, m2, m1));
       x.trace_gradient_size = m2 * padded<T>(m1);
       x.trace_backward = with_backward ? arena.take<T>(held, x.trace_size) : nullptr;
-      if (p.net) x.third = arena.take<T>(m2, padded<T>(x.D));
-      if (p.net && gradients) {
+      if (p.layers) x.third = arena.take<T>(m2, padded<T>(x.D));
+      if (p.layers && gradients) {
         x.third_bar = arena.take<T>(m2, padded<T>(x.D));
         x.loop = arena.take<T>(held, m2, padded<T>(m1));
       }
@@ -181,6 +201,18 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
     x.second = arena.take<T>(x.window_rows(x.second_rows), x.second_size);
   }
   return x;
+}
+
+// W_l y of evaluation `row` for the rows of the batch from `begin` on, with what their context
+// adds.
+template <class T>
+static void layer_product(const Solve<T>& s, const Products<T>& products, int64_t row, int64_t l,
+                          int64_t begin, int64_t n, const T* y, int64_t ldy, T* to) {
+  const Layer& layer = s.layers[l];
+  const T* const u = s.context(l);
+  if (u) copy_rows<T>(n, layer.m, u + begin * layer.m, layer.m, to, layer.ld);
+  products.rows_times(n, layer.m, s.layers[l - 1].m, y, ldy, s.forward_weight(row, l), to, layer.ld,
+                      u != nullptr);
 }
 
 // to = z + h sum_q weights[q] k_q over the first `stages` velocities.

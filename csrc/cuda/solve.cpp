@@ -1,9 +1,8 @@
-// The CUDA engine's face to torch: the ops of csrc/integrate.cpp for tensors on a GPU. Like the
-// other faces it sees torch's stable ABI only.
+// mvae_fast::solve and its backward on a GPU. Like csrc/solve.cpp it sees torch's stable ABI only.
 
 #include <dlfcn.h>
 
-#include "../table_arguments.h"
+#include "../arguments.h"
 #include "engine.h"
 
 namespace mvae_fast {
@@ -36,20 +35,21 @@ const cuda::Solver& solver_for(Operands operands) {
       return cuda::kBf16Solver;
     case Operands::fp16:
       return cuda::kFp16Solver;
-    case Operands::same:
+    case Operands::full:
       break;
   }
   return cuda::kFullSolver;
 }
 
 // A checked problem on its device, which is current while this lives.
-class Call {
+class Run {
  public:
-  Call(const Common& common, const Tables& tables)
-      : z_(common.z),
-        device_(static_cast<int32_t>(common.z.get_device_index())),
+  explicit Run(const Call& call)
+      : z_(call.z),
+        device_(static_cast<int32_t>(call.z.get_device_index())),
         guard_(device_),
-        problem_(check(common, tables)) {
+        checked_(check(call)),
+        problem_(checked_.p) {
     require_success(guard_.error());
     require_success(cuda::device_limits(device_, limits_));
     stream_ = current_stream(device_);
@@ -72,21 +72,24 @@ class Call {
   }
 
  private:
-  static Problem<float> check(const Common& common, const Tables& tables) {
-    require(common.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
-    const Problem<float> p = check_tables<float>(common, tables);
+  static Checked<float> check(const Call& call) {
+    require(call.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
+    require(call.layout[0] == static_cast<int64_t>(Form::tables), "the GPU engine takes tables");
+    Checked<float> checked = check_call<float>(call);
+    const Problem<float>& p = checked.p;
+    require(!p.context, "the GPU engine has no context");
     require(p.L <= cuda::kMaxLayers, "widths has ", p.L, " layers, expected at most ",
             cuda::kMaxLayers, " on a GPU");
     require(p.R <= cuda::kMaxStages, "b has ", p.R, " stages, expected at most ", cuda::kMaxStages,
             " on a GPU");
     // Offsets in a tile's arena have 32 bits, and so has an evaluation's number.
     int64_t widest = 0;
-    for (int64_t m : common.widths) widest = m > widest ? m : widest;
+    for (int64_t m : call.widths) widest = m > widest ? m : widest;
     const int64_t row = size_product(widest + 32, 7 * p.L + 3 * p.R + 12);
     require(widest < (int64_t{1} << 24) && size_product(64, row) < (int64_t{1} << 31),
             "widths has ", widest, " units in one of ", p.L, " layers, which is too many on a GPU");
     require(p.S * p.R < (int64_t{1} << 31), "h has ", p.S, " steps, too many on a GPU");
-    return p;
+    return checked;
   }
   Tensor new_workspace(int64_t bytes) const {
     return torch::stable::new_empty(z_, {bytes}, ScalarType::Byte);
@@ -95,39 +98,36 @@ class Call {
   const Tensor& z_;
   int32_t device_;
   cuda::DeviceGuard guard_;
-  Problem<float> problem_;
+  Checked<float> checked_;
+  const Problem<float>& problem_;
   cuda::Device limits_{};
   void* stream_;
 };
 
-Outputs integrate(const Tensor& z, const Tensor& h, const Tensor& weight,
-                  const std::optional<Tensor>& gate, const Tensor& bias,
-                  const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
-                  const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity,
-                  bool residual, const Doubles& a, const Doubles& b, const Ints& outputs,
-                  int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
-  const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    operands};
-  const Tables tables{weight, bias, gate, trace, second};
-  return Call(common, tables).forward(save);
+Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
+              const Tensors& tensors, const Ints& widths, const Ints& layout, int64_t nonlinearity,
+              bool residual, bool exact, const Doubles& a, const Doubles& b, const Ints& outputs,
+              int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
+  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
+  return Run(call).forward(save);
 }
 
-Gradients integrate_backward(
-    const Tensor& grad_z, const Tensor& grad_logp, const Tensor& grad_penalty, const Tensor& z,
-    const Tensor& states, const Tensor& h, const Tensor& weight, const std::optional<Tensor>& gate,
-    const Tensor& bias, const std::optional<Tensor>& trace, const std::optional<Tensor>& second,
-    const std::optional<Tensor>& probes, const Ints& widths, int64_t nonlinearity, bool residual,
-    const Doubles& a, const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-    int64_t penalties, int64_t operands, bool table_grads) {
-  const Common common{z, h, probes,  widths,           nonlinearity, residual,
-                      a, b, outputs, checkpoint_every, penalties,    operands};
-  const Tables tables{weight, bias, gate, trace, second};
-  const Call call(common, tables);
+Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& grad_penalty,
+                         const Tensor& states, const Tensor& z, const Tensor& h,
+                         const std::optional<Tensor>& probes, const Tensors& tensors,
+                         const Ints& widths, const Ints& layout, int64_t nonlinearity,
+                         bool residual, bool exact, const Doubles& a, const Doubles& b,
+                         const Ints& outputs, int64_t checkpoint_every, int64_t penalties,
+                         int64_t operands, bool tensor_grads) {
+  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
+  const Run run(call);
   const BackwardInputs<float> inputs =
-      check_gradients(call.problem(), {grad_z, grad_logp, grad_penalty, states});
-  const Gradients gradients = new_gradients(common, tables, table_grads);
-  call.backward(inputs, addresses<float>(gradients, tables, table_grads));
-  return gradients;
+      check_gradients(run.problem(), {grad_z, grad_logp, grad_penalty, states});
+  const Backward<float> x(call, tensor_grads);
+  run.backward(inputs, x.outputs);
+  return x.gradients;
 }
 
 // Empty where the kernels run on the device.
@@ -144,6 +144,6 @@ STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CUDA, m) {
-  m.impl("integrate", TORCH_BOX(&mvae_fast::integrate));
-  m.impl("integrate_backward", TORCH_BOX(&mvae_fast::integrate_backward));
+  m.impl("solve", TORCH_BOX(&mvae_fast::solve));
+  m.impl("solve_backward", TORCH_BOX(&mvae_fast::solve_backward));
 }

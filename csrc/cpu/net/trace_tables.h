@@ -1,10 +1,10 @@
-// The table of the exact trace of a net, from its parameters, and its gradients (docs/math.md,
-// section 2). One hidden layer: c = G_1 * ((W_1 * W_2') G_2), a panel of hidden units at a time.
-// Two hidden layers: M = W_2 * Q with Q = diag(G_2) W_3' diag(G_3) W_1' diag(G_1), a tile of rows
-// at a time; W_1 is at hand packed, so only W_3' is scaled.
+// The table of the exact trace of a velocity, from its coefficients, and its gradients
+// (docs/math.md, section 2). One hidden layer: c = G_1 * ((W_1 * W_2') G_2), a panel of hidden
+// units at a time. Two hidden layers: M = W_2 * Q with Q = diag(G_2) W_3' diag(G_3) W_1' diag(G_1),
+// a tile of rows at a time; W_1 is at hand packed, so only W_3' is scaled.
 #pragma once
 
-#include "net.h"
+#include "coefficients.h"
 
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
@@ -21,7 +21,7 @@ struct TraceScratch {
 
   static TraceScratch take(const Solve<T>& s, Arena& arena) {
     TraceScratch x{};
-    if (!s.p->net || !s.exact) return x;
+    if (!s.p->layers || !s.exact) return x;
     constexpr int64_t width = 2 * kLanes<T>;
     if (s.L == 2) {
       for (T** piece : {&x.w1, &x.product, &x.bar}) *piece = arena.take<T>(s.D, width);
@@ -60,7 +60,7 @@ static void gates_times_panel(const Solve<T>& x, int64_t n, int64_t width, const
 // The panel of W_1' at hidden unit j, and of W_1' * W_2 to scratch.product.
 template <class T>
 static const T* trace_panels(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t j) {
-  const LayerParameters<const T>&first = x.p->net[0], &second = x.p->net[1];
+  const Coefficients<const T>&first = x.p->layers[0], &second = x.p->layers[1];
   const int64_t m = x.layers[1].m, width = panel_width<T>(m, j), full = smaller(width, m - j);
   const T* w1 = x.forward + x.layers[1].forward + j * x.D;  // packed by this worker
   if (x.bf16) {
@@ -74,8 +74,8 @@ static const T* trace_panels(const Solve<T>& x, const TraceScratch<T>& scratch, 
 }
 
 template <class T>
-static void net_trace_one_hidden(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t workers,
-                                 int64_t worker) {
+static void trace_one_hidden(const Solve<T>& x, const TraceScratch<T>& scratch, int64_t workers,
+                             int64_t worker) {
   const int64_t m = x.layers[1].m;
   for_each_panel<T>(m, workers, worker, [&](int64_t j) {
     const int64_t width = panel_width<T>(m, j);
@@ -90,10 +90,10 @@ static void net_trace_one_hidden(const Solve<T>& x, const TraceScratch<T>& scrat
 
 // From the gradient of c to those of the weights and gates, added to this worker's sums.
 template <class T>
-static void net_trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch<T>& scratch,
-                                           const RowSums<T>& first, const RowSums<T>& own,
-                                           int64_t workers, int64_t stride, int64_t worker) {
-  const LayerParameters<const T>& last = x.p->net[1];
+static void trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch<T>& scratch,
+                                       const RowSums<T>& first, const RowSums<T>& own,
+                                       int64_t workers, int64_t stride, int64_t worker) {
+  const Coefficients<const T>& last = x.p->layers[1];
   const int64_t m = x.layers[1].m, rows = x.trace_rows;
   for_each_panel<T>(m, workers, worker, [&](int64_t j) {
     const int64_t width = panel_width<T>(m, j), full = smaller(width, m - j);
@@ -134,8 +134,8 @@ static void net_trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch
 
 // trace = sum_i G_i W_ii, without hidden layers.
 template <class T>
-static void net_trace_no_hidden(const Solve<T>& x) {
-  const LayerParameters<const T>& layer = x.p->net[0];
+static void trace_no_hidden(const Solve<T>& x) {
+  const Coefficients<const T>& layer = x.p->layers[0];
   for (int64_t row = 0; row < x.trace_rows; ++row) {
     T total = 0;
     for (int64_t i = 0; i < x.D; ++i) total += x.gates(row, 1)[i] * layer.weight[i * layer.ld + i];
@@ -144,9 +144,9 @@ static void net_trace_no_hidden(const Solve<T>& x) {
 }
 
 template <class T>
-static void net_trace_no_hidden_gradients(const Solve<T>& x, const RowSums<T>& first,
-                                          const RowSums<T>& own, int64_t workers, int64_t stride) {
-  const LayerParameters<const T>& layer = x.p->net[0];
+static void trace_no_hidden_gradients(const Solve<T>& x, const RowSums<T>& first,
+                                      const RowSums<T>& own, int64_t workers, int64_t stride) {
+  const Coefficients<const T>& layer = x.p->layers[0];
   for (int64_t row = 0; row < x.trace_rows; ++row) {
     T bar;
     add_workers(first.trace, row * x.trace_size, 1, workers, stride, &bar);
@@ -169,7 +169,7 @@ static void for_each_trace_tile(int64_t m2, int64_t workers, int64_t worker, F f
 // W_3' once per solve, each worker its rows.
 template <class T>
 static void transpose_third(const Solve<T>& x, int64_t workers, int64_t worker) {
-  const LayerParameters<const T>& q = x.p->net[2];
+  const Coefficients<const T>& q = x.p->layers[2];
   const int64_t m2 = x.layers[2].m, width0 = padded<T>(x.D);
   for_each_trace_tile<T>(m2, workers, worker, [&](int64_t i, int64_t n) {
     memset(x.third + i * width0, 0, n * width0 * sizeof(T));
@@ -189,9 +189,9 @@ static void trace_rows(const Solve<T>& x, const TraceScratch<T>& scratch, int64_
 
 // M of every evaluation in the window, each worker its rows, packed.
 template <class T>
-static void net_trace_two_hidden(const Solve<T>& x, const TraceScratch<T>& scratch, bool constant,
-                                 int64_t workers, int64_t worker) {
-  const LayerParameters<const T>& middle = x.p->net[1];
+static void trace_two_hidden(const Solve<T>& x, const TraceScratch<T>& scratch, bool constant,
+                             int64_t workers, int64_t worker) {
+  const Coefficients<const T>& middle = x.p->layers[1];
   const int64_t m1 = x.layers[1].m, m2 = x.layers[2].m, ld1 = x.layers[1].ld;
   const int64_t width1 = padded<T>(m1);
   for_window(x, x.trace_rows, constant, [&](int64_t at, int64_t row) {
@@ -219,11 +219,11 @@ static void net_trace_two_hidden(const Solve<T>& x, const TraceScratch<T>& scrat
 
 // From the gradients of the window's M to those of weights and gates, added to this worker's sums.
 template <class T>
-static void net_trace_two_hidden_gradients(const Solve<T>& x, const TraceScratch<T>& scratch,
-                                           const RowSums<T>& first, const RowSums<T>& own,
-                                           bool constant, int64_t workers, int64_t stride,
-                                           int64_t worker) {
-  const LayerParameters<const T>& middle = x.p->net[1];
+static void trace_two_hidden_gradients(const Solve<T>& x, const TraceScratch<T>& scratch,
+                                       const RowSums<T>& first, const RowSums<T>& own,
+                                       bool constant, int64_t workers, int64_t stride,
+                                       int64_t worker) {
+  const Coefficients<const T>& middle = x.p->layers[1];
   const int64_t m1 = x.layers[1].m, m2 = x.layers[2].m, D = x.D;
   const int64_t ld0 = x.layers[0].ld, ld1 = x.layers[1].ld;
   const int64_t width0 = padded<T>(D), width1 = padded<T>(m1);
@@ -283,23 +283,23 @@ static void transpose_third_gradient(const Solve<T>& x, const RowSums<T>& own, i
 
 // The gradients of the table, of the present window if it has one, on to the weights and gates.
 template <class T, class Sums, class Scratch>
-static void net_trace_gradients(const Solve<T>& x, const Threads& threads, const RowSums<T>& first,
-                                int64_t stride, bool finish, const Sums& sums_of,
-                                const Scratch& scratch_of) {
+static void trace_gradients(const Solve<T>& x, const Threads& threads, const RowSums<T>& first,
+                            int64_t stride, bool finish, const Sums& sums_of,
+                            const Scratch& scratch_of) {
   const int64_t workers = threads.n;
   if (!x.exact) return;
   if (x.L == 1) {
-    if (finish) net_trace_no_hidden_gradients<T>(x, first, first, workers, stride);
+    if (finish) trace_no_hidden_gradients<T>(x, first, first, workers, stride);
   } else if (x.L == 2) {
     if (finish)
       run_workers(threads, [&](int64_t worker) {
-        net_trace_one_hidden_gradients<T>(x, scratch_of(worker), first, sums_of(worker), workers,
-                                          stride, worker);
+        trace_one_hidden_gradients<T>(x, scratch_of(worker), first, sums_of(worker), workers,
+                                      stride, worker);
       });
   } else if (finish || x.trace_rows > 1) {
     run_workers(threads, [&](int64_t worker) {
-      net_trace_two_hidden_gradients<T>(x, scratch_of(worker), first, sums_of(worker), finish,
-                                        workers, stride, worker);
+      trace_two_hidden_gradients<T>(x, scratch_of(worker), first, sums_of(worker), finish, workers,
+                                    stride, worker);
       if (finish) transpose_third_gradient<T>(x, sums_of(worker), workers, worker);
     });
   }

@@ -1,0 +1,91 @@
+// mvae_fast::solve and its backward on the CPU. Autograd and fake kernels are in
+// mvae_fast/engines/ops.py.
+
+#include "arguments.h"
+#include "cpu/capability.h"
+
+namespace mvae_fast {
+namespace {
+
+template <class T>
+Threads workers_for(const Problem<T>& p) {
+  double work = 0;
+  for (int64_t l = 1; l <= p.L; ++l)
+    work += static_cast<double>(p.widths[l]) * static_cast<double>(p.widths[l - 1]);
+  return threads_for(p.B, work * static_cast<double>(p.B) * static_cast<double>(p.S * p.R));
+}
+
+template <class T>
+Checked<T> check_on_cpu(const Call& call) {
+  Checked<T> checked = check_call<T>(call);
+  require(call.operands <= static_cast<int64_t>(Operands::bf16),
+          "operands is neither 0 (full) nor 1 (bf16), which are all that the CPU engine has");
+  return checked;
+}
+
+template <class T>
+Outputs forward(const Call& call, bool save) {
+  const Checked<T> checked = check_on_cpu<T>(call);
+  const Problem<T>& p = checked.p;
+  const Outputs outputs = new_outputs(p, call.z, save);
+  const Threads threads = workers_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const Workspace scratch(engine.forward_workspace(p, threads.n));
+  engine.forward(p, addresses<T>(outputs, save), threads, scratch.get());
+  return outputs;
+}
+
+template <class T>
+Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
+  const Checked<T> checked = check_on_cpu<T>(call);
+  const Problem<T>& p = checked.p;
+  const BackwardInputs<T> inputs = check_gradients(p, grads);
+  const Backward<T> x(call, wanted);
+  const Threads threads = workers_for(p);
+  const Kernels<T>& engine = kernels<T>();
+  const Workspace scratch(engine.backward_workspace(p, x.outputs, threads.n));
+  engine.backward(p, inputs, x.outputs, threads, scratch.get());
+  return x.gradients;
+}
+
+Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
+              const Tensors& tensors, const Ints& widths, const Ints& layout, int64_t nonlinearity,
+              bool residual, bool exact, const Doubles& a, const Doubles& b, const Ints& outputs,
+              int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
+  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
+  if (z.scalar_type() == ScalarType::Double) return forward<double>(call, save);
+  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
+  return forward<float>(call, save);
+}
+
+Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& grad_penalty,
+                         const Tensor& states, const Tensor& z, const Tensor& h,
+                         const std::optional<Tensor>& probes, const Tensors& tensors,
+                         const Ints& widths, const Ints& layout, int64_t nonlinearity,
+                         bool residual, bool exact, const Doubles& a, const Doubles& b,
+                         const Ints& outputs, int64_t checkpoint_every, int64_t penalties,
+                         int64_t operands, bool tensor_grads) {
+  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
+  const GradOutputs grads{grad_z, grad_logp, grad_penalty, states};
+  if (z.scalar_type() == ScalarType::Double) return backward<double>(call, grads, tensor_grads);
+  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
+  return backward<float>(call, grads, tensor_grads);
+}
+
+}  // namespace
+}  // namespace mvae_fast
+
+STABLE_TORCH_LIBRARY_FRAGMENT(mvae_fast, m) {
+  // Python reads the same file for the ops of Triton.
+  for (const char* schema : {
+#include "../mvae_fast/engines/schemas.inc"
+       })
+    m.def(schema);
+}
+
+STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CPU, m) {
+  m.impl("solve", TORCH_BOX(&mvae_fast::solve));
+  m.impl("solve_backward", TORCH_BOX(&mvae_fast::solve_backward));
+}

@@ -1,0 +1,373 @@
+"""Every op of ``torch.ops.mvae_fast``: loaded, called, made differentiable and traceable here.
+
+``solve`` and ``solve_backward`` have kernels in C++ and in CUDA; ``triton_solve`` and its backward
+have the same schemas (schemas.inc), because Triton is a second engine on the same device.
+
+Of autograd's styles these are what is fastest in eager mode. Registered on the op, PyTorch would
+flatten and rebuild the list of tensors on every call (250 us, measured, where a whole small step
+takes no more). An autograd.Function with a ``setup_context`` has its signature bound on every call
+(30 us), so only torch.func, which needs it, takes that one; both share one rule.
+"""
+
+from __future__ import annotations
+
+import ast
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.core.trace import second_order_table, trace_table
+from mvae_fast.engines import extension
+from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
+
+__all__ = ["define_triton", "load", "solve", "solve_tables", "transformed"]
+
+_OPS = torch.ops.mvae_fast
+_SCHEMAS: list[str] = ast.literal_eval(
+    f"[{Path(__file__).with_name('schemas.inc').read_text(encoding='utf-8')}]"
+)
+_FRAGMENT = torch.library.Library("mvae_fast", "FRAGMENT")
+_FRAGMENT.define("cuda_device_error(int device) -> str")
+
+Statics = tuple[Any, ...]
+
+
+def load(library: str, log: str, title: str, needs: str) -> str | None:
+    """Load a library, which registers its ops; the reason, with the remedy, if there is none."""
+    return extension.load(torch.ops.load_library, library, log, title, needs)
+
+
+def solve(
+    name: str,
+    problem: Problem,
+    tensors: Sequence[Tensor],
+    layout: Sequence[int],
+    *,
+    exact: bool,
+) -> Solution:
+    """Take all steps in one call of the op ``mvae_fast::<name>``.
+
+    Args:
+        name: ``"solve"`` or ``"triton_solve"``.
+        problem: What to solve.
+        tensors: All that its velocity is made of.
+        layout: Which is which, see csrc/arguments.h.
+        exact: Whether the trace is exact, in closed form.
+    """
+    z, field, tableau = problem.z, problem.field, problem.tableau
+    operands = OPERANDS[problem.precision]
+    if not operands and z.is_cuda and z.dtype == torch.float32 and _tf32():
+        operands = OPERANDS["tf32"]
+    statics = (
+        field.widths,
+        layout,
+        NONLINEARITIES[field.nonlinearity],
+        field.residual,
+        exact,
+        tableau.a,
+        tableau.b,
+        problem.outputs,
+        # More than the steps saves no state either, and may be more than the op's int holds.
+        min(problem.checkpoint_every, problem.outputs[-1]),
+        sum(PENALTY_BITS[penalty] for penalty in problem.penalties),
+        operands,
+    )
+    given = (z.contiguous(), problem.h.contiguous(), *[x.contiguous() for x in tensors])
+    probes = _dense(problem.probes)
+    if transformed():
+        results = _TransformedSolve.apply(name, probes, statics, *given)
+    elif torch.is_grad_enabled() and any(x.requires_grad for x in given):
+        results = _Solve.apply(name, probes, statics, *given)
+    else:
+        results = _forward(name, probes, statics, False, *given)
+    return Solution(*results[:3])
+
+
+def solve_tables(name: str, problem: Problem) -> Solution:
+    """As `solve`, with the velocity as tables, which PyTorch makes of its coefficients."""
+    tables = problem.field.tables()
+    table = trace_table(tables) if problem.closed else None
+    second = second_order_table(tables) if problem.log_det == "second_order" else None
+    tensors: list[Tensor] = []
+    layout = [TABLES]
+    everything = (tables.weight, tables.gate, tables.bias, table, second)
+    for x in (*everything, *(tables.context or (None,) * (len(tables.widths) - 1))):
+        layout.append(-1 if x is None else len(tensors))
+        if x is not None:
+            tensors.append(x)
+    return solve(name, problem, tensors, layout, exact=table is not None)
+
+
+def transformed() -> bool:
+    """Whether torch.func or forward-mode AD may be looking at the tensors."""
+    return not torch.compiler.is_compiling() and (
+        torch._C._are_functorch_transforms_active() or torch.autograd.forward_ad._current_level >= 0
+    )
+
+
+@torch.compiler.assume_constant_result
+def _tf32() -> bool:
+    """PyTorch's own switch for float32 products on a GPU, whichever way it was set."""
+    return torch.backends.cuda.matmul.fp32_precision == "tf32"
+
+
+def _dense(probes: Tensor | None) -> Tensor | None:
+    """Probes as the engines read them: dense rows, at a distance of D or, when shared, of 0."""
+    if probes is None:
+        return None
+    dim = probes.shape[2]
+    dense = dim == 1 or probes.stride(2) == 1
+    return probes if dense and probes.stride(1) in (0, dim) else probes.contiguous()
+
+
+def _forward(
+    name: str, probes: Tensor | None, statics: Statics, save: bool, z: Tensor, h: Tensor, *x: Tensor
+) -> tuple[Tensor, ...]:
+    return getattr(_OPS, name).default(z, h, probes, list(x), *statics, save)
+
+
+def _backward(
+    name: str,
+    probes: Tensor | None,
+    statics: Statics,
+    tensor_grads: bool,
+    *tensors: Tensor,
+) -> tuple[Tensor, ...]:
+    """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
+    grads, (z, h, *x) = tensors[:4], tensors[4:]
+    z_bar, h_bar, bars = getattr(_OPS, f"{name}_backward").default(
+        *grads, z, h, probes, x, *statics, tensor_grads
+    )
+    return z_bar, h_bar, *bars
+
+
+class _Solve(torch.autograd.Function):
+    """The gradient of the op, in eager mode and under torch.compile."""
+
+    @staticmethod
+    def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
+        name, probes, statics, *tensors = inputs
+        results = _forward(name, probes, statics, True, *tensors)
+        _Solve.keep(ctx, inputs, results)
+        return results
+
+    @staticmethod
+    def keep(ctx: Any, inputs: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:
+        ctx.name, probes, ctx.statics, z, *rest = inputs
+        ctx.set_materialize_grads(False)
+        ctx.mark_non_differentiable(results[3])
+        ctx.save_for_backward(probes, results[3], z, *rest)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        probes, states, z, *rest = ctx.saved_tensors
+        needed = any(ctx.needs_input_grad[5:])
+        outputs, penalties = ctx.statics[7], ctx.statics[9]
+        shapes = _shapes(z, outputs, penalties)
+        dense = [
+            z.new_zeros(shape) if grad is None else grad.contiguous()
+            for grad, shape in zip(grads, shapes, strict=False)
+        ]
+        # Grad mode is on in a backward only under create_graph or torch.func.
+        run = _SolveBackward.apply if torch.is_grad_enabled() else _backward
+        bars = run(ctx.name, probes, ctx.statics, needed, *dense, states, z, *rest)
+        bars = bars if needed else (*bars, *(None,) * (len(rest) - 1))
+        return None, None, None, *bars
+
+
+class _TransformedSolve(_Solve):
+    """The same for torch.func. It refuses forward-mode AD, as it must: a bare op would give zero
+    tangents silently."""
+
+    @staticmethod
+    def forward(
+        name: str, probes: Tensor | None, statics: Statics, *tensors: Tensor
+    ) -> tuple[Tensor, ...]:
+        return _forward(name, probes, statics, True, *tensors)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        _Solve.keep(ctx, inputs, output)
+
+    @staticmethod
+    def jvp(ctx: Any, *tangents: Tensor | None) -> None:
+        raise NotImplementedError(
+            "the compiled engines have no forward-mode derivatives (jvp, jacfwd, hessian); "
+            "remedy: engine='reference', which has them"
+        )
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        return _by_loop(_TransformedSolve.apply, info, in_dims, args)
+
+
+class _SolveBackward(torch.autograd.Function):
+    """The backward under create_graph and torch.func: refuses to be differentiated."""
+
+    @staticmethod
+    def forward(*args: Any) -> tuple[Tensor, ...]:
+        return _backward(*args)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> None:
+        raise RuntimeError(
+            "the compiled engines have first derivatives only, and a derivative of their backward "
+            "was asked for; remedy: engine='reference', which is differentiable to any order"
+        )
+
+    jvp = staticmethod(_TransformedSolve.jvp)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[Any, ...], *args: Any) -> Any:
+        # jacrev batches its backward.
+        return _by_loop(_SolveBackward.apply, info, in_dims, args)
+
+
+def _by_loop(
+    apply: Callable[..., tuple[Tensor, ...]], info: Any, in_dims: tuple[Any, ...], args: Any
+) -> tuple[tuple[Tensor, ...], tuple[int, ...]]:
+    results = [
+        apply(
+            *(
+                arg.select(dim, i).contiguous() if isinstance(dim, int) else arg
+                for arg, dim in zip(args, in_dims, strict=True)
+            )
+        )
+        for i in range(info.batch_size)
+    ]
+    stacked = tuple(torch.stack(pieces) for pieces in zip(*results, strict=True))
+    return stacked, (0,) * len(stacked)
+
+
+def _shapes(z: Tensor, outputs: Sequence[int], penalties: int) -> tuple[tuple[int, ...], ...]:
+    """Of the results: states, log-densities, penalties."""
+    (batch, dim), count = z.shape, len(outputs)
+    return (count, batch, dim), (count, batch), (count, penalties.bit_count(), batch)
+
+
+# The parameters of the fake kernels are the schema's, which tells a library of another version.
+def _fake_solve(
+    z: Tensor,
+    h: Tensor,
+    probes: Tensor | None,
+    tensors: Sequence[Tensor],
+    widths: list[int],
+    layout: list[int],
+    nonlinearity: int,
+    residual: bool,
+    exact: bool,
+    a: list[float],
+    b: list[float],
+    outputs: list[int],
+    checkpoint_every: int,
+    penalties: int,
+    operands: int,
+    save: bool,
+) -> tuple[Tensor, ...]:
+    saved = (h.shape[0] - 1) // checkpoint_every if save else 0
+    shapes = (*_shapes(z, outputs, penalties), (saved, *z.shape))
+    return tuple(z.new_empty(shape) for shape in shapes)
+
+
+def _fake_solve_backward(
+    grad_z: Tensor,
+    grad_logp: Tensor,
+    grad_penalties: Tensor,
+    states: Tensor,
+    z: Tensor,
+    h: Tensor,
+    probes: Tensor | None,
+    tensors: Sequence[Tensor],
+    widths: list[int],
+    layout: list[int],
+    nonlinearity: int,
+    residual: bool,
+    exact: bool,
+    a: list[float],
+    b: list[float],
+    outputs: list[int],
+    checkpoint_every: int,
+    penalties: int,
+    operands: int,
+    tensor_grads: bool,
+) -> tuple[Tensor, Tensor, list[Tensor]]:
+    wanted = tensors if tensor_grads else ()
+    return torch.empty_like(z), torch.empty_like(h), [torch.empty_like(x) for x in wanted]
+
+
+def cpu_capabilities() -> str:
+    """The instruction set that runs and, best first, all of this processor; spaces between."""
+    return _OPS.cpu_capabilities.default()
+
+
+def set_cpu_capability(name: str) -> None:
+    """Run the kernels of an instruction set in the whole process."""
+    _OPS.set_cpu_capability.default(name)
+
+
+def cpu_peak(repeats: int) -> int:
+    """Multiply-adds of the register tile, see `mvae_fast.engines.cpp.peak`."""
+    return _OPS.cpu_peak.default(repeats)
+
+
+def cuda_device_error(device: int) -> str:
+    """What CUDA says of running the library's kernels on a GPU; empty if nothing is wrong."""
+    return _OPS.cuda_device_error.default(device)
+
+
+_FAKES: Mapping[str, Callable[..., Any]] = {
+    "solve": _fake_solve,
+    "solve_backward": _fake_solve_backward,
+}
+
+
+def check_version() -> str | None:
+    """None if the loaded C++ library is of this version, else the reason and the remedy.
+
+    It is then ready to be traced.
+    """
+    functions: dict[str, Callable[..., Any]] = {
+        **_FAKES,
+        "cpu_capabilities": cpu_capabilities,
+        "set_cpu_capability": set_cpu_capability,
+        "cpu_peak": cpu_peak,
+    }
+    for name, function in functions.items():
+        op = getattr(_OPS, name, None)
+        expected = list(inspect.signature(function).parameters)
+        if op is None or [x.name for x in op.default._schema.arguments] != expected:
+            fault = "lacks" if op is None else "has another"
+            return (
+                f"the C++ extension is of another version of mvae_fast: it {fault} {name}; remedy: "
+                "run `pip install .` again"
+            )
+    for name, fake in _FAKES.items():
+        torch.library.register_fake(f"mvae_fast::{name}", fake)
+    return None
+
+
+def define_triton(
+    forward: Callable[..., Any], backward: Callable[..., Any], devices: Sequence[str]
+) -> None:
+    """Define ``mvae_fast::triton_solve`` and its backward.
+
+    Args:
+        forward: Takes the arguments of ``mvae_fast::solve``.
+        backward: Takes those of ``mvae_fast::solve_backward``.
+        devices: Dispatch keys, ``"CPU"`` or ``"CUDA"``.
+    """
+    for schema, function, fake in zip(_SCHEMAS, (forward, backward), _FAKES.values(), strict=True):
+        _FRAGMENT.define(f"triton_{schema}")
+        name = f"triton_{schema.partition('(')[0]}"
+        for key in devices:
+            _FRAGMENT.impl(name, function, key)
+        torch.library.register_fake(f"mvae_fast::{name}", fake)

@@ -1,0 +1,172 @@
+r"""An `ODEnet` as data.
+
+Layer types are known here alone. Those of FFJORD are columns of their parameters over the features
+1 and t; blend and hyper, whose weights depend on time, are tables. A new one needs one entry in
+``_LAYERS`` or ``_TABLES``, and one in `mvae_fast.nets.recognise`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from mvae_fast.core.field import Column, Field, Layer, Structure
+from mvae_fast.core.tables import Tables
+from mvae_fast.nets import layers
+from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.recognise import refresh
+
+__all__ = ["field_of"]
+
+# The modules of a layer whose weights and biases are its numbers, in this order, and where these
+# are: from the index of the first one and the inputs of the layer.
+_LAYERS: dict[type[nn.Module], tuple[tuple[str, ...], Callable[[int, int], Layer]]] = {
+    layers.IgnoreLinear: (
+        ("_layer",),
+        lambda i, m: Layer(Column(i, 0, m), (Column(i + 1),)),
+    ),
+    # Time is the first input: column 0 of the weight.
+    layers.ConcatLinear: (
+        ("_layer",),
+        lambda i, m: Layer(Column(i, 1, m + 1), (Column(i + 1), Column(i, 0, m + 1))),
+    ),
+    layers.ConcatLinear_v2: (
+        ("_layer", "_hyper_bias"),
+        lambda i, m: Layer(Column(i, 0, m), (Column(i + 1), Column(i + 2))),
+    ),
+    layers.SquashLinear: (
+        ("_layer", "_hyper"),
+        lambda i, m: Layer(Column(i, 0, m), (Column(i + 1),), (Column(i + 3), Column(i + 2))),
+    ),
+    layers.ConcatSquashLinear: (
+        ("_layer", "_hyper_bias", "_hyper_gate"),
+        lambda i, m: Layer(
+            Column(i, 0, m),
+            (Column(i + 1),),
+            (Column(i + 4), Column(i + 3)),
+            (None, Column(i + 2)),
+        ),
+    ),
+}
+
+
+def field_of(
+    net: ODEnet, t: Tensor, context: Tensor | None = None, *, residual: bool = False
+) -> Field | Tables:
+    """The velocity of a net at the times of a solve, differentiable in all that it is made of.
+
+    Args:
+        net: One that is readable (`mvae_fast.nets.recognise`).
+        t: (E,), the times of the evaluations.
+        context: (B, C), for a net with a context.
+        residual: Whether the velocity is ``f(t, z) - z``.
+
+    Example:
+        >>> import torch
+        >>> tables = field_of(ODEnet((5,), (2,), layer_type="squash"), torch.zeros(3)).tables()
+        >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
+        ((1, 20), (3, 7))
+    """
+    refresh(net)
+    rows = net.rows_of(context)
+    kind: Any = type(net.layers[0])
+    if kind in _TABLES or (net.nonlinearity == "swish" and len(net.layers) > 1):
+        return _tables(net, t, rows, residual)
+    tensors = _tensors(net, _LAYERS[kind][0])
+    structure = _structure(kind, net.widths, net.nonlinearity)
+    return Field(structure, tensors, t, rows, (), residual)
+
+
+@cache
+def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
+    names, layer = _LAYERS[kind]
+    # Every linear module has a weight and, but for the slopes of biases in time, a bias.
+    each = 2 * len(names) - ("_hyper_bias" in names)
+    placed = (layer(i * each, m) for i, m in enumerate(widths[:-1]))
+    return Structure(widths, tuple(placed), "silu" if nonlinearity == "swish" else nonlinearity)
+
+
+def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    tensors = []
+    for layer in net.layers:
+        for name in names:
+            linear: Any = getattr(layer, name)
+            tensors.append(linear.weight)
+            if linear.bias is not None:
+                tensors.append(linear.bias)
+    return tuple(tensors)
+
+
+def _flat(matrices: Sequence[Tensor]) -> Tensor:
+    return torch.cat([matrix.reshape(1, -1) for matrix in matrices], dim=1)
+
+
+def _blend(net: Sequence[Any], t: Tensor) -> tuple[Tensor, Tensor]:
+    share = t.unsqueeze(1)
+    ends = [[getattr(layer, name) for layer in net] for name in ("_layer0", "_layer1")]
+    w_0, w_1 = (_flat([linear.weight for linear in end]) for end in ends)
+    b_0, b_1 = (_flat([linear.bias for linear in end]) for end in ends)
+    return torch.lerp(w_0, w_1, share), torch.lerp(b_0, b_1, share)
+
+
+def _hyper(net: Sequence[Any], t: Tensor) -> tuple[Tensor, Tensor]:
+    parameters = [layer._hypernet(t.unsqueeze(1)) for layer in net]
+    pairs = [
+        p.tensor_split((layer.dim_out,), dim=1) for p, layer in zip(parameters, net, strict=True)
+    ]
+    weight = torch.cat([matrix for _, matrix in pairs], dim=1)
+    return weight, torch.cat([bias for bias, _ in pairs], dim=1)
+
+
+_TABLES: dict[type[nn.Module], Callable[[Sequence[Any], Tensor], tuple[Tensor, Tensor]]] = {
+    layers.BlendLinear: _blend,
+    layers.HyperLinear: _hyper,
+}
+
+
+def _tables(net: ODEnet, t: Tensor, context: tuple[Tensor | None, ...], residual: bool) -> Tables:
+    kind: Any = type(net.layers[0])
+    name = "silu" if net.nonlinearity == "swish" else net.nonlinearity
+    if kind in _TABLES:
+        weight, bias = _TABLES[kind](list(net.layers), t)
+        tables = Tables(weight, None, bias, net.widths, name, residual, context)
+    else:
+        structure = _structure(kind, net.widths, name)
+        tensors = _tensors(net, _LAYERS[kind][0])
+        tables = Field(structure, tensors, t, context, (), residual).tables()
+    return _fold_swish(net, tables) if net.nonlinearity == "swish" else tables
+
+
+def _fold_swish(net: ODEnet, tables: Tables) -> Tables:
+    r"""Move the learned beta of swish into gates and biases, so that engines know beta = 1 only.
+
+    With ``phi_b(a) = a sigmoid(b a) = phi_1(b a) / b``: layer l is scaled by ``b_l`` and the next
+    one divided by it; what context adds goes through the gate, and so is only divided.
+    """
+    activations: list[Any] = list(net.activation_fns)
+    if not activations:
+        return tables
+    beta = [_away_from_zero(activation.beta) for activation in activations]
+    one = beta[0].new_ones(())
+    outer = torch.cat([b.expand(m) for b, m in zip([*beta, one], net.widths[1:], strict=True)])
+    inner = torch.cat([b.expand(m) for b, m in zip([one, *beta], net.widths[1:], strict=True)])
+    scale = outer / inner
+    gate = scale.unsqueeze(0) if tables.gate is None else tables.gate * scale
+    context = tuple(
+        None if u is None else u * b for u, b in zip(tables.context, [one, *beta], strict=False)
+    )
+    return replace(tables, gate=gate, bias=tables.bias * outer, context=context)
+
+
+def _away_from_zero(beta: Tensor) -> Tensor:
+    # phi_1(b a) / b is 0/0 at b = 0. |b| >= sqrt(eps) keeps both errors at the level of sqrt(eps):
+    # that of the value (a^2 |b| / 4) and that of the gradient in b (cancellation, eps a / b). The
+    # gradient passes straight through, so that a beta of 0 can still be learned away from.
+    floor = torch.finfo(beta.dtype).eps ** 0.5
+    value = beta.detach()
+    return beta + (torch.copysign(value.abs().clamp(min=floor), value) - value)
