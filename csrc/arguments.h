@@ -307,16 +307,20 @@ ForwardOutputs<T> addresses(const Outputs& x, bool save) {
 }
 
 struct GradOutputs {
-  const Tensor &z, &logp, &penalty, &states;
+  const Tensor &z, &logp;
+  const std::optional<Tensor>& penalty;  // none where no penalties are wanted
+  const Tensor& states;
 };
 
 template <class T>
 BackwardInputs<T> check_gradients(const Problem<T>& p, const GradOutputs& x) {
   const int64_t D = p.widths[0];
   const Home home = Home::of(x.z);
-  check("grad_z_out", x.z, home, {p.n_outputs, p.B, D});
-  check("grad_logp_out", x.logp, home, {p.n_outputs, p.B});
-  check("grad_penalty_out", x.penalty, home, {p.n_outputs, penalty_count(p.penalties), p.B});
+  check("grad_z", x.z, home, {p.n_outputs, p.B, D});
+  check("grad_logp", x.logp, home, {p.n_outputs, p.B});
+  require(!p.penalties || x.penalty, "grad_penalties is missing");
+  if (x.penalty)
+    check("grad_penalties", *x.penalty, home, {p.n_outputs, penalty_count(p.penalties), p.B});
   check("states", x.states, home, {(p.S - 1) / p.checkpoint, p.B, D});
   return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)};
 }

@@ -113,13 +113,13 @@ Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& pro
   return Run(call).forward(save);
 }
 
-Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp, const Tensor& grad_penalty,
-                         const Tensor& states, const Tensor& z, const Tensor& h,
-                         const std::optional<Tensor>& probes, const Tensors& tensors,
-                         const Ints& widths, const Ints& layout, int64_t nonlinearity,
-                         bool residual, bool exact, const Doubles& a, const Doubles& b,
-                         const Ints& outputs, int64_t checkpoint_every, int64_t penalties,
-                         int64_t operands, bool tensor_grads) {
+Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
+                         const std::optional<Tensor>& grad_penalty, const Tensor& states,
+                         const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
+                         const Tensors& tensors, const Ints& widths, const Ints& layout,
+                         int64_t nonlinearity, bool residual, bool exact, const Doubles& a,
+                         const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
+                         int64_t penalties, int64_t operands, bool tensor_grads) {
   const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                   exact, a, b,      outputs, checkpoint_every, penalties, operands};
   const Run run(call);

@@ -81,8 +81,7 @@ class Structure:
         return tuple(flat)
 
 
-@dataclass(frozen=True, eq=False)
-class Field:
+class Field(NamedTuple):
     """A velocity at the evaluations of a solve.
 
     Args:

@@ -101,7 +101,7 @@ def from_zero(end: Tensor, n_steps: int, reverse: bool) -> Grid:
     """
     if n_steps == 1:  # the paper's setting, in which every call of PyTorch counts
         h = end.reshape(1)
-        return Grid(h, -h, (1,)) if reverse else Grid(torch.zeros_like(h), h, (1,))
+        return Grid(h, -h, (1,)) if reverse else Grid(h.new_zeros(1), h, (1,))
     h = (end / n_steps).expand(n_steps)
     k = torch.arange(n_steps, dtype=end.dtype, device=end.device)
     if reverse:

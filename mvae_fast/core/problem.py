@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
@@ -35,9 +34,10 @@ PENALTIES: tuple[str, ...] = (
 )
 
 
-@dataclass(frozen=True, eq=False)
-class Problem:
+class Problem(NamedTuple):
     """Everything that decides how a solve is done.
+
+    A named tuple, which takes 1 us to make where a frozen dataclass takes 5.
 
     Args:
         z: (B, D), the start state.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 
@@ -164,11 +164,11 @@ def solve(engine: str, problem: Problem) -> Solution:
     """
     check_log_det(problem)
     if problem.trace == "exact" and not problem.closed and not problem.jacobians:
-        problem = replace(problem, probes=exact_probes(problem.z))
+        problem = problem._replace(probes=exact_probes(problem.z))
     name = choose(engine, problem)
     chosen = _ENGINES[name]
     if problem.follow and problem.precision not in chosen.precisions_of(problem):
-        problem = replace(problem, precision="full")
+        problem = problem._replace(precision="full")
     return complete(problem, chosen.solve(problem))
 
 

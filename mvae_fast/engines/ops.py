@@ -136,7 +136,7 @@ def _backward(
     probes: Tensor | None,
     statics: Statics,
     tensor_grads: bool,
-    *tensors: Tensor,
+    *tensors: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
     grads, (z, h, *x) = tensors[:4], tensors[4:]
@@ -151,8 +151,8 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        name, probes, statics, *tensors = inputs
-        results = _forward(name, probes, statics, True, *tensors)
+        name, probes, statics, z, h, *x = inputs
+        results = getattr(_OPS, name).default(z, h, probes, x, *statics, True)
         _Solve.keep(ctx, inputs, results)
         return results
 
@@ -168,11 +168,10 @@ class _Solve(torch.autograd.Function):
         probes, states, z, *rest = ctx.saved_tensors
         needed = any(ctx.needs_input_grad[5:])
         outputs, penalties = ctx.statics[7], ctx.statics[9]
-        shapes = _shapes(z, outputs, penalties)
-        dense = [
-            z.new_zeros(shape) if grad is None else grad.contiguous()
-            for grad, shape in zip(grads, shapes, strict=False)
-        ]
+        dense: list[Tensor | None] = [None if x is None else x.contiguous() for x in grads[:3]]
+        if any(x is None for x in dense[: 2 + (penalties > 0)]):
+            shapes = _shapes(z, outputs, penalties)
+            dense = [z.new_zeros(n) if x is None else x for x, n in zip(dense, shapes, strict=True)]
         # Grad mode is on in a backward only under create_graph or torch.func.
         run = _SolveBackward.apply if torch.is_grad_enabled() else _backward
         bars = run(ctx.name, probes, ctx.statics, needed, *dense, states, z, *rest)
@@ -281,7 +280,7 @@ def _fake_solve(
 def _fake_solve_backward(
     grad_z: Tensor,
     grad_logp: Tensor,
-    grad_penalties: Tensor,
+    grad_penalties: Tensor | None,
     states: Tensor,
     z: Tensor,
     h: Tensor,

@@ -72,9 +72,8 @@ def field_of(
         >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
         ((1, 20), (3, 7))
     """
-    refresh(net)
     rows = net.rows_of(context)
-    kind: Any = type(net.layers[0])
+    kind: Any = type(net._modules["layers"][0])  # type: ignore[index]  # see below
     if kind in _TABLES or (net.nonlinearity == "swish" and len(net.layers) > 1):
         return _tables(net, t, rows, residual)
     tensors = _tensors(net, _LAYERS[kind][0])
@@ -92,13 +91,21 @@ def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str
 
 
 def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:
+    # By the dictionaries of modules: an attribute takes half a microsecond, and there are many.
     tensors = []
-    for layer in net.layers:
+    for layer in net._modules["layers"]._modules.values():  # type: ignore[union-attr]
+        modules = layer._modules  # type: ignore[union-attr]
         for name in names:
-            linear: Any = getattr(layer, name)
-            tensors.append(linear.weight)
-            if linear.bias is not None:
-                tensors.append(linear.bias)
+            linear: Any = modules[name]
+            if linear._forward_pre_hooks:
+                refresh(linear)
+            parameters = linear._parameters
+            weight, bias = parameters.get("weight"), parameters.get("bias")
+            tensors.append(linear.weight if weight is None else weight)
+            # A parametrization computes what is no parameter.
+            bias = linear.bias if bias is None and "bias" not in parameters else bias
+            if bias is not None:
+                tensors.append(bias)
     return tuple(tensors)
 
 
@@ -133,6 +140,8 @@ def _tables(net: ODEnet, t: Tensor, context: tuple[Tensor | None, ...], residual
     kind: Any = type(net.layers[0])
     name = "silu" if net.nonlinearity == "swish" else net.nonlinearity
     if kind in _TABLES:
+        for module in net.layers.modules():
+            refresh(module)
         weight, bias = _TABLES[kind](list(net.layers), t)
         tables = Tables(weight, None, bias, net.widths, name, residual, context)
     else:

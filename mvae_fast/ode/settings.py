@@ -107,10 +107,11 @@ class Settings:
 
     def present(self, training: bool) -> Settings:
         """The settings of a mode, as if they were those of training."""
-        names = ("solver", "atol", "rtol")
-        tests = {name: getattr(self, f"test_{name}") for name in names}
-        changes = {name: test for name, test in tests.items() if test is not None}
-        return self if training or not changes else replace(self, **changes)
+        if training:
+            return self
+        tests = {"solver": self.test_solver, "atol": self.test_atol, "rtol": self.test_rtol}
+        changes: dict[str, Any] = {name: x for name, x in tests.items() if x is not None}
+        return replace(self, **changes) if changes else self
 
     @property
     def steps(self) -> int:
