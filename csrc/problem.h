@@ -7,7 +7,22 @@
 
 namespace mvae_fast {
 
-enum class Nonlinearity : int { softplus, tanh, relu, elu, swish, square, identity };
+// As in mvae_fast/table_ops.py. The kernels for GPUs have those up to identity.
+enum class Nonlinearity : int {
+  softplus,
+  tanh,
+  relu,
+  elu,
+  swish,
+  square,
+  identity,
+  gelu,
+  gelu_tanh,
+  selu,
+  leaky_relu,
+  sigmoid,
+  sin
+};
 
 // The type of the products' operands; sums, state and log-density are T always. The last two are
 // for GPUs.

@@ -75,6 +75,9 @@ class Call {
   static Problem<float> check(const Common& common, const Tables& tables) {
     require(common.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
     const Problem<float> p = check_tables<float>(common, tables);
+    require(p.nonlinearity <= Nonlinearity::identity, "nonlinearity is ",
+            static_cast<int64_t>(p.nonlinearity), ", expected 0 to ",
+            static_cast<int64_t>(Nonlinearity::identity), " on a GPU");
     require(p.L <= cuda::kMaxLayers, "widths has ", p.L, " layers, expected at most ",
             cuda::kMaxLayers, " on a GPU");
     require(p.R <= cuda::kMaxStages, "b has ", p.R, " stages, expected at most ", cuda::kMaxStages,
