@@ -8,6 +8,7 @@ import torch
 
 from mvae_fast import extension, ops
 from mvae_fast.problem import Problem
+from mvae_fast.table_ops import refuses_nonlinearity
 
 __all__ = ["excludes", "integrate", "refuses", "why_missing"]
 
@@ -79,7 +80,7 @@ def refuses(problem: Problem) -> str | None:
         return f"takes at most {_MAX_LAYERS} layers, got {layers}"
     if stages > _MAX_STAGES:
         return f"takes methods of at most {_MAX_STAGES} stages, got {stages}"
-    return None
+    return refuses_nonlinearity(problem)
 
 
 #: Takes all steps of a `mvae_fast.problem.Problem` in CUDA: the ops go by where their tensors are.

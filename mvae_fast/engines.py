@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import torch
 
-from mvae_fast import cuda_ops, ops, reference, triton_ops
+from mvae_fast import cuda_ops, ops, reference, table_ops, triton_ops
 from mvae_fast.checks import one_of
 from mvae_fast.problem import PRECISIONS, Problem, Solution
 
@@ -75,6 +75,7 @@ _ENGINES: dict[str, Engine] = {
         ("cuda",),
         (torch.float32, torch.float64),
         by_name_only=("cpu",) if triton_ops.INTERPRETED else (),
+        refuses=table_ops.refuses_nonlinearity,
     ),
     "reference": Engine(reference.integrate, lambda: None),
 }

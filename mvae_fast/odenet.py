@@ -30,8 +30,11 @@ class ODEnet(nn.Module):
         conv: Convolutional layers, which no engine knows: they go through torchdiffeq.
         layer_type: How the layers depend on time: ``"ignore"``, ``"concat"``, ``"concat_v2"``,
             ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``.
-        nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"``, ``"square"``
-            or ``"identity"``; between the layers, none after the last.
+        nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"`` (whose slope is
+            learned), ``"square"`` or ``"identity"``, as in FFJORD, or ``"gelu"``, ``"gelu_tanh"``
+            (its approximation by tanh), ``"selu"``, ``"leaky_relu"`` (slope 0.01), ``"sigmoid"``,
+            ``"sin"`` or ``"silu"`` (swish without a parameter); between the layers, none after the
+            last.
         num_squeeze: Times that a convolutional net turns 2x2 pixels into channels before its first
             layer, and back after its last. ``input_shape`` is the shape after.
 

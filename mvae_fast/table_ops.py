@@ -23,6 +23,7 @@ __all__ = [
     "method_arguments",
     "nonlinearity_number",
     "refuse_double_backward",
+    "refuses_nonlinearity",
     "transformed",
 ]
 
@@ -30,9 +31,15 @@ __all__ = [
 _NONLINEARITIES = {
     name: number
     for number, name in enumerate(
-        ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+        (
+            *("softplus", "tanh", "relu", "elu", "swish", "square", "identity"),
+            *("gelu", "gelu_tanh", "selu", "leaky_relu", "sigmoid", "sin"),
+        )
     )
 }
+_NONLINEARITIES["silu"] = _NONLINEARITIES["swish"]  # whose learned slope never gets to the ops
+# What the kernels for GPUs know ends here.
+_LAST_ON_GPU = _NONLINEARITIES["identity"]
 _TF32 = len(PRECISIONS)
 
 
@@ -291,6 +298,15 @@ def dense_probes(probes: Tensor | None) -> Tensor | None:
 def nonlinearity_number(name: str) -> int:
     """A nonlinearity as the ops know it, which take no strings: torch's stable ABI leaks them."""
     return _NONLINEARITIES[name]
+
+
+def refuses_nonlinearity(problem: Problem) -> str | None:
+    """None when the kernels for GPUs have the problem's nonlinearity, else what they have."""
+    name = problem.tables.nonlinearity
+    if nonlinearity_number(name) <= _LAST_ON_GPU:
+        return None
+    known = (known for known, number in _NONLINEARITIES.items() if number <= _LAST_ON_GPU)
+    return f"has the nonlinearities {', '.join(map(repr, known))}, got {name!r}"
 
 
 def method_arguments(method: Method, z: Tensor) -> tuple[Any, ...]:

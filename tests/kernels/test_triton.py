@@ -8,7 +8,7 @@ from mvae_fast.integrate import integrate
 from mvae_fast.problem import PENALTIES
 from mvae_fast.tables import Tables
 from mvae_fast.trace import second_order_table, trace_table
-from tests.oracles import NONLINEARITIES, distance, gradients, pairwise, random_net
+from tests.oracles import GPU_NONLINEARITIES, distance, gradients, pairwise, random_net
 from tests.test_integrate import LAYOUTS, SHAPES, TRACES, problem, run
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -30,7 +30,7 @@ def errors(arguments, dtype, **options):
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)
+    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), GPU_NONLINEARITIES)
 )
 def test_values_and_gradients(shape, layout, nonlinearity):
     # Every trace, with and without residual, goes round over the shapes and layouts.
