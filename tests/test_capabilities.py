@@ -100,7 +100,7 @@ BOUNDS = {
     "swish": (6, -3e-7),
     "square": (0.5, 0),
     "identity": (0, 0),
-    "gelu": (6, -3e-7),
+    "gelu": (7.5, -3e-7),
     "gelu_tanh": (6, -3e-7),
     "selu": (3, 5),
     "leaky_relu": (1, 0.5),
