@@ -6,7 +6,22 @@
 
 namespace mvae_fast {
 
-enum class Nonlinearity : int { softplus, tanh, relu, elu, silu, square, identity };
+// The kernels for GPUs have those up to identity.
+enum class Nonlinearity : int {
+  softplus,
+  tanh,
+  relu,
+  elu,
+  silu,
+  square,
+  identity,
+  gelu,
+  gelu_tanh,
+  selu,
+  leaky_relu,
+  sigmoid,
+  sin
+};
 
 // The type of the products' operands; sums, state and log-density are T always. The last two are
 // for GPUs.

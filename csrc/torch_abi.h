@@ -88,8 +88,8 @@ inline void check(const char* name, const Tensor& x, const Home& home, const Int
 
 // By its number: a string would leak 50 bytes a call in the stable ABI of torch 2.10 to 2.13.
 inline Nonlinearity nonlinearity_of(int64_t number) {
-  require(number >= 0 && number <= static_cast<int64_t>(Nonlinearity::identity), "nonlinearity is ",
-          number, ", expected 0 to ", static_cast<int64_t>(Nonlinearity::identity));
+  require(number >= 0 && number <= static_cast<int64_t>(Nonlinearity::sin), "nonlinearity is ",
+          number, ", expected 0 to ", static_cast<int64_t>(Nonlinearity::sin));
   return static_cast<Nonlinearity>(number);
 }
 

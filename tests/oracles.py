@@ -20,7 +20,12 @@ LAYER_TYPES = (
     "blend",
     "concatcoord",
 )
-NONLINEARITIES = ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+#: Those of the engines for GPUs.
+GPU_NONLINEARITIES = ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")
+NONLINEARITIES = (
+    *GPU_NONLINEARITIES,
+    *("gelu", "gelu_tanh", "selu", "leaky_relu", "sigmoid", "sin", "silu"),
+)
 
 
 def engines_on(device: str, dtype: torch.dtype = torch.float64) -> list[str]:

@@ -49,8 +49,17 @@ def value_and_slope(a, nonlinearity):
     return z_out[0, :, 1], -logp_out[0]
 
 
+def normal_cdf(a):
+    return 0.5 * torch.special.erfc(-(0.5**0.5) * a)
+
+
 def exact_value_and_slope(a, nonlinearity):
     sigmoid = torch.sigmoid(a)
+    near = a.clamp(-50, 50)  # of gelu: beyond, products of 0 and inf
+    density = torch.exp(-near.square() / 2) / (2 * torch.pi) ** 0.5
+    g = (8 / torch.pi) ** 0.5 * (near + 0.044715 * near**3)
+    slope = (8 / torch.pi) ** 0.5 * (1 + 3 * 0.044715 * near.square())
+    gate = torch.sigmoid(g)
     return {
         "softplus": (a.clamp(min=0) + torch.log1p(torch.exp(-a.abs())), sigmoid),
         "tanh": (torch.tanh(a), torch.cosh(a).reciprocal().square()),
@@ -59,6 +68,16 @@ def exact_value_and_slope(a, nonlinearity):
         "swish": (a * sigmoid, sigmoid * (1 + a * torch.sigmoid(-a))),
         "square": (a.square(), 2 * a),
         "identity": (a, torch.ones_like(a)),
+        "gelu": (a * normal_cdf(near), normal_cdf(near) + near * density),
+        "gelu_tanh": (a * gate, gate + near * slope * gate * torch.sigmoid(-g)),
+        "selu": (
+            SELU * torch.where(a > 0, a, SELU_ALPHA * torch.expm1(a)),
+            SELU * torch.where(a > 0, 1.0, SELU_ALPHA * torch.exp(a)),
+        ),
+        "leaky_relu": (torch.where(a > 0, a, 0.01 * a), torch.where(a > 0, 1.0, 0.01).double()),
+        "sigmoid": (sigmoid, sigmoid * torch.sigmoid(-a)),
+        "sin": (torch.sin(a), torch.cos(a)),
+        "silu": (a * sigmoid, sigmoid * (1 + a * torch.sigmoid(-a))),
     }[nonlinearity]
 
 
@@ -68,8 +87,11 @@ def ulps(got, exact):
     return ((got.double() - exact).abs() / 2.0 ** (exponent - 23)).max().item()
 
 
+SELU, SELU_ALPHA = 1.0507009873554804934193, 1.6732632423543772848170
+
 # Bounds in ulps of phi and phi' in float32, over its whole range. Where phi' passes through zero
-# (swish) or is a difference (tanh: 1 - y^2), the bound is absolute, stated as a negative number.
+# (swish, gelu, sin) or is a difference (tanh: 1 - y^2), the bound is absolute, stated as a negative
+# number.
 BOUNDS = {
     "softplus": (4, 5),
     "tanh": (2.5, -3e-7),
@@ -78,6 +100,13 @@ BOUNDS = {
     "swish": (6, -3e-7),
     "square": (0.5, 0),
     "identity": (0, 0),
+    "gelu": (7.5, -3e-7),
+    "gelu_tanh": (6, -3e-7),
+    "selu": (3, 5),
+    "leaky_relu": (1, 0.5),
+    "sigmoid": (5, 5),
+    "sin": (2, -3e-7),
+    "silu": (6, -3e-7),
 }
 
 
@@ -101,12 +130,23 @@ def test_accuracy_over_the_whole_range(capability, nonlinearity):
         if bound < 0:
             assert (got.double() - exact).abs().max() <= -bound
         else:
-            # Below the smallest normal number the rounding of a product is many ulps; swish's
-            # factor sigmoid(a) gets there while the product is still 2^7 larger.
-            smallest = 2.0**-119 if nonlinearity == "swish" else 2.0**-126
+            # Below the smallest normal number the rounding of a product is many ulps; the factor
+            # of a, as sigmoid(a), gets there while the product is still 2^7 larger.
+            products = ("swish", "silu", "gelu", "gelu_tanh")
+            smallest = 2.0**-119 if nonlinearity in products else 2.0**-126
             shown = exact.abs() >= smallest
             assert ulps(got[shown], exact[shown]) <= bound
             assert ((got[~shown].double() - exact[~shown]).abs() < 2.0**-126).all()
+
+
+def test_a_sine_does_not_depend_on_its_neighbours(capability):
+    # A large number, or none, sends a vector's neighbours through the same branch.
+    a = torch.linspace(-30, 30, 333)
+    alone = value_and_slope(a, "sin")
+    for large in (1e5, 3e38, float("inf"), float("nan")):
+        mixed = torch.stack((a, torch.full_like(a, large)), 1).flatten()
+        for got, expected in zip(value_and_slope(mixed, "sin"), alone, strict=True):
+            assert torch.equal(got[::2], expected)
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
@@ -118,12 +158,15 @@ def test_nan_propagates_and_infinity_gives_the_limit(capability, nonlinearity, d
         one = bias.new_ones(1)
         tables = Tables(bias.new_ones(1, 2), None, bias, (1, 1, 1), nonlinearity)
         z_out, *_ = ops.integrate(Problem(bias.new_zeros(1, 1), one, tables, Method((1,))))
-        limit = {"softplus": 0.0, "tanh": -1.0, "relu": 0.0, "elu": -1.0, "swish": 0.0}
-        if a != a:
+        limit = {"softplus": 0.0, "tanh": -1.0, "relu": 0.0, "elu": -1.0}
+        limit |= {"gelu": 0.0, "gelu_tanh": 0.0, "sigmoid": 0.0}
+        limit["selu"] = torch.tensor(-1.75809934084737685994, dtype=dtype).item()
+        if a != a or nonlinearity == "sin":
             assert z_out.isnan().all()
-        elif nonlinearity == "swish" and a < 0:
+        elif nonlinearity in ("swish", "silu") and a < 0:
             assert z_out.isnan().all()  # inf * 0, as in eager PyTorch
         else:
-            expected = {"tanh": 1.0}.get(nonlinearity, a) if a > 0 else limit.get(nonlinearity, a)
+            upper = {"tanh": 1.0, "sigmoid": 1.0}
+            expected = (upper if a > 0 else limit).get(nonlinearity, a)
             expected = abs(a) if nonlinearity == "square" else expected
             assert z_out.item() == expected

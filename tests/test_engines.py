@@ -139,6 +139,19 @@ def test_choice_for_tensors_on_a_gpu(gpu_engines):
         engines.resolve("cpp", gpu, torch.float32)
 
 
+@pytest.mark.parametrize("name", ["cuda", "triton"])
+def test_the_engines_for_gpus_refuse_newer_nonlinearities(gpu_engines, name):
+    gpu = torch.device("cuda")
+    gpu_engines(name)
+    z, h = torch.zeros(2, 3), torch.ones(1)
+    for nonlinearity, taken in (("identity", name), ("silu", name), ("gelu", "reference")):
+        tables = Tables(torch.zeros(1, 24), None, torch.zeros(1, 7), (3, 4, 3), nonlinearity)
+        problem = Problem(z, h, tables, Method((1,)))
+        assert engines.resolve("auto", gpu, torch.float32, problem=problem) == taken
+    with pytest.raises(ValueError, match=f"'{name}' has the nonlinearities .*, got 'gelu'; remedy"):
+        engines.resolve(name, gpu, torch.float32, problem=problem)
+
+
 def test_a_gpu_that_an_engine_cannot_use(gpu_engines):
     first, second = torch.device("cuda:0"), torch.device("cuda:1")
     gpu_engines("cuda", "triton")

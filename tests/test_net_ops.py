@@ -11,7 +11,7 @@ from mvae_fast.core.problem import Method
 from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.engines import cpp as ops
 from mvae_fast.engines import net_ops, table_ops
-from tests.oracles import distance, gradients, random_net
+from tests.oracles import NONLINEARITIES, distance, gradients, random_net
 
 needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 
@@ -53,10 +53,10 @@ def check(shape, layer_type, **settings):
     assert errors <= 2 * eagers + torch.finfo(torch.float32).eps
 
 
-def distances(shape, layer_type, **settings):
+def distances(shape, layer_type, nonlinearity="softplus", **settings):
     """How far the engine and eager PyTorch are off in float32, all in all; in float64 it is not."""
     batch, dim, hidden = shape
-    net = random_net(hidden, dim, layer_type)
+    net = random_net(hidden, dim, layer_type, nonlinearity)
     z = torch.randn(batch, dim, dtype=torch.float64)
     oracle, double, single, eager = (
         run(net, engine, dtype, z, **settings)
@@ -84,6 +84,20 @@ def test_values_and_gradients(capability, shape, layer_type):
         *(
             distances(shape, layer_type, trace=trace, residual=residual)
             for trace, residual in itertools.product(("exact", "hutchinson"), (False, True))
+        ),
+        strict=True,
+    )
+    assert sum(ours) <= 2 * sum(eager) + torch.finfo(torch.float32).eps
+
+
+@needs_cpp
+@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("shape", [(33, 17, (65,)), (7, 5, (33, 19))])
+def test_every_nonlinearity(capability, shape, nonlinearity):
+    ours, eager = zip(
+        *(
+            distances(shape, "concatsquash", nonlinearity, trace=trace)
+            for trace in ("exact", "hutchinson")
         ),
         strict=True,
     )
@@ -229,3 +243,4 @@ def test_which_nets(engine):
     has_engine = "cpp" in engines.available()
     assert known == {**dict.fromkeys(LAYERS, has_engine), "blend": False}
     assert not net_ops.applies(random_net((7,), 3, "squash", "swish"))
+    assert net_ops.applies(random_net((7,), 3, "squash", "silu")) == has_engine

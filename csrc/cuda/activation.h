@@ -147,6 +147,8 @@ MVAE_FAST_DEVICE void by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
       return f(Square());
     case Nonlinearity::identity:
       return f(Identity());
+    default:  // refused in ops.cpp
+      return;
   }
 }
 

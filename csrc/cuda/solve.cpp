@@ -78,6 +78,9 @@ class Run {
     Checked<float> checked = check_call<float>(call);
     const Problem<float>& p = checked.p;
     require(!p.context, "the GPU engine has no context");
+    require(p.nonlinearity <= Nonlinearity::identity, "nonlinearity is ",
+            static_cast<int64_t>(p.nonlinearity), ", expected 0 to ",
+            static_cast<int64_t>(Nonlinearity::identity), " on a GPU");
     require(p.L <= cuda::kMaxLayers, "widths has ", p.L, " layers, expected at most ",
             cuda::kMaxLayers, " on a GPU");
     require(p.R <= cuda::kMaxStages, "b has ", p.R, " stages, expected at most ", cuda::kMaxStages,

@@ -1,14 +1,15 @@
-"""The seven nonlinearities of FFJORD: value and first derivative."""
+"""Nonlinearities: value and first derivative. The first seven are those of FFJORD."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-__all__ = ["NONLINEARITIES", "Swish", "derivative", "make_activation", "value"]
+__all__ = ["NONLINEARITIES", "derivative", "value"]
 
 
 def _softplus(a: Tensor) -> Tensor:
@@ -28,6 +29,61 @@ def _swish_derivative(a: Tensor) -> Tensor:
     return s * (1 + a * (1 - s))
 
 
+# Both kinds of gelu are 0 in float64 from here on, where a factor is still to be finite: the limit
+# at -inf would be inf * 0, and so would be the terms of a derivative.
+_GELU_END = 40.0
+_GELU_TANH = 2 * math.sqrt(2 / math.pi)
+_CUBIC = 0.044715
+# Of Klambauer et al. 2017, as in torch.
+_SELU_SCALE = 1.0507009873554804934193349852946
+_SELU_ALPHA = 1.6732632423543772848170429916717
+_LEAK = 0.01
+
+
+def _normal_cdf(a: Tensor) -> Tensor:
+    # Not 1 + erf, which cancels for negative a.
+    return torch.special.erfc(a * -math.sqrt(0.5)) * 0.5
+
+
+def _gelu(a: Tensor) -> Tensor:
+    return a.clamp(min=-_GELU_END) * _normal_cdf(a)
+
+
+def _gelu_derivative(a: Tensor) -> Tensor:
+    near = a.clamp(-_GELU_END, _GELU_END)
+    density = torch.exp(near.square() * -0.5) / math.sqrt(2 * math.pi)
+    return _normal_cdf(near) + near * density
+
+
+def _gelu_tanh(a: Tensor) -> Tensor:
+    # (1 + tanh(g / 2)) / 2 = sigmoid(g), without the cancellation for negative a.
+    near = a.clamp(-_GELU_END, _GELU_END)
+    gate = torch.sigmoid(_GELU_TANH * (near + _CUBIC * near**3))
+    return a.clamp(min=-_GELU_END) * gate
+
+
+def _gelu_tanh_derivative(a: Tensor) -> Tensor:
+    near = a.clamp(-_GELU_END, _GELU_END)
+    square = near.square()
+    gate = torch.sigmoid(_GELU_TANH * near * (1 + _CUBIC * square))
+    slope = _GELU_TANH * (1 + 3 * _CUBIC * square)
+    return gate + near * slope * gate * (1 - gate)
+
+
+def _selu_derivative(a: Tensor) -> Tensor:
+    return _SELU_SCALE * torch.where(a > 0, torch.ones_like(a), _SELU_ALPHA * a.clamp(max=0).exp())
+
+
+def _leaky_relu_derivative(a: Tensor) -> Tensor:
+    one = torch.ones_like(a)
+    return torch.where(a > 0, one, _LEAK * one)
+
+
+def _sigmoid_derivative(a: Tensor) -> Tensor:
+    # 1 - sigmoid(a) would cancel.
+    return torch.sigmoid(a) * torch.sigmoid(-a)
+
+
 _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]] = {
     "softplus": (_softplus, torch.sigmoid),
     "tanh": (torch.tanh, lambda a: 1 - torch.tanh(a).square()),
@@ -37,6 +93,12 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "silu": (F.silu, _swish_derivative),
     "square": (torch.square, lambda a: 2 * a),
     "identity": (lambda a: a, torch.ones_like),
+    "gelu": (_gelu, _gelu_derivative),
+    "gelu_tanh": (_gelu_tanh, _gelu_tanh_derivative),
+    "selu": (F.selu, _selu_derivative),
+    "leaky_relu": (lambda a: F.leaky_relu(a, _LEAK), _leaky_relu_derivative),
+    "sigmoid": (torch.sigmoid, _sigmoid_derivative),
+    "sin": (torch.sin, torch.cos),
 }
 
 #: Names that ``ODEnet(nonlinearity=...)`` takes.
@@ -51,43 +113,3 @@ def value(name: str, a: Tensor) -> Tensor:
 def derivative(name: str, a: Tensor) -> Tensor:
     """``phi'(a)``; swish with beta = 1."""
     return _FUNCTIONS[name][1](a)
-
-
-class Swish(nn.Module):
-    r"""``x * sigmoid(beta * x)`` with a learned ``beta``, one for every use.
-
-    FFJORD shares one ``beta`` between all layers of all nets of a process; here each layer owns
-    its own, under the same state_dict key.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.beta = nn.Parameter(torch.tensor(1.0))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the nonlinearity elementwise."""
-        return x * torch.sigmoid(self.beta * x)
-
-
-class Pointwise(nn.Module):
-    """A nonlinearity without parameters, by name."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply the nonlinearity elementwise."""
-        return value(self.name, x)
-
-    def extra_repr(self) -> str:
-        return self.name
-
-
-def make_activation(name: str) -> nn.Module:
-    """A new module for the nonlinearity called ``name``."""
-    if name not in _FUNCTIONS:
-        raise ValueError(
-            f"nonlinearity: got {name!r}, expected one of {', '.join(map(repr, NONLINEARITIES))}"
-        )
-    return Swish() if name == "swish" else Pointwise(name)

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast.checks import boolean, integer, one_of
-from mvae_fast.core.nonlinearities import make_activation
+from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
 from mvae_fast.nets.layers import LINEAR_LAYERS
 
@@ -30,8 +30,11 @@ class ODEnet(nn.Module):
         conv: Convolutional layers, which no engine knows: they go through torchdiffeq.
         layer_type: How the layers depend on time: ``"ignore"``, ``"concat"``, ``"concat_v2"``,
             ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``.
-        nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"``, ``"square"``
-            or ``"identity"``; between the layers, none after the last.
+        nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"`` (whose slope is
+            learned), ``"square"`` or ``"identity"``, as in FFJORD, or ``"gelu"``, ``"gelu_tanh"``
+            (its approximation by tanh), ``"selu"``, ``"leaky_relu"`` (slope 0.01), ``"sigmoid"``,
+            ``"sin"`` or ``"silu"`` (swish without a parameter); between the layers, none after the
+            last.
         context_dim: C, the size of what each row of a batch is conditioned on; 0 for none. Every
             layer has a matrix V_l for it: ``a_l = G_l(t) * (W_l(t) y_{l-1} + V_l c) + C_l(t)``.
         num_squeeze: Times that a convolutional net turns 2x2 pixels into channels before its first

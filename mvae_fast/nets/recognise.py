@@ -24,8 +24,8 @@ from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from mvae_fast.core.nonlinearities import Pointwise, Swish
 from mvae_fast.nets import layers
+from mvae_fast.nets.activations import Pointwise, Swish
 from mvae_fast.nets.odenet import ODEnet
 
 __all__ = ["altered", "is_not", "refresh", "unreadable"]
@@ -142,7 +142,8 @@ def _plain(net: nn.Module) -> bool:
     if kind not in _LINEARS or kind is layers.HyperLinear:
         return False
     call = nn.Module.__call__
-    for one in (ODEnet, kind, nn.Linear, phi):
+    kinds: tuple[Any, ...] = (ODEnet, kind, nn.Linear, phi)
+    for one in kinds:
         if one.forward is not _FORWARD[one] or one.__call__ is not call:
             return False
     for module in (net, *chain, *between):
@@ -152,14 +153,15 @@ def _plain(net: nn.Module) -> bool:
         if type(activation) is not phi or (phi is Pointwise and activation.name != nonlinearity):
             return False
     for layer, m_in, m_out in zip(chain, widths, widths[1:], strict=False):
+        inside = _linears(kind, m_in, m_out)
         if type(layer) is not kind:
             return False
-        modules = layer._modules
-        for name, inputs, outputs, biased in _linears(kind, m_in, m_out):
-            linear = modules.get(name)
+        for name, inputs, outputs, biased in inside:
+            linear = layer._modules.get(name)
             if type(linear) is not nn.Linear or _hooked(linear.__dict__):
                 return False
-            weight, bias = linear._parameters.get("weight"), linear._parameters.get("bias")
+            weight: Any = linear._parameters.get("weight")
+            bias: Any = linear._parameters.get("bias")
             if type(weight) is not nn.Parameter or weight.shape != (outputs, inputs):
                 return False
             if type(bias) is not nn.Parameter if biased else bias is not None:

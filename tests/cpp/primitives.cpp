@@ -244,12 +244,36 @@ Exact exact(Nonlinearity nonlinearity, long double a) {
       return {a > 0 ? a : 0, a > 0 ? 1.0L : 0.0L, 0};
     case Nonlinearity::elu:
       return {a > 0 ? a : std::expm1(a), a > 0 ? 1 : std::exp(a), a > 0 ? 0 : std::exp(a)};
-    case Nonlinearity::swish:
+    case Nonlinearity::silu:
       return {a * s, s * (1 + a * complement), s * complement * (2 + a * (complement - s))};
     case Nonlinearity::square:
       return {a * a, 2 * a, 2};
     case Nonlinearity::identity:
       break;
+    case Nonlinearity::gelu: {
+      const long double cdf = std::erfc(-a * std::sqrt(0.5L)) / 2;
+      const long double density = std::exp(-a * a / 2) * 0.398942280401432677939946L;
+      return {a * cdf, cdf + a * density, density * (2 - a * a)};
+    }
+    case Nonlinearity::gelu_tanh: {
+      const long double k0 = 1.59576912160573071175978L, k1 = 0.044715L * k0;
+      const long double g = k0 * a + k1 * a * a * a, slope = k0 + 3 * k1 * a * a;
+      const long double gate = 1 / (1 + std::exp(-g)), rest = 1 / (1 + std::exp(g));
+      return {a * gate, gate + a * slope * gate * rest,
+              gate * rest * (2 * slope + 6 * k1 * a * a + a * slope * slope * (rest - gate))};
+    }
+    case Nonlinearity::selu: {
+      const long double scale = 1.05070098735548049341934L,
+                        slope = scale * 1.67326324235437728481704L;
+      return {a > 0 ? scale * a : slope * std::expm1(a), a > 0 ? scale : slope * std::exp(a),
+              a > 0 ? 0 : slope * std::exp(a)};
+    }
+    case Nonlinearity::leaky_relu:
+      return {a > 0 ? a : 0.01L * a, a > 0 ? 1 : 0.01L, 0};
+    case Nonlinearity::sigmoid:
+      return {s, lower * upper, -lower * upper * std::tanh(a / 2)};
+    case Nonlinearity::sin:
+      return {std::sin(a), std::cos(a), -std::sin(a)};
   }
   return {a, 1, 0};
 }
@@ -262,20 +286,29 @@ struct Bounds {
   double y, d1, d2;
 };
 
-constexpr Bounds kBounds[] = {
-    {"softplus", Nonlinearity::softplus, 4, 5, 10}, {"tanh", Nonlinearity::tanh, 2.5, -2.5, -5},
-    {"relu", Nonlinearity::relu, 0, 0, 0},          {"elu", Nonlinearity::elu, 2, 5, 5},
-    {"swish", Nonlinearity::swish, 6, -2.5, -5},    {"square", Nonlinearity::square, 0.5, 0, 0},
-    {"identity", Nonlinearity::identity, 0, 0, 0}};
+constexpr Bounds kBounds[] = {{"softplus", Nonlinearity::softplus, 4, 5, 10},
+                              {"tanh", Nonlinearity::tanh, 2.5, -2.5, -5},
+                              {"relu", Nonlinearity::relu, 0, 0, 0},
+                              {"elu", Nonlinearity::elu, 2, 5, 5},
+                              {"silu", Nonlinearity::silu, 6, -2.5, -5},
+                              {"square", Nonlinearity::square, 0.5, 0, 0},
+                              {"identity", Nonlinearity::identity, 0, 0, 0},
+                              {"gelu", Nonlinearity::gelu, 7.5, -2.5, -5},
+                              {"gelu_tanh", Nonlinearity::gelu_tanh, 6, -2.5, -5},
+                              {"selu", Nonlinearity::selu, 3, 5, 5},
+                              {"leaky_relu", Nonlinearity::leaky_relu, 1, 0.5, 0},
+                              {"sigmoid", Nonlinearity::sigmoid, 4, 6, -1},
+                              {"sin", Nonlinearity::sin, 2, -2, 2}};
 
-// In units of the last place of `wanted`; below the normal numbers, of theirs.
+// In units of the last place of `wanted`; below the normal numbers, of theirs, and so up to 64
+// times the smallest: a factor may be below while its product with the pre-activation is not.
 template <class T>
 double error_in_ulps(T got, long double wanted, double limit) {
   const long double difference = std::abs(static_cast<long double>(got) - wanted);
   if (limit < 0) return static_cast<double>(difference / kEpsilon<T>);
   int exponent = 0;
   std::frexp(wanted, &exponent);
-  const int smallest = std::numeric_limits<T>::min_exponent;
+  const int smallest = std::numeric_limits<T>::min_exponent + 6;
   const int place = (exponent > smallest ? exponent : smallest) - std::numeric_limits<T>::digits;
   return static_cast<double>(std::ldexp(difference, -place));
 }
@@ -316,6 +349,59 @@ void check_activation(const Bounds& bounds, Act) {
            std::abs(limits[k]));
 }
 
+// NaN comes through, and infinities give the limits of phi, phi' and phi'', where these are finite.
+template <class T, class Act>
+void check_limits(const Bounds& bounds, Act) {
+  const T infinity = std::numeric_limits<T>::infinity();
+  const double scale = 1.05070098735548049342, least = 1.75809934084737685994;
+  const bool gelu =
+      bounds.nonlinearity == Nonlinearity::gelu || bounds.nonlinearity == Nonlinearity::gelu_tanh;
+  const bool selu = bounds.nonlinearity == Nonlinearity::selu;
+  const Phi<T> none = Act::at(constant(std::numeric_limits<T>::quiet_NaN()));
+  const Phi<T> low = Act::at(constant(-infinity)), high = Act::at(constant(infinity));
+  for (int i = 0; i < Pack<T>::n; ++i) {
+    expect(std::isnan(none.y.v[i][0]), "%s<%s>: no NaN of NaN", bounds.name, kName<T>);
+    if (bounds.nonlinearity == Nonlinearity::sin)
+      expect(std::isnan(low.y.v[i][0]) && std::isnan(high.d1.v[i][0]),
+             "sin<%s>: no NaN of infinity", kName<T>);
+    if (gelu || selu || bounds.nonlinearity == Nonlinearity::sigmoid) {
+      const T above = gelu || selu ? infinity : T(1);
+      const T slope = gelu ? T(1) : selu ? T(scale) : T(0);
+      expect(low.y.v[i][0] == (selu ? T(-least) : T(0)) && high.y.v[i][0] == above &&
+                 low.d1.v[i][0] == 0 && high.d1.v[i][0] == slope && low.d2.v[i][0] == 0 &&
+                 high.d2.v[i][0] == 0,
+             "%s<%s>: wrong limits", bounds.name, kName<T>);
+    }
+  }
+}
+
+// Beyond where the reduction by multiples of pi is exact, and at the borders.
+template <class T>
+void check_large_sines() {
+  constexpr int64_t width = Pack<T>::n * kLanes<T>;
+  std::vector<T> points;
+  for (double size = 300; size < 1e30; size *= 1.003)
+    for (double sign : {1.0, -1.0}) points.push_back(static_cast<T>(sign * size));
+  for (int k = 1; k < 40'000; k += 7)  // where a sine is small
+    points.push_back(static_cast<T>(k * 3.14159265358979323846));
+  points.resize(points.size() / width * width);
+  for (size_t at = 0; at < points.size(); at += width) {
+    Pack<T> a;
+    for (int i = 0; i < Pack<T>::n; ++i) a.v[i] = load(points.data() + at + i * kLanes<T>);
+    const Phi<T> phi = Sin::at(a);
+    for (int i = 0; i < Pack<T>::n; ++i)
+      for (int64_t lane = 0; lane < kLanes<T>; ++lane) {
+        const long double x = points[at + i * kLanes<T> + lane];
+        const double sine = error_in_ulps(phi.y.v[i][lane], std::sin(x), 2);
+        const double cosine = error_in_ulps(phi.d1.v[i][lane], std::cos(x), -2);
+        if (sine <= 2 && cosine <= 2) continue;
+        return expect(false, "sin<%s> at %.9Lg: off by %.3g ulps, cosine by %.3g epsilon", kName<T>,
+                      x, sine, cosine);
+      }
+  }
+  expect(true, " ");
+}
+
 template <class T>
 void check_all() {
   for (int64_t rows : {1, 2, 5, 12, 13, 48})
@@ -335,7 +421,11 @@ void check_all() {
   for (int64_t workers : {1, 2, 5})
     for (int64_t additions : {1, 64, 65, 100'000}) check_long_sums<T>(workers, additions);
   for (const Bounds& bounds : kBounds)
-    by_nonlinearity(bounds.nonlinearity, [&](auto act) { check_activation<T>(bounds, act); });
+    by_nonlinearity(bounds.nonlinearity, [&](auto act) {
+      check_activation<T>(bounds, act);
+      check_limits<T>(bounds, act);
+    });
+  check_large_sines<T>();
 }
 
 }  // namespace

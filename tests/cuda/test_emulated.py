@@ -10,7 +10,7 @@ from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import second_order_table
 from mvae_fast.integrate import integrate
-from tests.oracles import NONLINEARITIES, distance, gradients, pairwise
+from tests.oracles import GPU_NONLINEARITIES, distance, gradients, pairwise
 from tests.test_integrate import LAYOUTS, SHAPES, TRACES, problem, run
 
 SMALL = 4096  # bytes: no arena fits
@@ -48,7 +48,7 @@ def assert_equal(*arguments, tolerance=1e-13, **settings):
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)
+    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), GPU_NONLINEARITIES)
 )
 def test_values_and_gradients(emulated, shape, layout, nonlinearity):
     errors = {}

@@ -10,11 +10,11 @@ import torch
 
 from benchmarks.precision import operands, products
 from tests.gpu.places import CPU, GPU, NEAR, every, moved
-from tests.oracles import NONLINEARITIES, distance, pairwise
+from tests.oracles import GPU_NONLINEARITIES, distance, pairwise
 from tests.test_integrate import LAYOUTS, LEAVES, SHAPES, TRACES, problem, run
 
 # Every other pair: each shape and each layout still meets several of the others.
-CASES = pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)[::2]
+CASES = pairwise(SHAPES, list(LAYOUTS), GPU_NONLINEARITIES)[::2]
 #: Beyond a tile, and the widths of W2, W3, W5 and W7.
 LARGER = [
     (129, 33, (65,)),
@@ -128,7 +128,7 @@ def test_extreme_preactivations_stay_finite(place, trace):
             assert distance(actual, expected) < 4 * torch.finfo(torch.float32).eps * 1000
 
 
-@pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.parametrize("nonlinearity", GPU_NONLINEARITIES)
 @pytest.mark.parametrize("place", every())
 def test_nan_comes_through_its_row_and_no_other(place, nonlinearity):
     arguments = problem((20, 3, (7,)), "squash", nonlinearity, "none")

@@ -9,7 +9,7 @@ from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import second_order_table, trace_table
 from mvae_fast.engines import triton as triton_ops
 from mvae_fast.integrate import integrate
-from tests.oracles import NONLINEARITIES, distance, gradients, pairwise, random_net
+from tests.oracles import GPU_NONLINEARITIES, distance, gradients, pairwise, random_net
 from tests.test_integrate import LAYOUTS, SHAPES, TRACES, problem, run
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -31,7 +31,7 @@ def errors(arguments, dtype, **options):
 
 
 @pytest.mark.parametrize(
-    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), NONLINEARITIES)
+    ("shape", "layout", "nonlinearity"), pairwise(SHAPES, list(LAYOUTS), GPU_NONLINEARITIES)
 )
 def test_values_and_gradients(shape, layout, nonlinearity):
     # Every trace, with and without residual, goes round over the shapes and layouts.
