@@ -9,9 +9,9 @@ import triton
 from torch import Tensor
 
 from mvae_fast.kernels import launch
+from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, VECTOR
 from mvae_fast.kernels.layout import offsets, unpad_matrices, unpad_vectors
 from mvae_fast.kernels.packed import TRITON_TYPES, Solve
-from mvae_fast.kernels.sweep import CONSTANT, MATRIX, VECTOR
 from mvae_fast.kernels.table_gradient import table_gradient_kernel
 
 __all__ = ["Gradients"]

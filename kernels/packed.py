@@ -10,9 +10,9 @@ import triton
 from torch import Tensor
 
 from mvae_fast.kernels import launch
+from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
 from mvae_fast.kernels.forward import forward_kernel
 from mvae_fast.kernels.layout import Layout, pad_matrices, pad_vectors
-from mvae_fast.kernels.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
 
 __all__ = ["TRITON_TYPES", "Net", "Plan", "Solve"]
 

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from mvae_fast.kernels import launch, tuning
 from mvae_fast.kernels.adjoint import adjoint_kernel
+from mvae_fast.kernels.device.sweep import NO_TRACE
 from mvae_fast.kernels.gradients import Gradients
 from mvae_fast.kernels.packed import Net, Plan, Solve
-from mvae_fast.kernels.sweep import NO_TRACE
 
 __all__ = ["Net", "Plan", "backward", "forward"]
 

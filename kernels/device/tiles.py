@@ -49,19 +49,10 @@ def add_rows(source, row, row_inside, D, d_ld, target, BM: tl.constexpr, BN: tl.
 
 @triton.jit
 def load_probes(
-    x,
-    x_stream,
-    x_ld,
-    probes,
-    probe_stride,
-    row_offset,
-    row_inside,
-    D,
-    d_ld,
-    K,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-):
+    x, x_stream, x_ld, probes,
+    probe_stride, row_offset, row_inside,
+    D, d_ld, K, BM: tl.constexpr, BN: tl.constexpr,
+):  # fmt: skip
     """Put eps_j into v_0 of stream 1 + j."""
     i = tl.arange(0, BM)[:, None]
     for j in range(K):
@@ -94,16 +85,9 @@ def combine(
 
 @triton.jit
 def inner(
-    bar,
-    velocities,
-    weights,
-    count,
-    d_ld,
-    tile,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    DT: tl.constexpr,
-):
+    bar, velocities, weights, count, d_ld, tile,
+    BM: tl.constexpr, BN: tl.constexpr, DT: tl.constexpr,
+):  # fmt: skip
     """``bar . sum_q weights_q k_q`` (BM,) of the first ``count`` velocities."""
     i = tl.arange(0, BM)[:, None]
     sums = tl.zeros((BM,), DT)

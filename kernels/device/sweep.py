@@ -13,9 +13,9 @@ before the gate, kept for the adjoint. ``k`` (BM, d_ld): the velocity.
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.nonlinearity import slopes, value
-from mvae_fast.kernels.product import product
-from mvae_fast.kernels.tiles import width
+from mvae_fast.kernels.device.nonlinearity import slopes, value
+from mvae_fast.kernels.device.product import product
+from mvae_fast.kernels.device.tiles import width
 
 # What makes the trace.
 NO_TRACE = tl.constexpr(0)
@@ -33,40 +33,15 @@ FROBENIUS = tl.constexpr(8)
 
 @triton.jit
 def evaluate(
-    x,
-    x_stream,
-    x_ld,
-    p,
-    t,
-    f_ld,
-    k,
-    point,
-    d_ld,
-    widths,
-    L,
-    weight,
-    gate,
-    bias,
-    trace,
-    probes,
-    probe_stride,
-    row_offset,
-    row_inside,
-    D,
-    K,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TRACE: tl.constexpr,
-    TANGENTS: tl.constexpr,
-    SLOPES: tl.constexpr,
-    RECORD: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    x, x_stream, x_ld, p, t, f_ld,
+    k, point, d_ld, widths, L,
+    weight, gate, bias, trace,
+    probes, probe_stride, row_offset, row_inside,
+    D, K, KIND: tl.constexpr,
+    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
+    SLOPES: tl.constexpr, RECORD: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Fill the buffers from y_0 and v_0: the trace (BM,) and ``sum_j |J eps_j|^2`` (BM,).
 
     SLOPES: phi'(a_1) is wanted in ``x``. RECORD: ``p`` and ``t`` are wanted; the trace by MATRIX
@@ -153,16 +128,9 @@ def evaluate(
 
 @triton.jit
 def quadratic_form(
-    x,
-    x_ld,
-    second,
-    m,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    x, x_ld, second, m,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` (BM,), from the phi'(a_1) that `evaluate` left."""
     i = tl.arange(0, BM)[:, None]
     phi = x + (x_ld - m)

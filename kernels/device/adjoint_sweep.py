@@ -1,59 +1,30 @@
 """The adjoint of one evaluation of the velocity by a tile of rows: of its output, then of its net.
 
 ``delta`` is the tile's part of the tape of `mvae_fast.kernels.adjoint`; all other buffers are those
-of `mvae_fast.kernels.sweep`.
+of `mvae_fast.kernels.device.sweep`.
 """
 
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.nonlinearity import slopes
-from mvae_fast.kernels.product import product
-from mvae_fast.kernels.sweep import FROBENIUS, MATRIX, MEAN_MAGNITUDE, PROBES, VECTOR
-from mvae_fast.kernels.tiles import width
+from mvae_fast.kernels.device.nonlinearity import slopes
+from mvae_fast.kernels.device.product import product
+from mvae_fast.kernels.device.sweep import FROBENIUS, MATRIX, MEAN_MAGNITUDE, PROBES, VECTOR
+from mvae_fast.kernels.device.tiles import width
 
 
 @triton.jit
 def adjoint_of_velocity(
-    z_bar,
-    k,
-    stages,
-    r,
-    R,
-    a,
-    h_s,
-    share,
-    tile,
-    d_ld,
-    delta,
-    delta_stream,
-    delta_ld,
-    p,
-    t,
-    f_ld,
-    gate,
-    sums,
-    probes,
-    probe_stride,
-    row_offset,
-    row_inside,
-    D,
-    K,
-    tau_bar,
-    magnitude_bar,
-    root_bar,
-    energy_bar,
-    frobenius_bar,
-    GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TRACE: tl.constexpr,
-    TANGENTS: tl.constexpr,
-    PENALTIES: tl.constexpr,
-    TABLES: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    DT: tl.constexpr,
-):
+    z_bar, k, stages, r, R,
+    a, h_s, share, tile, d_ld,
+    delta, delta_stream, delta_ld,
+    p, t, f_ld, gate, sums,
+    probes, probe_stride, row_offset, row_inside,
+    D, K, tau_bar, magnitude_bar, root_bar, energy_bar, frobenius_bar,
+    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
+    PENALTIES: tl.constexpr, TABLES: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, DT: tl.constexpr,
+):  # fmt: skip
     """The last layer's deltas, from the adjoints of z, of later stages (``stages``, R tiles) and
     of trace and penalties; with RESIDUAL it starts the adjoint of stage r."""
     i = tl.arange(0, BM)[:, None]
@@ -114,41 +85,15 @@ def adjoint_of_velocity(
 
 @triton.jit
 def adjoint_of_net(
-    x,
-    x_stream,
-    x_ld,
-    delta,
-    delta_stream,
-    delta_ld,
-    p,
-    t,
-    f_ld,
-    x_bar,
-    d_ld,
-    widths,
-    L,
-    weight,
-    gate,
-    bias,
-    trace,
-    second,
-    sums,
-    tau_bar,
-    r_bar,
-    K,
+    x, x_stream, x_ld, delta, delta_stream, delta_ld,
+    p, t, f_ld, x_bar, d_ld,
+    widths, L, weight, gate, bias, trace, second,
+    sums, tau_bar, r_bar, K,
     KIND: tl.constexpr,
-    GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TRACE: tl.constexpr,
-    TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr,
-    TABLES: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
+    SECOND: tl.constexpr, TABLES: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """From the last layer's deltas to ``x_bar`` (BM, d_ld); the trace (BM,) where TRACE is MATRIX.
 
     ``tau_bar`` and ``r_bar`` (BM,): adjoints of ``Tr J`` and ``Tr J^2``. ``sums``: where the column
@@ -210,19 +155,9 @@ def adjoint_of_net(
                 for j in range(K):
                     omega = delta + (1 + j) * delta_stream
                     v_bar = product(
-                        omega + f_next,
-                        delta_ld,
-                        w,
-                        n0,
-                        n_out,
-                        n_next,
-                        True,
-                        BM,
-                        BN,
-                        BK,
-                        DT,
-                        PRECISION,
-                    )
+                        omega + f_next, delta_ld, w, n0, n_out, n_next, True,
+                        BM, BN, BK, DT, PRECISION,
+                    )  # fmt: skip
                     u = tl.load(t + (j * BM + i) * f_ld + f + c, mask=inside, other=0.0)
                     u_bar = slope * v_bar
                     coupling = curve * u * v_bar

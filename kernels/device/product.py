@@ -6,19 +6,9 @@ import triton.language as tl
 
 @triton.jit
 def product(
-    x,
-    x_ld,
-    w,
-    n0,
-    n_out,
-    n_in,
-    TRANSPOSED: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    x, x_ld, w, n0, n_out, n_in, TRANSPOSED: tl.constexpr,
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Columns n0 .. n0 + BN of ``X W^T``, or with TRANSPOSED of ``X W``, as (BM, BN) sums in DT.
 
     X: (BM, n_in) at ``x``, rows x_ld apart. W: (n_out, n_in), or with TRANSPOSED (n_in, n_out),
