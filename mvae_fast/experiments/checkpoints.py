@@ -24,7 +24,7 @@ from mvae_fast.experiments.folder import read_recipe
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE, load_mvae
-from mvae_fast.vae.build import read_saved, restore
+from mvae_fast.vae.builders.build import read_saved, restore
 
 __all__ = ["evaluate_command", "load_checkpoint"]
 

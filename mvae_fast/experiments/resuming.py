@@ -10,7 +10,7 @@ from typing import Any
 from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.files import write_saved
 from mvae_fast.experiments.usage import RunError, say
-from mvae_fast.vae.build import read_saved
+from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["BEST", "LAST", "PREVIOUS", "resume_point"]
 

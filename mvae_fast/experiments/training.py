@@ -26,7 +26,7 @@ from mvae_fast.experiments.resuming import BEST, LAST, PREVIOUS, resume_point
 from mvae_fast.experiments.usage import RunError, say
 from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
 from mvae_fast.vae import load_mvae, save_mvae
-from mvae_fast.vae.build import read_saved
+from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["Trained", "finished", "train_model"]
 

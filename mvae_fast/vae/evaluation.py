@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import integer
 from mvae_fast.flows import exact_trace, has_exact_log_det
-from mvae_fast.vae.elbo import ElboTerms, elbo_terms
+from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
@@ -112,8 +112,7 @@ def evaluate(
         unknown = correct and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:
             data, present = model.prepare(x, mask)
-            terms = elbo_terms(
-                model,
+            terms = model.terms(
                 data,
                 present,
                 subsets,

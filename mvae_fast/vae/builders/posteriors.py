@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -202,20 +202,7 @@ def iaf_posterior(
     )
 
 
-def cnf_bias_posterior(
-    latent_dim: int,
-    *,
-    hidden: Sequence[int] | int = (256,),
-    layer_type: str = "squash",
-    nonlinearity: str = "softplus",
-    T: float = 1.0,
-    solver: str = "euler",
-    n_steps: int = 10,
-    trace: str = "exact",
-    n_probes: int = 1,
-    log_det: str = "trace",
-    n_blocks: int = 1,
-) -> AmortizedCNF | SequentialFlow:
+def cnf_bias_posterior(latent_dim: int, **options: Any) -> AmortizedCNF | SequentialFlow:
     """The paper's CNF with biases of each row's own, from mean and log-variance of z_0.
 
     All defaults are those of `cnf_posterior`, so that a comparison with it shows what amortisation
@@ -223,16 +210,8 @@ def cnf_bias_posterior(
 
     Args:
         latent_dim: latent size D.
-        hidden: widths of the hidden layers.
-        layer_type: how the layers depend on time.
-        nonlinearity: between the layers.
-        T: integration time, of each block.
-        solver: ``"euler"``, or a torchdiffeq solver.
-        n_steps: equal steps from 0 to T, in each block.
-        trace: ``"exact"`` or ``"hutchinson"``.
-        n_probes: probes that Hutchinson's estimator averages.
-        log_det: ``"trace"`` or ``"exact"``.
-        n_blocks: flows one after the other.
+        options: those of `cnf_posterior`, but ``adjoint`` and ``engine``; ``log_det`` is
+            ``"trace"`` or ``"exact"``.
 
     Returns:
         The flow; a chain of them where there are several blocks.
@@ -247,57 +226,18 @@ def cnf_bias_posterior(
         >>> cnf_bias_posterior(8).cond_dim
         16
     """
-    widths = sizes("hidden", hidden, at_least=0)
-
-    def block() -> AmortizedCNF:
-        return AmortizedCNF(
-            latent_dim,
-            2 * latent_dim,
-            widths,
-            kind="bias",
-            layer_type=layer_type,
-            nonlinearity=nonlinearity,
-            T=T,
-            solver=solver,
-            n_steps=n_steps,
-            trace=trace,
-            n_probes=n_probes,
-            log_det=log_det,
-        )
-
-    return _chain(block, n_blocks)
+    return _amortized_cnf(latent_dim, "bias", 1, **options)
 
 
 def cnf_rank_posterior(
-    latent_dim: int,
-    *,
-    rank: int = 1,
-    hidden: Sequence[int] | int = (256,),
-    layer_type: str = "squash",
-    nonlinearity: str = "softplus",
-    T: float = 1.0,
-    solver: str = "euler",
-    n_steps: int = 10,
-    trace: str = "exact",
-    n_probes: int = 1,
-    log_det: str = "trace",
-    n_blocks: int = 1,
+    latent_dim: int, *, rank: int = 1, **options: Any
 ) -> AmortizedCNF | SequentialFlow:
     """As `cnf_bias_posterior`, with a low-rank update of the weights of each row's own too.
 
     Args:
         latent_dim: latent size D.
         rank: of the update of every weight matrix; FFJORD's script has 1, its best results 64.
-        hidden: widths of the hidden layers.
-        layer_type: how the layers depend on time.
-        nonlinearity: between the layers.
-        T: integration time, of each block.
-        solver: ``"euler"``, or a torchdiffeq solver.
-        n_steps: equal steps from 0 to T, in each block.
-        trace: ``"exact"`` or ``"hutchinson"``.
-        n_probes: probes that Hutchinson's estimator averages.
-        log_det: ``"trace"`` or ``"exact"``.
-        n_blocks: flows one after the other.
+        options: as of `cnf_bias_posterior`.
 
     Returns:
         The flow; a chain of them where there are several blocks.
@@ -312,6 +252,26 @@ def cnf_rank_posterior(
         >>> cnf_rank_posterior(8, rank=2).net.rank
         2
     """
+    return _amortized_cnf(latent_dim, "rank", rank, **options)
+
+
+def _amortized_cnf(
+    latent_dim: int,
+    kind: str,
+    rank: int,
+    /,
+    *,
+    hidden: Sequence[int] | int = (256,),
+    layer_type: str = "squash",
+    nonlinearity: str = "softplus",
+    T: float = 1.0,
+    solver: str = "euler",
+    n_steps: int = 10,
+    trace: str = "exact",
+    n_probes: int = 1,
+    log_det: str = "trace",
+    n_blocks: int = 1,
+) -> AmortizedCNF | SequentialFlow:
     widths = sizes("hidden", hidden, at_least=0)
 
     def block() -> AmortizedCNF:
@@ -319,7 +279,7 @@ def cnf_rank_posterior(
             latent_dim,
             2 * latent_dim,
             widths,
-            kind="rank",
+            kind=kind,
             rank=rank,
             layer_type=layer_type,
             nonlinearity=nonlinearity,

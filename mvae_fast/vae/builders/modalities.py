@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from mvae_fast.checks import integer
-from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
+from mvae_fast.vae.builders.conv_networks import ConvDecoder, ConvEncoder
+from mvae_fast.vae.builders.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -13,7 +14,6 @@ from mvae_fast.vae.likelihoods import (
     NormalLikelihood,
 )
 from mvae_fast.vae.modality import Modality
-from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
 from mvae_fast.vae.sizes import sizes
 
 __all__ = [

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mvae_fast.checks import boolean, integer
-from mvae_fast.vae.batch_norm import BatchNorm1d
+from mvae_fast.vae.builders.batch_norm import BatchNorm1d
 from mvae_fast.vae.sizes import sizes
 
 __all__ = ["EmbeddingEncoder", "GaussianHead", "MLPDecoder", "MLPEncoder", "mlp"]

@@ -13,11 +13,11 @@ from torch import Tensor
 
 from mvae_fast.checks import integer
 from mvae_fast.files import write_bytes
-from mvae_fast.vae.changes import changed_parts, changed_settings
-from mvae_fast.vae.modalities import MODALITIES
+from mvae_fast.vae.builders.changes import changed_parts, changed_settings
+from mvae_fast.vae.builders.modalities import MODALITIES
+from mvae_fast.vae.builders.plain import plain
+from mvae_fast.vae.builders.posteriors import FLOWS
 from mvae_fast.vae.mvae import MVAE
-from mvae_fast.vae.plain import plain
-from mvae_fast.vae.posteriors import FLOWS
 
 __all__ = ["build_mvae", "load_mvae", "read_saved", "restore", "save_mvae"]
 
@@ -29,9 +29,9 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
         config: ``latent_dim``; ``modalities``: by name a mapping with ``type`` (``"mlp"``,
             ``"conv"``, ``"label"``, ``"attribute"``, ``"attributes"``) and the arguments of
             `mlp_modality`, `conv_modality` and so on, but ``latent_dim``; ``flow``: None or a
-            mapping with ``type`` (a name of `mvae_fast.vae.posteriors.FLOWS`) and the arguments of
-            its builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0). Numbers,
-            arrays, sequences and mappings may be of any class, such as NumPy's and OmegaConf's.
+            mapping with ``type`` (a name of `mvae_fast.vae.FLOWS`) and the arguments of its
+            builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0). Numbers, arrays,
+            sequences and mappings may be of any class, such as NumPy's and OmegaConf's.
 
     Returns:
         The model; its ``config`` attribute keeps a copy of the description, of Python's own types.

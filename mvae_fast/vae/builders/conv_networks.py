@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 
 from mvae_fast.checks import integer
-from mvae_fast.vae.batch_norm import BatchNorm2d
-from mvae_fast.vae.networks import GaussianHead, mlp
+from mvae_fast.vae.builders.batch_norm import BatchNorm2d
+from mvae_fast.vae.builders.networks import GaussianHead, mlp
 from mvae_fast.vae.sizes import sizes
 
 __all__ = ["ConvDecoder", "ConvEncoder"]
