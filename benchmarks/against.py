@@ -84,9 +84,9 @@ def main() -> None:
     from dataclasses import asdict
     from functools import partial
 
-    from benchmarks.environment import environment
-    from benchmarks.interleave import interleave
-    from benchmarks.workloads import WORKLOADS, select
+    from benchmarks.common.environment import environment
+    from benchmarks.common.interleave import interleave
+    from benchmarks.common.workloads import WORKLOADS, select
 
     trees = {"here": ROOT, "other": arguments.other}
     checkouts = {

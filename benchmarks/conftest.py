@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.environment import environment
-from benchmarks.precision import PRECISIONS
-from benchmarks.workloads import select
+from benchmarks.common.environment import environment
+from benchmarks.common.precision import PRECISIONS
+from benchmarks.common.workloads import select
 
 _ROWS = pytest.StashKey[list[report.Row]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str | None]]()

@@ -16,9 +16,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from benchmarks.candidates import CANDIDATES, OURS, Problem, kl_term
-from benchmarks.environment import environment
-from benchmarks.resident import (
+from benchmarks.common.candidates import CANDIDATES, OURS, Problem, kl_term
+from benchmarks.common.environment import environment
+from benchmarks.common.resident import (
     in_fresh_process,
     peak,
     reset_peak,
@@ -26,8 +26,8 @@ from benchmarks.resident import (
     return_freed_memory,
     why_unavailable,
 )
-from benchmarks.sizes import affordable, enlarged, sizes
-from benchmarks.workloads import Workload, select
+from benchmarks.common.sizes import affordable, enlarged, sizes
+from benchmarks.common.workloads import Workload, select
 
 PEER = "odeint"
 #: Saved states of a measured step, bytes: far above what a first call of a library leaves resident.

@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
-from benchmarks.interleave import interleave
+from benchmarks.common.environment import environment
+from benchmarks.common.interleave import interleave
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 
 LAYERS = ("concat", "squash", "concatsquash")

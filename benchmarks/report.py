@@ -2,7 +2,7 @@
 
 A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
 ``workload``, ``shape``, ``mode``, ``dtype`` and ``seconds`` (every sample of every candidate). Rows
-of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu_report` shows.
+of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu.report` shows.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_report
-from benchmarks.interleave import Quartiles, Timings
+from benchmarks.common.interleave import Quartiles, Timings
+from benchmarks.gpu import report as gpu_report
 
 __all__ = ["main", "markdown", "to_csv"]
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import torch
 
-from benchmarks.candidates import Problem
-from benchmarks.environment import environment
-from benchmarks.interleave import Quartiles, interleave
-from benchmarks.workloads import WORKLOADS, Workload, select
+from benchmarks.common.candidates import Problem
+from benchmarks.common.environment import environment
+from benchmarks.common.interleave import Quartiles, interleave
+from benchmarks.common.workloads import WORKLOADS, Workload, select
 from mvae_fast import engines, ops
 from mvae_fast.problem import Method
 from mvae_fast.problem import Problem as EngineProblem

@@ -18,10 +18,10 @@ from math import log
 import numpy as np
 import torch
 
-from benchmarks.candidates import CANDIDATES, OURS, Problem, training_step
-from benchmarks.environment import environment
-from benchmarks.interleave import interleave
-from benchmarks.workloads import Workload, select
+from benchmarks.common.candidates import CANDIDATES, OURS, Problem, training_step
+from benchmarks.common.environment import environment
+from benchmarks.common.interleave import interleave
+from benchmarks.common.workloads import Workload, select
 
 HEAD = (
     "| workload | threads | sizes | ms | fixed | one row and step | largest deviation | exponent "

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
-from benchmarks.interleave import interleave
+from benchmarks.common.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
+from benchmarks.common.interleave import interleave
+from benchmarks.common.workloads import WORKLOADS, Workload, select
 from benchmarks.report import Row
-from benchmarks.workloads import WORKLOADS, Workload, select
 
 HALF = f"{OURS} bf16"
 TORCHDIFFEQ = (OURS, f"{OURS} hutchinson", HALF, "odeint", "odeint_adjoint")

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.epoch import MNIST, OURS, PEER, slices
-from benchmarks.interleave import interleave
+from benchmarks.common.interleave import interleave
+from benchmarks.peers.epoch import MNIST, OURS, PEER, slices
 from benchmarks.report import Row
 from benchmarks.test_cpu import CLOCKS
 

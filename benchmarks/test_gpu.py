@@ -11,10 +11,10 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu_row import Case, Machine, measure
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.common.workloads import WORKLOADS, select
+from benchmarks.gpu.row import Case, Machine, measure
+from benchmarks.gpu.timing import why_no_gpu
 from benchmarks.report import Row
-from benchmarks.workloads import WORKLOADS, select
 
 DEFAULT = "W1,W2,W3,W5"
 

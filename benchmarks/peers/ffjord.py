@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from benchmarks.workloads import Workload
+from benchmarks.common.workloads import Workload
 
 __all__ = ["FFJORD", "Net"]
 

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.common.workloads import Workload
 from benchmarks.peers.ffjord import FFJORD, Net
-from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.vae import MVAE
 

@@ -16,7 +16,7 @@ import jsonargparse
 
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.data.splits import SELECTIONS
-from mvae_fast.experiments.files import read_yaml
+from mvae_fast.experiments.folders.files import read_yaml
 from mvae_fast.vae.annealing import ANNEALING
 
 __all__ = [

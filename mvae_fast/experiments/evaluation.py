@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from mvae_fast.data import MultimodalDataset
-from mvae_fast.experiments.files import read_json, write_json
+from mvae_fast.experiments.folders.files import read_json, write_json
 from mvae_fast.experiments.report import Entry
 from mvae_fast.experiments.usage import say
 from mvae_fast.vae import MVAE, evaluate

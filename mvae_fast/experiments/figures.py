@@ -10,7 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mvae_fast.experiments.files import write_figure
+from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 __all__ = ["mosaic", "samples_figure", "tiles"]

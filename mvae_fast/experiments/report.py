@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mvae_fast.experiments.files import write_figure, write_json, write_text
+from mvae_fast.experiments.folders.files import write_figure, write_json, write_text
 
 __all__ = ["PUBLISHED", "Entry", "Report"]
 

@@ -13,18 +13,17 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mvae_fast.data import Splits, batches
-from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
-from mvae_fast.experiments.files import read_json, write_json
-from mvae_fast.experiments.folder import mark
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import read_json, write_json
+from mvae_fast.experiments.folders.folder import mark
+from mvae_fast.experiments.folders.lock import locked
+from mvae_fast.experiments.folders.resuming import BEST, LAST, PREVIOUS, resume_point
+from mvae_fast.experiments.folders.whole_checkpoints import WholeCheckpoints
 from mvae_fast.experiments.module import MVAEModule, NotFiniteError
 from mvae_fast.experiments.progress import EpochBar
-from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.experiments.resuming import BEST, LAST, PREVIOUS, resume_point
-from mvae_fast.experiments.usage import RunError, say
-from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
+from mvae_fast.experiments.usage import RunError, quiet_lightning, say
 from mvae_fast.vae import load_mvae, save_mvae
 from mvae_fast.vae.builders.build import read_saved
 

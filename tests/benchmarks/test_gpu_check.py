@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_device, gpu_modules
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.gpu import device as gpu_device
+from benchmarks.gpu import modules as gpu_modules
+from benchmarks.gpu.timing import why_no_gpu
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
 BEFORE = ["environment", "modules", "build", "engines", "collect", "device"]

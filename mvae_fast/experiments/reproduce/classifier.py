@@ -12,9 +12,8 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from mvae_fast.data import MultimodalDataset, batches
-from mvae_fast.experiments.files import write_saved
-from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.experiments.usage import say
+from mvae_fast.experiments.folders.files import write_saved
+from mvae_fast.experiments.usage import quiet_lightning, say
 from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["Classifier", "labelled", "trained_classifier"]

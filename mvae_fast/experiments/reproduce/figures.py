@@ -13,7 +13,7 @@ from torch.distributions import Distribution
 
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.figures import mosaic, tiles
-from mvae_fast.experiments.files import write_figure
+from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE

@@ -17,8 +17,8 @@ from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import Metrics, evaluation
-from mvae_fast.experiments.folder import check_folder, open_folder
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.folder import check_folder, open_folder
+from mvae_fast.experiments.folders.lock import locked
 from mvae_fast.experiments.run import load_splits
 from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage

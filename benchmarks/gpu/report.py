@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
-from benchmarks.interleave import Timings
+from benchmarks.common.interleave import Timings
 
 __all__ = ["FEW_ROWS", "aims", "latency", "markdown", "memory"]
 

@@ -7,24 +7,24 @@ import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import jsonargparse
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from mvae_fast.experiments.checkpoints import load_checkpoint
+from mvae_fast.experiments.commands.options import command_parser
 from mvae_fast.experiments.figures import mosaic, tiles
-from mvae_fast.experiments.files import make_folder, read_yaml, write_figure
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_figure
 from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
-__all__ = ["condition", "sample_command"]
+__all__ = ["condition", "main"]
 
 
-def sample_command(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none.
 
     Args:
@@ -33,11 +33,7 @@ def sample_command(argv: Sequence[str]) -> None:
     Raises:
         UsageError: if the checkpoint, a condition or the folder cannot be used.
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="mvae-fast sample",
-        description="Draw samples of every modality from a trained model.",
-        default_env=False,
-    )
+    parser = command_parser("sample", "Draw samples of every modality from a trained model.")
     add = parser.add_argument
     add("checkpoint", type=str, help="model.pt or a .ckpt")
     add("--n", type=int, default=64, help="number of samples")

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import nn
 
-from benchmarks.candidates import Candidate, Ours, Problem
+from benchmarks.common.candidates import Candidate, Ours, Problem
+from benchmarks.common.precision import Autocast, operands
 from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD
-from benchmarks.precision import Autocast, operands
 from mvae_fast import engines
 
 __all__ = ["GPU_ENGINES", "candidates", "usable", "why_missing"]
@@ -48,7 +48,7 @@ def candidates(
     """What is timed in one row, ours first.
 
     Args:
-        precision: One of `benchmarks.precision.PRECISIONS`.
+        precision: One of `benchmarks.common.precision.PRECISIONS`.
         ours: Engines.
         hutchinson: Also the engines with the peers' own estimate of the trace.
         compile_peers: Also the peers of ``torch.compile``, which take minutes to compile.

@@ -1,4 +1,4 @@
-"""Reading what ``mvae-fast train`` wrote, and ``mvae-fast evaluate``."""
+"""``mvae-fast evaluate``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
-
 from mvae_fast.data import MultimodalDataset, load_dataset
 from mvae_fast.experiments.checks import check_data
+from mvae_fast.experiments.commands.options import add_data, command_parser
 from mvae_fast.experiments.config import check_seed, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import (
@@ -19,51 +18,17 @@ from mvae_fast.experiments.evaluation import (
     legend,
     log_det_notes,
 )
-from mvae_fast.experiments.files import make_folder
-from mvae_fast.experiments.folder import read_recipe
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import make_folder
+from mvae_fast.experiments.folders.folder import read_recipe
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import usage
-from mvae_fast.vae import MVAE, load_mvae
-from mvae_fast.vae.builders.build import read_saved, restore
+from mvae_fast.vae import MVAE
 
-__all__ = ["evaluate_command", "load_checkpoint"]
-
-
-def load_checkpoint(path: str | Path) -> MVAE:
-    """The model of a checkpoint: a ``model.pt`` of `save_mvae`, or Lightning's ``.ckpt``.
-
-    Args:
-        path: the file.
-
-    Returns:
-        The model, on the CPU, in evaluation mode.
-
-    Raises:
-        ValueError: if the file is neither, or a folder.
-        FileNotFoundError: if there is no such file.
-    """
-    path = Path(path)
-    if path.is_dir():
-        there = [p.name for p in path.glob("*") if p.suffix in (".pt", ".ckpt")]
-        there += [p.relative_to(path).as_posix() for p in path.glob("*/model.pt")]
-        raise ValueError(
-            f"checkpoint {path} is a folder; name a file of it"
-            + (f": {', '.join(sorted(there))}" if there else ", model.pt or a .ckpt")
-        )
-    if not path.is_file():
-        raise FileNotFoundError(f"checkpoint {path}: no such file")
-    if path.suffix != ".ckpt":
-        return load_mvae(path)
-    saved = read_saved(path, {"hyper_parameters", "state_dict"})
-    described, weights = saved["hyper_parameters"], saved["state_dict"]
-    if not isinstance(described, dict) or not isinstance(weights, dict):
-        raise ValueError(f"{path} is not a checkpoint of mvae-fast, or it is damaged")
-    prefix = "model."
-    own = {k.removeprefix(prefix): v for k, v in weights.items() if str(k).startswith(prefix)}
-    return restore(path, described.get("model"), own)
+__all__ = ["main"]
 
 
-def evaluate_command(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.
 
     On the data set of the run that the checkpoint belongs to, the options of the data set, the
@@ -76,17 +41,11 @@ def evaluate_command(argv: Sequence[str]) -> None:
     Raises:
         UsageError: if checkpoint, data set or folder cannot be used.
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="mvae-fast evaluate",
-        description="Evaluate a trained model on the test split of a data set.",
-        default_env=False,
-    )
+    parser = command_parser("evaluate", "Evaluate a trained model on the test split of a data set.")
     add = parser.add_argument
     add("checkpoint", type=str, help="model.pt or a .ckpt")
     add("--dataset", type=str, help="default: that of the run that the checkpoint belongs to")
-    add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
-    add("--download", action="store_true", help="fetch the data set if it is not there")
-    add("--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda[:n]")
+    add_data(parser)
     add("--seed", type=int, help="of the noise; default: that of the run, or 0")
     add("--out", type=str, help="folder for evaluation.csv, .json and .md; default: none")
     args = parser.parse_args(list(argv))

@@ -1,4 +1,4 @@
-"""How near the GPU engines come to the card's peak: ``python -m benchmarks.gpu_roofline``.
+"""How near the GPU engines come to the card's peak: ``python -m benchmarks.gpu.roofline``.
 
 The peak is that of one large product of PyTorch in the same precision, in turns with the engines.
 Counts and times are those of `benchmarks.roofline`: the products of docs/math.md alone, the ops
@@ -14,14 +14,14 @@ from functools import partial
 
 import torch
 
-from benchmarks.candidates import Problem
-from benchmarks.environment import environment
-from benchmarks.gpu_candidates import GPU_ENGINES, usable
-from benchmarks.gpu_timing import DeviceTimer, why_no_gpu
-from benchmarks.interleave import interleave
-from benchmarks.precision import PRECISIONS, operands, products
+from benchmarks.common.candidates import Problem
+from benchmarks.common.environment import environment
+from benchmarks.common.interleave import interleave
+from benchmarks.common.precision import PRECISIONS, operands, products
+from benchmarks.common.workloads import Workload, select
+from benchmarks.gpu.candidates import GPU_ENGINES, usable
+from benchmarks.gpu.timing import DeviceTimer, why_no_gpu
 from benchmarks.roofline import calls, median, shares_of
-from benchmarks.workloads import Workload, select
 
 #: Rows and columns of the product that is the peak: large enough for any card's.
 SIDE = 8192
@@ -59,10 +59,10 @@ def rows(
 
     Args:
         workload: With the batch to measure at.
-        precision: One of `benchmarks.precision.PRECISIONS`.
+        precision: One of `benchmarks.common.precision.PRECISIONS`.
         ours: Engines.
         device: Where the tensors live.
-        timer: As of `benchmarks.interleave.interleave`.
+        timer: As of `benchmarks.common.interleave.interleave`.
         datasheet: The card's peak, TFLOP/s, where it is known.
         seconds: For each line.
         side: As `SIDE`.
@@ -97,7 +97,7 @@ def _teraflops(measured: float, datasheet: float | None) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu_roofline", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu.roofline", description=__doc__)
     parser.add_argument("--workloads", default="W2,W3,W5,W7")
     parser.add_argument("--batches", default="1024,16384")
     parser.add_argument("--precisions", default="tf32,bf16", help=f"of {','.join(PRECISIONS)}")

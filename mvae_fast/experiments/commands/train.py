@@ -1,4 +1,4 @@
-"""Options that name settings: of ``mvae-fast train``, and those that other commands share."""
+"""``mvae-fast train``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,18 @@ from collections.abc import Sequence
 from dataclasses import fields
 from typing import get_type_hints
 
-import jsonargparse
-
+from mvae_fast.experiments.commands.options import add_settings, command_parser
 from mvae_fast.experiments.config import TrainConfig, chosen_dataset, configured
 
-__all__ = ["parse"]
+__all__ = ["main", "parse"]
+
+
+def main(argv: Sequence[str]) -> None:
+    """``mvae-fast train``: see `mvae_fast.experiments.run.run`."""
+    config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
+    from mvae_fast.experiments.run import run
+
+    run(config)
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
@@ -28,13 +35,12 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         >>> parse(["--epochs", "3", "--latent-dim", "16", "--models", "mvae"]).models
         ['mvae']
     """
-    parser = jsonargparse.ArgumentParser(
-        prog="mvae-fast train",
-        description="Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and "
-        "draw samples. Without options: scikit-learn's digits, about 75 seconds on one core.",
-        default_env=False,
+    parser = command_parser(
+        "train",
+        "Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and draw "
+        "samples. Without options: scikit-learn's digits, about 75 seconds on one core.",
     )
-    _add_sources(parser)
+    add_settings(parser)
     hints = get_type_hints(TrainConfig)
     for option in fields(TrainConfig):
         flag = "--" + option.name.replace("_", "-")
@@ -48,7 +54,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     try:
         # What the other options default to depends on the data set.
         sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        _add_sources(sources)
+        add_settings(sources)
         sources.add_argument("--dataset")
         first, _ = sources.parse_known_args(argv)
         dataset = first.dataset or chosen_dataset(first.config, first.set)
@@ -57,16 +63,3 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         return TrainConfig(**{name: values[name] for name in hints})
     except ValueError as error:
         parser.error(str(error))
-
-
-def _add_sources(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", action="append", default=[], metavar="FILE", help="YAML file of settings"
-    )
-    parser.add_argument(
-        "--set",
-        action="append",
-        default=[],
-        metavar="KEY=VALUE",
-        help="one setting; dots go down, as in flows.mvae_cnf.T=0.5",
-    )

@@ -14,12 +14,12 @@ from pathlib import Path
 import torch
 
 import mvae_fast
-from benchmarks.gpu_environment import gpu_environment
+from benchmarks.gpu.environment import gpu_environment
 from mvae_fast import ops
 
 __all__ = ["environment"]
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def environment() -> dict[str, str | None]:

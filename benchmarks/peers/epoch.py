@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from benchmarks.common.workloads import Workload
 from benchmarks.peers.original import Original
-from benchmarks.workloads import Workload
 from mvae_fast.vae import MVAE, cnf_posterior, label_modality, mlp_modality
 
 __all__ = ["HALF", "MNIST", "OURS", "PEER", "Setting", "models", "slices"]

@@ -15,6 +15,7 @@ import jsonargparse
 import torch
 
 from mvae_fast import __version__
+from mvae_fast.experiments.commands.options import add_data, add_settings, command_parser
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.reproduce.decisions import DECISIONS, decisions
 from mvae_fast.experiments.reproduce.figures import figure3, figure4, figure5
@@ -25,7 +26,7 @@ from mvae_fast.experiments.reproduce.table3 import table3
 from mvae_fast.experiments.reproduce.table4 import table4
 from mvae_fast.experiments.usage import going_on, usage
 
-__all__ = ["EXPERIMENTS", "reproduce"]
+__all__ = ["EXPERIMENTS", "main"]
 
 #: The experiments: what each is, and the data set it takes where none is named.
 EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
@@ -47,12 +48,11 @@ class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionH
 def parser() -> jsonargparse.ArgumentParser:
     """The command's parser."""
     kinds = "\n".join(f"  {name:<10} {what}" for name, (_, _, what) in EXPERIMENTS.items())
-    parser = jsonargparse.ArgumentParser(
-        prog="mvae-fast reproduce",
-        description="Train what is missing, evaluate, and print ours beside the paper's.\n"
+    parser = command_parser(
+        "reproduce",
+        "Train what is missing, evaluate, and print ours beside the paper's.\n"
         f"Interrupted, it goes on where it stopped.\n\n{kinds}",
         formatter_class=_HelpFormatter,
-        default_env=False,
     )
     add = parser.add_argument
     add("experiment", choices=list(EXPERIMENTS), help="table or figure")
@@ -61,11 +61,8 @@ def parser() -> jsonargparse.ArgumentParser:
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="a run of each model for each")
     add("--jobs", type=int, default=1, help="runs at the same time, each on its own threads")
     add("--out", type=str, default="reproduction", help="folder for everything written")
-    add("--data-dir", type=str, help="folder of data sets; default: $MVAE_FAST_DATA")
-    add("--download", action="store_true", help="fetch data sets that are not there")
-    add("--device", type=str, default="auto", help="auto (a GPU if there is one), cpu, cuda[:n]")
-    add("--config", action="append", default=[], metavar="FILE", help="YAML file of settings")
-    add("--set", action="append", default=[], metavar="KEY=VALUE", help="one setting of all runs")
+    add_data(parser)
+    add_settings(parser)
     add("--fractions", nargs="+", type=float, default=[], help="table3: fractions that stay paired")
     add("--decisions", nargs="+", type=str, default=[], help=f"of {', '.join(list(DECISIONS)[1:])}")
     add(
@@ -74,7 +71,7 @@ def parser() -> jsonargparse.ArgumentParser:
     return parser
 
 
-def reproduce(argv: Sequence[str]) -> None:
+def main(argv: Sequence[str]) -> None:
     """Run an experiment.
 
     Args:
@@ -97,17 +94,9 @@ def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) 
     experiment, default, _ = EXPERIMENTS[args.experiment]
     datasets = args.dataset or [default]
     with usage():
-        laboratory = Laboratory(
-            Path(args.out),
-            args.seeds,
-            args.jobs,
-            args.data_dir,
-            args.download,
-            args.device,
-            args.config,
-            args.set,
-            locks,
-        )
+        data = (args.data_dir, args.download, args.device)
+        settings = (args.config, args.set)
+        laboratory = Laboratory(Path(args.out), args.seeds, args.jobs, *data, *settings, locks)
     own: dict[str, Any] = {
         "table3": {"fractions": args.fractions},
         "decisions": {"names": args.decisions},

@@ -7,7 +7,7 @@ from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
 
-from mvae_fast.experiments.files import write_saved
+from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["WholeCheckpoints"]

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from benchmarks.common.precision import products
+from benchmarks.common.workloads import Workload
 from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD, Net
-from benchmarks.precision import products
-from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc, ODEnet, grid
 from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
@@ -117,7 +117,7 @@ class Candidate:
         build: Makes the module ``(z, logp, probes) -> (z_T, logp_T)``.
         trace: ``"exact"`` or ``"hutchinson"``, hence which others it must agree with.
         discrete_gradient: Whether its gradient is that of the discrete steps.
-        precision: One of `benchmarks.precision.PRECISIONS`, that of its products; all but
+        precision: One of `benchmarks.common.precision.PRECISIONS`, that of its products; all but
             ``"full"`` need a float32 problem.
     """
 

@@ -11,8 +11,8 @@ from typing import Any
 import yaml
 
 from mvae_fast.experiments.config import TrainConfig
-from mvae_fast.experiments.files import make_folder, read_yaml, write_text
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_text
+from mvae_fast.experiments.folders.lock import locked
 
 __all__ = ["check_folder", "discard", "mark", "open_folder", "read_recipe"]
 

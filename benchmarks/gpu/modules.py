@@ -1,4 +1,4 @@
-"""What `gpu_check.sh` needs of Python, said before any work: ``python -m benchmarks.gpu_modules``.
+"""What `gpu_check.sh` needs of Python, said before any work: ``python -m benchmarks.gpu.modules``.
 
 Imports nothing beyond the standard library, and nothing that it looks for.
 """

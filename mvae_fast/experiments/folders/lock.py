@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout  # torch requires it
 
-from mvae_fast.experiments.files import make_folder
+from mvae_fast.experiments.folders.files import make_folder
 from mvae_fast.experiments.usage import UsageError, usage
 
 __all__ = ["locked"]

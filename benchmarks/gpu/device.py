@@ -1,12 +1,12 @@
-"""The first device call, and the engines that it brings: ``python -m benchmarks.gpu_device``."""
+"""The first device call, and the engines that it brings: ``python -m benchmarks.gpu.device``."""
 
 from __future__ import annotations
 
 import torch
 
-from benchmarks.environment import environment
-from benchmarks.gpu_candidates import GPU_ENGINES, why_missing
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.common.environment import environment
+from benchmarks.gpu.candidates import GPU_ENGINES, why_missing
+from benchmarks.gpu.timing import why_no_gpu
 
 __all__ = ["NO_GPU", "main"]
 

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mvae_fast.experiments.checkpoints import load_checkpoint
-from mvae_fast.experiments.files import write_saved
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.experiments.usage import RunError, say
 from mvae_fast.vae.builders.build import read_saved
 

@@ -10,15 +10,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.candidates import MODES, Candidate, Problem, check_agreement
-from benchmarks.gpu_candidates import GPU_ENGINES, candidates, usable
-from benchmarks.gpu_timing import DeviceTimer, captured
-from benchmarks.interleave import interleave
+from benchmarks.common.candidates import MODES, Candidate, Problem, check_agreement
+from benchmarks.common.interleave import interleave
+from benchmarks.common.precision import products
+from benchmarks.common.sizes import sizes
+from benchmarks.common.workloads import Workload
+from benchmarks.gpu.candidates import GPU_ENGINES, candidates, usable
+from benchmarks.gpu.timing import DeviceTimer, captured
 from benchmarks.memory import forward_backward, output_gradients
-from benchmarks.precision import products
 from benchmarks.report import Row
-from benchmarks.sizes import sizes
-from benchmarks.workloads import Workload
 
 __all__ = ["Case", "Machine", "measure", "peak_bytes"]
 
@@ -29,9 +29,9 @@ class Case:
 
     Args:
         workload: Its name says the batch, too.
-        mode: One of `benchmarks.candidates.MODES`.
-        precision: One of `benchmarks.precision.PRECISIONS`.
-        hutchinson: As of `benchmarks.gpu_candidates.candidates`.
+        mode: One of `benchmarks.common.candidates.MODES`.
+        precision: One of `benchmarks.common.precision.PRECISIONS`.
+        hutchinson: As of `benchmarks.gpu.candidates.candidates`.
         compile_peers: Likewise.
         budget: Seconds to spend on samples.
     """
@@ -51,8 +51,8 @@ class Machine:
     Args:
         device: Where the tensors live.
         engines: Ours; each row takes those that can do its precision.
-        timer: As of `benchmarks.interleave.interleave`.
-        capture: As `benchmarks.gpu_timing.captured`.
+        timer: As of `benchmarks.common.interleave.interleave`.
+        capture: As `benchmarks.gpu.timing.captured`.
         peak: As `peak_bytes`.
     """
 

@@ -24,7 +24,7 @@ _FIELDS = (
 
 
 def gpu_environment() -> dict[str, str]:
-    """Facts for `benchmarks.environment.environment`; empty where torch sees no GPU."""
+    """Facts for `benchmarks.common.environment.environment`; empty where torch sees no GPU."""
     if not torch.cuda.is_available():
         return {}
     index = torch.cuda.current_device()

@@ -7,8 +7,8 @@ from math import ceil
 
 import torch
 
-from benchmarks.candidates import Problem
-from benchmarks.workloads import Workload
+from benchmarks.common.candidates import Problem
+from benchmarks.common.workloads import Workload
 
 __all__ = ["Sizes", "affordable", "enlarged", "sizes"]
 
