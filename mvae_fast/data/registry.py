@@ -8,13 +8,13 @@ from collections.abc import Callable
 from typing import Any
 
 from mvae_fast.checks import boolean
+from mvae_fast.data.bundled.digits import digits
+from mvae_fast.data.bundled.photos import photos_edge, photos_gray
+from mvae_fast.data.bundled.synthetic import shapes6
 from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
-from mvae_fast.data.digits import digits
 from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
-from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.splits import Splits
-from mvae_fast.data.synthetic import shapes6
 
 __all__ = ["DATASETS", "load_dataset"]
 

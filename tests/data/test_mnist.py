@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from mvae_fast.data import DATASETS, load_dataset, mnist_files
+from mvae_fast.data import DATASETS, load_dataset
 from mvae_fast.data import mnist as mnist_function
-from mvae_fast.data.idx import parse_idx
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist
+from mvae_fast.data.mnist import files as mnist_files
+from mvae_fast.data.mnist.idx import parse_idx
 from tests.data.files import idx, mnist_like, write
 
 SOURCES = {

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from mvae_fast.checks import boolean
 from mvae_fast.data.lazy import LazyArray
-from mvae_fast.data.mirflickr_files import load_npz, packed_tags, row_numbers, shards
+from mvae_fast.data.mirflickr.files import load_npz, packed_tags, row_numbers, shards
 from mvae_fast.data.multimodal import MultimodalDataset
 from mvae_fast.data.sources import Source, find_files
 from mvae_fast.data.splits import Splits

@@ -10,7 +10,7 @@ import numpy as np
 
 from mvae_fast.checks import boolean
 from mvae_fast.data.cache import cached_images, fingerprint
-from mvae_fast.data.celeba_files import CelebAFiles, celeba_files
+from mvae_fast.data.celeba.files import CelebAFiles, celeba_files
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.splits import Splits
 from mvae_fast.data.transforms import resize_and_crop

@@ -8,8 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from mvae_fast.checks import boolean
-from mvae_fast.data.idx import parse_idx
-from mvae_fast.data.mnist_files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
+from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
+from mvae_fast.data.mnist.idx import parse_idx
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.sources import Source, find_files, read_content, verify_content
 from mvae_fast.data.splits import Splits

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from mvae_fast.data.celeba_files import ATTRIBUTES_18
-from mvae_fast.data.celeba_views import SIZE, image_rows, make_splits, open_celeba, view_splits
-from mvae_fast.data.face_masks import FaceMasks, find_model
+from mvae_fast.data.celeba.face_masks import FaceMasks, find_model
+from mvae_fast.data.celeba.files import ATTRIBUTES_18
+from mvae_fast.data.celeba.views import SIZE, image_rows, make_splits, open_celeba, view_splits
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.sources import data_root
 from mvae_fast.data.splits import Splits
@@ -113,8 +113,8 @@ def celeba_mask(
     """CelebA's aligned portraits with masks of mouth, brows, eyes, nose and jaw.
 
     Files and splits as those of `celeba_gray`. Making the masks needs ``pip install
-    'mvae_fast[masks]'`` and dlib's landmark model; see `mvae_fast.data.face_masks`. They are drawn
-    on the 178x218 images and then scaled as these. The model is looked for in the folder of the
+    'mvae_fast[masks]'`` and dlib's landmark model; see `mvae_fast.data.celeba.face_masks`. They
+    are drawn on the 178x218 images and then scaled as these. The model is looked for in the folder of the
     images, in the data folder and where Debian puts it; masks that are already made need neither.
     Some 20 masks are made a second, so that the default splits take half an hour the first time.
 
