@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from mvae_fast.data.loaders import loader
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.splits import Splits
 from mvae_fast.data.transforms import edges, gray
@@ -19,60 +20,6 @@ PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "china.jpg", "flower.jpg")
 # pixels. The narrowest, the cat's for validation, is 67 pixels wide.
 STRIPS = {"train": (0.0, 0.65), "validation": (0.65, 0.8), "test": (0.8, 1.0)}
 STRIDES = {"train": 32, "validation": 20, "test": 20}
-
-
-def photos_gray(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False
-) -> Splits:
-    """64x64 patches of six photographs, with their grey values.
-
-    The photographs are the astronaut, cat, coffee and rocket of scikit-image and the Chinese temple
-    and flower of scikit-learn. Each is cut into three vertical strips, one for each split, so that
-    no pixel is in two splits. The patches of a split may overlap; those for training are also
-    mirrored.
-
-    Args:
-        data_dir: not needed: the photographs come with the libraries.
-        download: not needed.
-
-    Returns:
-        Train, validation and test splits of 1504, 183 and 349 rows with ``image`` (3, 64, 64)
-        and ``gray`` (1, 64, 64), both in [0, 1].
-
-    Example:
-        >>> splits = photos_gray()
-        >>> [len(part) for part in splits]
-        [1504, 183, 349]
-        >>> x, _ = splits.test[0]
-        >>> x["image"].shape, x["gray"].shape
-        (torch.Size([3, 64, 64]), torch.Size([1, 64, 64]))
-    """
-    del data_dir, download
-    return _splits("gray", gray)
-
-
-def photos_edge(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False
-) -> Splits:
-    """64x64 patches of six photographs, with their Canny edges.
-
-    The patches are those of `photos_gray`; a patch's edges are found on the patch alone.
-
-    Args:
-        data_dir: not needed: the photographs come with the libraries.
-        download: not needed.
-
-    Returns:
-        Train, validation and test splits of 1504, 183 and 349 rows with ``image`` (3, 64, 64)
-        in [0, 1] and ``edge`` (1, 64, 64), 0 or 1.
-
-    Example:
-        >>> x, _ = photos_edge().test[0]
-        >>> x["edge"].shape, x["edge"].unique()
-        (torch.Size([1, 64, 64]), tensor([0., 1.]))
-    """
-    del data_dir, download
-    return _splits("edge", edges)
 
 
 def photographs() -> Iterator[np.ndarray]:
@@ -99,7 +46,35 @@ def patches(photo: np.ndarray, split: str) -> np.ndarray:
     return chosen
 
 
-def _splits(name: str, view: Callable[[np.ndarray], np.ndarray]) -> Splits:
+def _read(
+    name: str,
+    view: Callable[[np.ndarray], np.ndarray],
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+) -> Splits:
+    """The photographs are the astronaut, cat, coffee and rocket of scikit-image and the Chinese
+    temple and flower of scikit-learn. Each is cut into three vertical strips, one for each split,
+    so that no pixel is in two splits. The patches of a split may overlap; those for training are
+    also mirrored. A patch's grey values or edges are found on the patch alone.
+
+    Args:
+        data_dir: not needed: the photographs come with the libraries.
+        download: not needed.
+
+    Returns:
+        Train, validation and test splits of 1504, 183 and 349 rows with ``image`` (3, 64, 64)
+        in [0, 1] and ``gray`` (1, 64, 64) in [0, 1], or ``edge`` (1, 64, 64), 0 or 1.
+
+    Example:
+        >>> splits = _read("gray", gray)
+        >>> [len(part) for part in splits]
+        [1504, 183, 349]
+        >>> x, _ = splits.test[0]
+        >>> x["image"].shape, x["gray"].shape
+        (torch.Size([3, 64, 64]), torch.Size([1, 64, 64]))
+    """
+    del data_dir, download
     photos = list(photographs())
     parts = []
     for split in STRIPS:
@@ -112,3 +87,11 @@ def _splits(name: str, view: Callable[[np.ndarray], np.ndarray]) -> Splits:
             )
         )
     return Splits(*parts)
+
+
+photos_gray = loader(
+    "photos_gray", "64x64 patches of six photographs, with their grey values.", _read, "gray", gray
+)
+photos_edge = loader(
+    "photos_edge", "64x64 patches of six photographs, with their Canny edges.", _read, "edge", edges
+)

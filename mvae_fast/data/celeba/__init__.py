@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import os
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from mvae_fast.data.celeba.face_masks import FaceMasks, find_model
-from mvae_fast.data.celeba.files import ATTRIBUTES_18
+from mvae_fast.data.celeba.files import ATTRIBUTES_18, CelebAFiles
 from mvae_fast.data.celeba.views import SIZE, image_rows, make_splits, open_celeba, view_splits
+from mvae_fast.data.loaders import loader
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.sources import data_root
 from mvae_fast.data.splits import Splits
@@ -19,16 +21,32 @@ from mvae_fast.data.transforms import EDGE_SIGMA, edges, gray, resize_and_crop
 __all__ = ["celeba19", "celeba_edge", "celeba_gray", "celeba_mask"]
 
 
-def celeba_gray(
-    data_dir: str | os.PathLike[str] | None = None,
+View = Callable[[np.ndarray], np.ndarray]
+DataDir = str | os.PathLike[str] | None
+
+
+def _gray(files: CelebAFiles, data_dir: DataDir) -> View:
+    return lambda rgb: gray(resize_and_crop(rgb, SIZE))
+
+
+def _mask(files: CelebAFiles, data_dir: DataDir) -> View:
+    @functools.cache
+    def masks() -> FaceMasks:  # only when the first mask is to be made
+        return FaceMasks(find_model([files.images.parent, data_root(data_dir)]))
+
+    return lambda rgb: resize_and_crop(masks()(rgb), SIZE)
+
+
+def _read(
+    name: str,
+    make_view: Callable[[CelebAFiles, DataDir], View],
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     train_split: str = "valid",
     verify: bool = True,
 ) -> Splits:
-    """CelebA's aligned portraits with their grey values.
-
-    They cannot be downloaded automatically: get them, for non-commercial research, from
+    """The portraits cannot be downloaded automatically: get them, for non-commercial research, from
     https://mmlab.ie.cuhk.edu.hk/projects/CelebA.html and unpack ``img_align_celeba.zip``.
 
     Files, in ``celeba/``, ``CelebA/`` or the data folder itself: the folder ``img_align_celeba``
@@ -51,7 +69,7 @@ def celeba_gray(
 
     Returns:
         17,880 / 1,987 / 19,962 rows (``"train"``: 162,770 / 19,867 / 19,962) with ``image``
-        (3, 64, 64) and ``gray`` (1, 64, 64), in [0, 1].
+        (3, 64, 64) in [0, 1] and the view, (1, 64, 64) in [0, 1] and of the data set's own name.
 
     Raises:
         FileNotFoundError: if files are missing.
@@ -62,11 +80,34 @@ def celeba_gray(
     """
     del download
     files = open_celeba(data_dir, train_split, verify)
-    return view_splits(files, train_split, "gray", lambda rgb: gray(resize_and_crop(rgb, SIZE)))
+    return view_splits(files, train_split, name, make_view(files, data_dir))
+
+
+celeba_gray = loader(
+    "celeba_gray",
+    "CelebA's aligned portraits with their grey values, ``gray``.",
+    _read,
+    "gray",
+    _gray,
+)
+celeba_mask = loader(
+    "celeba_mask",
+    """CelebA's aligned portraits with masks of mouth, brows, eyes, nose and jaw: ``mask``, 1 on the
+parts of the face, 0 everywhere where no face is found.
+
+Making the masks needs ``pip install 'mvae_fast[masks]'``, else ImportError, and dlib's landmark
+model; see `mvae_fast.data.celeba.face_masks`. They are drawn on the 178x218 images and then scaled
+as these. The model is looked for in the folder of the images, in the data folder and where Debian
+puts it; masks that are already made need neither. Some 20 masks are made a second, so that the
+default splits take half an hour the first time.""",
+    _read,
+    "mask",
+    _mask,
+)
 
 
 def celeba_edge(
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     train_split: str = "valid",
@@ -78,10 +119,7 @@ def celeba_edge(
     Files and splits as those of `celeba_gray`.
 
     Args:
-        data_dir: as for `celeba_gray`.
-        download: as for `celeba_gray`.
-        train_split: as for `celeba_gray`.
-        verify: as for `celeba_gray`.
+        data_dir, download, train_split, verify: as for `celeba_gray`.
         sigma: of Canny's smoothing, pixels of the 64x64 image.
 
     Returns:
@@ -103,48 +141,8 @@ def celeba_edge(
     return view_splits(files, train_split, "edge", view, sigma=float(sigma))
 
 
-def celeba_mask(
-    data_dir: str | os.PathLike[str] | None = None,
-    *,
-    download: bool = False,
-    train_split: str = "valid",
-    verify: bool = True,
-) -> Splits:
-    """CelebA's aligned portraits with masks of mouth, brows, eyes, nose and jaw.
-
-    Files and splits as those of `celeba_gray`. Making the masks needs ``pip install
-    'mvae_fast[masks]'`` and dlib's landmark model; see `mvae_fast.data.celeba.face_masks`. They
-    are drawn on the 178x218 images and then scaled as these. The model is looked for in the folder of the
-    images, in the data folder and where Debian puts it; masks that are already made need neither.
-    Some 20 masks are made a second, so that the default splits take half an hour the first time.
-
-    Args:
-        data_dir: as for `celeba_gray`.
-        download: as for `celeba_gray`.
-        train_split: as for `celeba_gray`.
-        verify: as for `celeba_gray`.
-
-    Returns:
-        Rows as those of `celeba_gray` with ``image`` and ``mask`` (1, 64, 64) in [0, 1], 1 on the
-        parts of the face, 0 everywhere where no face is found.
-
-    Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged, or an argument cannot be used.
-        ImportError: if masks are to be made and dlib or OpenCV is missing.
-    """
-    del download
-    files = open_celeba(data_dir, train_split, verify)
-
-    @functools.cache
-    def masks() -> FaceMasks:  # only when the first mask is to be made
-        return FaceMasks(find_model([files.images.parent, data_root(data_dir)]))
-
-    return view_splits(files, train_split, "mask", lambda rgb: resize_and_crop(masks()(rgb), SIZE))
-
-
 def celeba19(
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     train_split: str = "valid",
@@ -156,10 +154,7 @@ def celeba19(
     of places 4, 5, 8, 9, 11, 12, 15, 17, 18, 20, 21, 22, 26, 28, 31, 32, 33 and 35 among the 40.
 
     Args:
-        data_dir: as for `celeba_gray`.
-        download: as for `celeba_gray`.
-        train_split: as for `celeba_gray`.
-        verify: as for `celeba_gray`.
+        data_dir, download, train_split, verify: as for `celeba_gray`.
 
     Returns:
         Rows as those of `celeba_gray` with ``image`` (3, 64, 64) in [0, 1] and, 0 or 1, ``bald``,

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from mvae_fast.checks import boolean
+from mvae_fast.data.loaders import loader
 from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
 from mvae_fast.data.mnist.idx import parse_idx
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
@@ -19,26 +20,38 @@ __all__ = ["emnist_letters", "fashion_mnist", "kmnist", "mnist"]
 VALIDATION_ROWS = 5_000
 
 
-def mnist(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False, verify: bool = True
+def _read(
+    source: Source,
+    rows: tuple[int, int],
+    labels: tuple[int, int],
+    flip: bool,
+    data_dir: str | os.PathLike[str] | None = None,
+    *,
+    download: bool = False,
+    verify: bool = True,
 ) -> Splits:
-    """MNIST: handwritten digits.
-
-    Files: ``{train,t10k}-images-idx3-ubyte`` and ``{train,t10k}-labels-idx1-ubyte``, plain or with
-    ``.gz``, in ``mnist/`` or ``MNIST/raw/`` of the data folder or in the data folder itself.
+    """Files: ``{train,t10k}-images-idx3-ubyte`` and ``{train,t10k}-labels-idx1-ubyte``, of EMNIST
+    ``emnist-letters-{train,test}-...``, plain or with ``.gz``, in a folder of the data set's name
+    or of torchvision's, such as ``mnist/`` or ``MNIST/raw/``, or in the data folder itself.
 
     The test split is the official one. The validation split is 5,000 rows of the official training
     set, drawn once and for all: they are part of the data set, not of a run's seed. (Of a file that
     is not the official one, and smaller, it is a twelfth.)
 
+    Of KMNIST checksums are known of the ``.gz`` files and of the uncompressed training images, of
+    EMNIST that of NIST's archive; of their other files the numbers of rows are checked instead.
+    EMNIST's files hold the images transposed and the labels as 1..26; both are put right here.
+
     Args:
         data_dir: folder of the data sets; see `mvae_fast.data.sources.data_root`.
-        download: fetch missing files.
+        download: fetch missing files. NIST has one archive of 0.5 GB with all of EMNIST, of which
+            the four files are kept.
         verify: check that the files are the official ones: their checksums, or, where none is
             known, their numbers of rows. The form of the files is checked in any case.
 
     Returns:
-        55,000 / 5,000 / 10,000 rows with ``image`` (28, 28) in [0, 1] and ``label`` in 0..9.
+        55,000 / 5,000 / 10,000 rows (EMNIST: 119,800 / 5,000 / 20,800) with ``image`` (28, 28) in
+        [0, 1] and ``label`` in 0..9 (EMNIST: 0..25).
 
     Raises:
         FileNotFoundError: if files are missing.
@@ -46,108 +59,11 @@ def mnist(
 
     References:
         LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition,
-        Proceedings of the IEEE 1998.
+        Proceedings of the IEEE 1998. Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset
+        for benchmarking machine learning algorithms, 2017. Clanuwat et al., Deep learning for
+        classical Japanese literature, 2018. Cohen, Afshar, Tapson and van Schaik, EMNIST: an
+        extension of MNIST to handwritten letters, 2017.
     """
-    return _splits(MNIST, data_dir, download, verify, (60_000, 10_000))
-
-
-def fashion_mnist(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False, verify: bool = True
-) -> Splits:
-    """Fashion-MNIST: pieces of clothing of ten kinds.
-
-    Files and splits as those of `mnist`, in ``fashion_mnist/`` or ``FashionMNIST/raw/``.
-
-    Args:
-        data_dir: as for `mnist`.
-        download: as for `mnist`.
-        verify: as for `mnist`.
-
-    Returns:
-        55,000 / 5,000 / 10,000 rows with ``image`` (28, 28) in [0, 1] and ``label`` in 0..9.
-
-    Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged or not the official one.
-
-    References:
-        Xiao, Rasul and Vollgraf, Fashion-MNIST: a novel image dataset for benchmarking machine
-        learning algorithms, 2017.
-    """
-    return _splits(FASHION_MNIST, data_dir, download, verify, (60_000, 10_000))
-
-
-def kmnist(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False, verify: bool = True
-) -> Splits:
-    """Kuzushiji-MNIST: ten characters of cursive Japanese.
-
-    Files and splits as those of `mnist`, in ``kmnist/`` or ``KMNIST/raw/``. Checksums are known of
-    the ``.gz`` files and of the uncompressed training images; of the other uncompressed files the
-    numbers of rows are checked instead.
-
-    Args:
-        data_dir: as for `mnist`.
-        download: as for `mnist`.
-        verify: as for `mnist`.
-
-    Returns:
-        55,000 / 5,000 / 10,000 rows with ``image`` (28, 28) in [0, 1] and ``label`` in 0..9.
-
-    Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged or not the official one.
-
-    References:
-        Clanuwat et al., Deep learning for classical Japanese literature, 2018.
-    """
-    return _splits(KMNIST, data_dir, download, verify, (60_000, 10_000))
-
-
-def emnist_letters(
-    data_dir: str | os.PathLike[str] | None = None, *, download: bool = False, verify: bool = True
-) -> Splits:
-    """EMNIST letters: handwritten letters, upper and lower case of each as one class.
-
-    Files: ``emnist-letters-{train,test}-images-idx3-ubyte`` and
-    ``emnist-letters-{train,test}-labels-idx1-ubyte``, plain or with ``.gz``, in
-    ``emnist_letters/``, ``EMNIST/raw/`` or the data folder itself. The files hold the images
-    transposed and the labels as 1..26; both are put right here. The splits are made as those of
-    `mnist`. The checksum of NIST's archive is known, that of the files in it is not: of files that
-    are already there the numbers of rows are checked.
-
-    Args:
-        data_dir: as for `mnist`.
-        download: as for `mnist`; NIST has one archive of 0.5 GB with all of EMNIST, of which the
-            four files are kept.
-        verify: as for `mnist`.
-
-    Returns:
-        119,800 / 5,000 / 20,800 rows with ``image`` (28, 28) in [0, 1] and ``label`` in 0..25.
-
-    Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged or not the official one.
-
-    References:
-        Cohen, Afshar, Tapson and van Schaik, EMNIST: an extension of MNIST to handwritten letters,
-        2017.
-    """
-    return _splits(
-        EMNIST_LETTERS, data_dir, download, verify, (124_800, 20_800), labels=(1, 26), flip=True
-    )
-
-
-def _splits(
-    source: Source,
-    data_dir: str | os.PathLike[str] | None,
-    download: bool,
-    verify: bool,
-    rows: tuple[int, int],
-    *,
-    labels: tuple[int, int] = (0, 9),
-    flip: bool = False,
-) -> Splits:
     verify = boolean("verify", verify)
     paths = find_files(source, data_dir, download=download)
     if not verify:
@@ -192,3 +108,27 @@ def _splits(
     order = np.random.default_rng(0).permutation(len(train))
     held_out, rest = np.sort(order[:validation]), np.sort(order[validation:])
     return Splits(train.subset(rest), train.subset(held_out), test)
+
+
+_DIGITS = ((60_000, 10_000), (0, 9), False)
+
+mnist = loader("mnist", "MNIST: handwritten digits.", _read, MNIST, *_DIGITS)
+fashion_mnist = loader(
+    "fashion_mnist",
+    "Fashion-MNIST: pieces of clothing of ten kinds.",
+    _read,
+    FASHION_MNIST,
+    *_DIGITS,
+)
+kmnist = loader(
+    "kmnist", "Kuzushiji-MNIST: ten characters of cursive Japanese.", _read, KMNIST, *_DIGITS
+)
+emnist_letters = loader(
+    "emnist_letters",
+    "EMNIST letters: handwritten letters, upper and lower case of each as one class.",
+    _read,
+    EMNIST_LETTERS,
+    (124_800, 20_800),
+    (1, 26),
+    True,
+)
