@@ -17,17 +17,9 @@ from mvae_fast.tables import Tables, build_tables
 from mvae_fast.trace import trace_table
 
 __all__ = [
-    "CANDIDATES",
-    "OURS",
-    "MODES",
-    "Candidate",
-    "Ours",
-    "Problem",
-    "check_agreement",
-    "inference",
-    "kl_term",
-    "training_step",
-]
+    "CANDIDATES", "OURS", "MODES", "Candidate", "Ours", "Problem", "check_agreement", "inference",
+    "kl_term", "training_step",
+]  # fmt: skip
 
 #: The candidate that ratios are relative to.
 OURS = "FastCNF"

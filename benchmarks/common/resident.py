@@ -11,14 +11,9 @@ from pathlib import Path
 from typing import TypeVar
 
 __all__ = [
-    "in_fresh_process",
-    "parse_status",
-    "peak",
-    "reset_peak",
-    "resident",
-    "return_freed_memory",
+    "in_fresh_process", "parse_status", "peak", "reset_peak", "resident", "return_freed_memory",
     "why_unavailable",
-]
+]  # fmt: skip
 
 _Result = TypeVar("_Result")
 

@@ -136,10 +136,7 @@ def _replay(call: Callable[[], Any], machine: Machine) -> Callable[[], object]:
 
 
 def _memory(
-    modules: dict[str, nn.Module],
-    known: dict[str, Candidate],
-    problem: Problem,
-    machine: Machine,
+    modules: dict[str, nn.Module], known: dict[str, Candidate], problem: Problem, machine: Machine
 ) -> dict[str, int]:
     """Bytes above the inputs of a training step without its loss.
 

@@ -61,16 +61,9 @@ class Setting:
 
 #: The paper's setting; batch, optimiser and steps, on which it is silent, are ours.
 MNIST = Setting(
-    rows=60_000,
-    side=28,
-    classes=10,
-    width=512,
-    latent=128,
-    flow_width=256,
-    batch=100,
-    label_weight=50.0,
-    learning_rate=1e-3,
-)
+    rows=60_000, side=28, classes=10, width=512, latent=128, flow_width=256,
+    batch=100, label_weight=50.0, learning_rate=1e-3,
+)  # fmt: skip
 
 
 def models(
@@ -88,19 +81,12 @@ def models(
         Ours and the original.
     """
     torch.manual_seed(0)
-    shape = setting.side, setting.side
-    ours = MVAE(
-        {
-            "image": mlp_modality(shape, setting.latent, hidden=setting.width),
-            "label": label_modality(
-                setting.classes, setting.latent, hidden=setting.width, weight=setting.label_weight
-            ),
-        },
-        setting.latent,
-        cnf_posterior(setting.latent, hidden=(setting.flow_width,), n_steps=steps)
-        if steps
-        else None,
-    )
+    shape, latent = (setting.side, setting.side), setting.latent
+    nets = {"hidden": setting.width}
+    image = mlp_modality(shape, latent, **nets)
+    label = label_modality(setting.classes, latent, weight=setting.label_weight, **nets)
+    flow = cnf_posterior(latent, hidden=(setting.flow_width,), n_steps=steps) if steps else None
+    ours = MVAE({"image": image, "label": label}, latent, flow)
     theirs = Original(
         setting.side**2,
         setting.classes,

@@ -141,10 +141,6 @@ class FFJORD(nn.Module):
         self.dynamics.noise = probes
         times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
         z_path, logp_path = self.integrator(
-            self.dynamics,
-            (z, logp),
-            times,
-            method="euler",
-            options={"step_size": 1 / self.steps},
+            self.dynamics, (z, logp), times, method="euler", options={"step_size": 1 / self.steps}
         )
         return z_path[-1], logp_path[-1]

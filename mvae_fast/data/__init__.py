@@ -14,26 +14,8 @@ from mvae_fast.data.splits import Splits
 from mvae_fast.data.weak_supervision import unpair
 
 __all__ = [
-    "DATASETS",
-    "EpochBatches",
-    "LazyArray",
-    "MultimodalDataset",
-    "Splits",
-    "batches",
-    "celeba19",
-    "celeba_edge",
-    "celeba_gray",
-    "celeba_mask",
-    "digits",
-    "emnist_letters",
-    "fashion_mnist",
-    "kmnist",
-    "load_dataset",
-    "mirflickr",
-    "mnist",
-    "photos_edge",
-    "photos_gray",
-    "shapes6",
-    "unit_interval",
-    "unpair",
-]
+    "DATASETS", "EpochBatches", "LazyArray", "MultimodalDataset", "Splits", "batches", "celeba19",
+    "celeba_edge", "celeba_gray", "celeba_mask", "digits", "emnist_letters", "fashion_mnist",
+    "kmnist", "load_dataset", "mirflickr", "mnist", "photos_edge", "photos_gray", "shapes6",
+    "unit_interval", "unpair",
+]  # fmt: skip

@@ -61,11 +61,7 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def batches(
-    dataset: MultimodalDataset,
-    batch_size: int,
-    *,
-    seed: int | None = None,
-    num_workers: int = 0,
+    dataset: MultimodalDataset, batch_size: int, *, seed: int | None = None, num_workers: int = 0
 ) -> DataLoader[Batch]:
     """A DataLoader of whole batches, cut from the arrays at once instead of collated row by row.
 

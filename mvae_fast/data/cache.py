@@ -112,8 +112,7 @@ def _fill(
 
 
 def _read(note: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {}
-    return content
+    return json.loads(note.read_text()) if note.exists() else {}
 
 
 def _write(note: Path, content: dict[str, Any]) -> None:

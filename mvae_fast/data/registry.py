@@ -22,21 +22,10 @@ __all__ = ["DATASETS", "load_dataset"]
 DATASETS: dict[str, Callable[..., Splits]] = {
     loader.__name__: loader
     for loader in (
-        digits,
-        mnist,
-        fashion_mnist,
-        kmnist,
-        emnist_letters,
-        photos_gray,
-        photos_edge,
-        celeba_gray,
-        celeba_edge,
-        celeba_mask,
-        celeba19,
-        mirflickr,
-        shapes6,
+        digits, mnist, fashion_mnist, kmnist, emnist_letters, photos_gray, photos_edge,
+        celeba_gray, celeba_edge, celeba_mask, celeba19, mirflickr, shapes6,
     )
-}
+}  # fmt: skip
 
 
 def load_dataset(

@@ -84,8 +84,7 @@ def tiles(images: Tensor, columns: int) -> np.ndarray:
     """
     if images.dim() == 4:
         images = images.squeeze(1) if images.shape[1] == 1 else images.movedim(1, -1)
-    tiled: np.ndarray = images.unflatten(0, (-1, columns)).cpu().numpy()
-    return tiled
+    return images.unflatten(0, (-1, columns)).cpu().numpy()
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:

@@ -164,10 +164,7 @@ def _fit(
     )
     # After the validation's, so that it knows which epoch is best so far.
     latest = ModelCheckpoint(
-        folder,
-        filename=Path(LAST).stem,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
+        folder, filename=Path(LAST).stem, save_on_train_epoch_end=True, enable_version_counter=False
     )
     timer = Timer()
     device = resolve_device(config.device)

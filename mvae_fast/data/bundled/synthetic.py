@@ -104,8 +104,7 @@ def _signed_distance(
     bar = np.maximum(np.abs(x) - radius, np.abs(y) - radius / 4)
     other = np.maximum(np.abs(y) - radius, np.abs(x) - radius / 4)
     distances = np.stack([disc, square, triangle, np.minimum(bar, other)])
-    chosen: np.ndarray = distances[label, np.arange(len(label))]
-    return chosen
+    return distances[label, np.arange(len(label))]
 
 
 def _stored(images: np.ndarray) -> np.ndarray:

@@ -11,13 +11,7 @@ from mvae_fast.experiments.checks import check_data
 from mvae_fast.experiments.commands.options import add_data, command_parser
 from mvae_fast.experiments.config import check_seed, title
 from mvae_fast.experiments.devices import resolve_device
-from mvae_fast.experiments.evaluation import (
-    SAMPLES,
-    entries,
-    evaluation,
-    legend,
-    log_det_notes,
-)
+from mvae_fast.experiments.evaluation import SAMPLES, entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import make_folder
 from mvae_fast.experiments.folders.folder import read_recipe

@@ -52,8 +52,7 @@ class Classifier(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images ``(B, ...)`` in [0, 1]."""
-        logits: Tensor = self.net(images)
-        return logits
+        return self.net(images)
 
     def training_step(self, batch: tuple[dict[str, Tensor], Any], batch_idx: int) -> Tensor:
         """Cross-entropy of one mini-batch."""

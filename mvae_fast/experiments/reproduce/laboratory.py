@@ -216,8 +216,7 @@ class Laboratory:
             return [job(run) for run in runs]
         # Each process its own threads: by default all would take all cores.
         runs = [Run(replace(r.config, threads=r.config.threads or 1)) for r in runs]
-        done: list[T] = joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
-        return done
+        return joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
 
     def splits(self, config: TrainConfig) -> Splits:
         """The data of a run, read once."""

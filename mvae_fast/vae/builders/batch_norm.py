@@ -23,8 +23,7 @@ class _AnyNumberOfRows(nn.Module):
         """Normalised by the statistics of ``y``, or by the running ones in eval mode and where a
         channel has fewer than two values."""
         if y.numel() >= 2 * self.num_features:
-            normalized: Tensor = super().forward(y)
-            return normalized
+            return super().forward(y)
         return F.batch_norm(
             y, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps
         )

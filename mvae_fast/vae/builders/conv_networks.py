@@ -71,8 +71,7 @@ class ConvEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(B, D)`` each, from images ``(B, C, H, W)``."""
-        expert: tuple[Tensor, Tensor] = self.net(x)
-        return expert
+        return self.net(x)
 
 
 class ConvDecoder(nn.Module):
@@ -121,8 +120,7 @@ class ConvDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Likelihood parameters ``(B, C, H, W)`` from latents ``(B, D)``."""
-        output: Tensor = self.net(z)
-        return output
+        return self.net(z)
 
 
 def _plan(shape: Sequence[int] | int, channels: int) -> tuple[list[int], tuple[int, int, int]]:

@@ -99,8 +99,7 @@ class MLPEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(B, D)`` each, from data ``(B, *shape)``."""
-        expert: tuple[Tensor, Tensor] = self.net(x)
-        return expert
+        return self.net(x)
 
 
 class EmbeddingEncoder(nn.Module):
@@ -140,10 +139,8 @@ class EmbeddingEncoder(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log-variance, ``(B, D)`` each, from labels ``(B,)``."""
-        expert: tuple[Tensor, Tensor]
         if len(x) <= self.num_classes:
-            expert = self.net(x)
-            return expert
+            return self.net(x)
         expert = self.net(torch.arange(self.num_classes, device=x.device))
         # Rather than expert[0][x]: the gradient of an embedding is summed in the same order in
         # every run, on a GPU too.
@@ -188,5 +185,4 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Likelihood parameters ``(B, *shape)`` from latents ``(B, D)``."""
-        output: Tensor = self.net(z)
-        return output
+        return self.net(z)

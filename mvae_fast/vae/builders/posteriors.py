@@ -15,14 +15,9 @@ from mvae_fast.odenet import ODEnet
 from mvae_fast.vae.sizes import sizes
 
 __all__ = [
-    "FLOWS",
-    "cnf_bias_posterior",
-    "cnf_posterior",
-    "cnf_rank_posterior",
-    "iaf_posterior",
-    "planar_posterior",
-    "sylvester_posterior",
-]
+    "FLOWS", "cnf_bias_posterior", "cnf_posterior", "cnf_rank_posterior", "iaf_posterior",
+    "planar_posterior", "sylvester_posterior",
+]  # fmt: skip
 
 Block = TypeVar("Block", bound=nn.Module)
 
@@ -210,8 +205,8 @@ def cnf_bias_posterior(latent_dim: int, **options: Any) -> AmortizedCNF | Sequen
 
     Args:
         latent_dim: latent size D.
-        options: those of `cnf_posterior`, but ``adjoint`` and ``engine``; ``log_det`` is
-            ``"trace"`` or ``"exact"``.
+        options: those of `cnf_posterior` that `AmortizedCNF` has: all but ``adjoint`` and
+            ``engine``; ``log_det`` is ``"trace"`` or ``"exact"``.
 
     Returns:
         The flow; a chain of them where there are several blocks.
@@ -262,34 +257,14 @@ def _amortized_cnf(
     /,
     *,
     hidden: Sequence[int] | int = (256,),
-    layer_type: str = "squash",
-    nonlinearity: str = "softplus",
-    T: float = 1.0,
-    solver: str = "euler",
-    n_steps: int = 10,
-    trace: str = "exact",
-    n_probes: int = 1,
-    log_det: str = "trace",
     n_blocks: int = 1,
+    **options: Any,
 ) -> AmortizedCNF | SequentialFlow:
     widths = sizes("hidden", hidden, at_least=0)
+    options = {"layer_type": "squash", "n_steps": 10, **options}
 
     def block() -> AmortizedCNF:
-        return AmortizedCNF(
-            latent_dim,
-            2 * latent_dim,
-            widths,
-            kind=kind,
-            rank=rank,
-            layer_type=layer_type,
-            nonlinearity=nonlinearity,
-            T=T,
-            solver=solver,
-            n_steps=n_steps,
-            trace=trace,
-            n_probes=n_probes,
-            log_det=log_det,
-        )
+        return AmortizedCNF(latent_dim, 2 * latent_dim, widths, kind=kind, rank=rank, **options)
 
     return _chain(block, n_blocks)
 
