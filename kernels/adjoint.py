@@ -27,7 +27,6 @@ from mvae_fast.kernels.device.sweep import (
 )
 from mvae_fast.kernels.device.tiles import (
     accumulate,
-    add_rows,
     combine,
     inner,
     load_probes,
@@ -93,7 +92,7 @@ def adjoint_kernel(
             h_s = tl.load(h + s)
             o = tl.load(report + s).to(tl.int64)
             if o >= 0:
-                add_rows(grad_z_out + o * B * D, row, row_inside, D, d_ld, z_bar, BM, BN)
+                load_rows(grad_z_out + o * B * D, row, row_inside, D, d_ld, z_bar, BM, BN, ADD=True)
             if local == 0:
                 load_rows(z, row, row_inside, D, d_ld, state, BM, BN)
             else:
@@ -149,16 +148,9 @@ def adjoint_kernel(
                 if TRACE != NO_TRACE and TRACE != MATRIX:
                     h_bar -= weight_r * logp_bar * tau
                 if SECOND:
+                    table = second + e * second_stride
                     quadratic = quadratic_form(
-                        x,
-                        x_ld,
-                        second + e * second_stride,
-                        width(widths, 1),
-                        BM,
-                        BN,
-                        BK,
-                        DT,
-                        PRECISION,
+                        x, x_ld, table, width(widths, 1), BM, BN, BK, DT, PRECISION
                     )
                     h_bar += h_s * logp_bar * quadratic
                 if FROBENIUS & PENALTIES:

@@ -90,16 +90,9 @@ def forward_kernel(
                 if TRACE != NO_TRACE:
                     logp -= share * tau
                 if SECOND:
+                    table = second + e * second_stride
                     quadratic = quadratic_form(
-                        x,
-                        x_ld,
-                        second + e * second_stride,
-                        width(widths, 1),
-                        BM,
-                        BN,
-                        BK,
-                        DT,
-                        PRECISION,
+                        x, x_ld, table, width(widths, 1), BM, BN, BK, DT, PRECISION
                     )
                     logp += h_s * h_s * 0.5 * quadratic
                 if PENALTIES & 7:

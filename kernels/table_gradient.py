@@ -46,7 +46,5 @@ def table_gradient_kernel(
         total = tl.dot(tl.trans(a), y, total, input_precision=PRECISION, out_dtype=DT)
     share = shares + (split * tl.num_programs(2) + group).to(tl.int64) * size + base
     tl.store(
-        share + i[:, None] * n_j + j[None, :],
-        total,
-        mask=(i[:, None] < n_i) & (j[None, :] < n_j),
+        share + i[:, None] * n_j + j[None, :], total, mask=(i[:, None] < n_i) & (j[None, :] < n_j)
     )

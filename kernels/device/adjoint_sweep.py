@@ -10,7 +10,7 @@ import triton.language as tl
 from mvae_fast.kernels.device.nonlinearity import slopes
 from mvae_fast.kernels.device.product import product
 from mvae_fast.kernels.device.sweep import FROBENIUS, MATRIX, MEAN_MAGNITUDE, PROBES, VECTOR
-from mvae_fast.kernels.device.tiles import width
+from mvae_fast.kernels.device.tiles import probe_columns, width
 
 
 @triton.jit
@@ -58,11 +58,7 @@ def adjoint_of_velocity(
         if TANGENTS:
             real = row_inside[:, None] & (c < D)
             for j in range(K):
-                eps = tl.load(
-                    probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
-                    mask=real,
-                    other=0.0,
-                )
+                eps = probe_columns(probes, probe_stride, j, row_offset, c, real)
                 u = tl.load(t + (j * BM + i) * f_ld + f + c, mask=inside, other=0.0)
                 u_bar = tl.zeros((BM, BN), DT)
                 if TRACE == PROBES:

@@ -15,7 +15,7 @@ import triton.language as tl
 
 from mvae_fast.kernels.device.nonlinearity import slopes, value
 from mvae_fast.kernels.device.product import product
-from mvae_fast.kernels.device.tiles import width
+from mvae_fast.kernels.device.tiles import probe_columns, width
 
 # What makes the trace.
 NO_TRACE = tl.constexpr(0)
@@ -80,11 +80,7 @@ def evaluate(
                             tl.store(t + (j * BM + i) * f_ld + f + c, u, mask=inside)
                         if GATED:
                             u *= g
-                        eps = tl.load(
-                            probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
-                            mask=real,
-                            other=0.0,
-                        )
+                        eps = probe_columns(probes, probe_stride, j, row_offset, c, real)
                         if TRACE == PROBES:
                             tau += tl.sum(u * eps, axis=1)
                         if RESIDUAL:

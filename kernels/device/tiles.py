@@ -14,13 +14,19 @@ def width(widths, layer):
 
 
 @triton.jit
-def load_rows(source, row, row_inside, D, d_ld, target, BM: tl.constexpr, BN: tl.constexpr):
-    """Copy rows of a (B, D) array into a tile (BM, d_ld), with zeros where there is no more."""
+def load_rows(
+    source, row, row_inside, D, d_ld, target,
+    BM: tl.constexpr, BN: tl.constexpr, ADD: tl.constexpr = False,
+):  # fmt: skip
+    """Copy rows of a (B, D) array into a tile (BM, d_ld), with zeros where there is no more; with
+    ADD, add them to it."""
     i = tl.arange(0, BM)[:, None]
     for n0 in range(0, d_ld, BN):
         c = n0 + tl.arange(0, BN)[None, :]
         real = row_inside[:, None] & (c < D)
         values = tl.load(source + row[:, None] * D + c, mask=real, other=0.0)
+        if ADD:
+            values += tl.load(target + i * d_ld + c, mask=c < d_ld, other=0.0)
         tl.store(target + i * d_ld + c, values, mask=c < d_ld)
 
 
@@ -36,15 +42,10 @@ def store_rows(source, d_ld, target, row, row_inside, D, BM: tl.constexpr, BN: t
 
 
 @triton.jit
-def add_rows(source, row, row_inside, D, d_ld, target, BM: tl.constexpr, BN: tl.constexpr):
-    """Add rows of a (B, D) array to a tile (BM, d_ld)."""
-    i = tl.arange(0, BM)[:, None]
-    for n0 in range(0, d_ld, BN):
-        c = n0 + tl.arange(0, BN)[None, :]
-        real = row_inside[:, None] & (c < D)
-        values = tl.load(source + row[:, None] * D + c, mask=real, other=0.0)
-        values += tl.load(target + i * d_ld + c, mask=c < d_ld, other=0.0)
-        tl.store(target + i * d_ld + c, values, mask=c < d_ld)
+def probe_columns(probes, probe_stride, j, row_offset, c, real):
+    """Columns c of eps_j (BM, BN), with zeros where they are not ``real``."""
+    eps = probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c
+    return tl.load(eps, mask=real, other=0.0)
 
 
 @triton.jit
@@ -59,11 +60,7 @@ def load_probes(
         for n0 in range(0, d_ld, BN):
             c = n0 + tl.arange(0, BN)[None, :]
             real = row_inside[:, None] & (c < D)
-            eps = tl.load(
-                probes + tl.cast(j, tl.int64) * probe_stride + row_offset[:, None] + c,
-                mask=real,
-                other=0.0,
-            )
+            eps = probe_columns(probes, probe_stride, j, row_offset, c, real)
             tl.store(x + (1 + j) * x_stream + i * x_ld + c, eps, mask=c < d_ld)
 
 
