@@ -5,8 +5,6 @@ process of its own, and they take turns. The file also is that process: it needs
 but its package.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

@@ -6,8 +6,6 @@ loss is not part of it: the gradients of the loss in the outputs are given, as i
 growth over many steps of a training loop.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 from collections.abc import Sequence
@@ -17,7 +15,7 @@ import torch
 from torch import nn
 
 from benchmarks.common.candidates import CANDIDATES, OURS, Problem, kl_term
-from benchmarks.common.environment import environment
+from benchmarks.common.environment import print_environment
 from benchmarks.common.resident import (
     in_fresh_process,
     peak,
@@ -139,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reason = why_unavailable()
     if reason is not None:
         parser.exit(1, f"{reason}\n")
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print(f"\n{HEAD}")
     for workload in select(options.workloads.split(",")):
         print(row(workload, options.threads, options.states, PEER_LIMIT), flush=True)

@@ -5,8 +5,6 @@ A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each 
 of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu.report` shows.
 """
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io
@@ -56,7 +54,7 @@ def table(rows: Sequence[Row]) -> str:
     peers = _candidates(rows)
     keys = _keys(rows)
     head = [*keys, _base(rows[0]), *peers, "rounds"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     for row in rows:
         timings = Timings(row["seconds"])
         base = _base(row)
@@ -67,9 +65,8 @@ def table(rows: Sequence[Row]) -> str:
                 continue
             ratio, time = timings.ratio(peer, base), timings.time(peer)
             cells.append(f"{_ratio(ratio)}, {_time(time)}")
-        cells.append(timings.rounds)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        lines.append([*cells, timings.rounds])
+    return gpu_report.table(head, lines)
 
 
 def markdown(run: dict[str, Any]) -> str:

@@ -5,19 +5,18 @@ workloads. Only the products of docs/math.md are counted: nonlinearities, gates,
 overhead here. The times are those of the two ops alone, without the tables.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
 
 from benchmarks.common.candidates import Problem
-from benchmarks.common.environment import environment
+from benchmarks.common.environment import print_environment
 from benchmarks.common.interleave import Quartiles, interleave
 from benchmarks.common.workloads import WORKLOADS, Workload, select
 from mvae_fast import engines, ops
@@ -80,8 +79,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
     arguments = parser.parse_args()
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print("\n| workload | threads | peak GFLOP/s | forward | backward | both |")
     print("|---" * 6 + "|")
     for workload in select(arguments.workloads.split(",")):
@@ -152,11 +150,6 @@ def shares_of(
             median([2e-9 * flops / t / peak for t, peak in zip(rounds, peaks, strict=True)])
         )
     return shares
-
-
-def median(values: list[float]) -> float:
-    """Of a non-empty list."""
-    return torch.tensor(values).quantile(0.5).item()
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Without the `benchmark` fixture: it would time the host, and this runs where pyt
 not installed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 

@@ -1,7 +1,5 @@
 """FastCNF and its peers on one workload: the same weights, the same states, the same noise."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 

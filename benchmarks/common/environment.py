@@ -1,11 +1,8 @@
 """Where a measurement was taken: what a reader needs in order to compare with their own."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import subprocess
 from datetime import datetime, timezone
@@ -16,8 +13,9 @@ import torch
 import mvae_fast
 from benchmarks.gpu.environment import gpu_environment
 from mvae_fast import ops
+from mvae_fast.experiments.devices import processor
 
-__all__ = ["environment"]
+__all__ = ["environment", "print_environment"]
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -30,7 +28,7 @@ def environment() -> dict[str, str | None]:
     facts: dict[str, str | None] = {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         "commit": _commit(ROOT),
-        "CPU": f"{_cpu_model()}, {os.cpu_count()} cores",
+        "CPU": f"{processor()}, {os.cpu_count()} cores",
         "instruction set": torch.backends.cpu.get_cpu_capability(),
         "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
@@ -45,6 +43,12 @@ def environment() -> dict[str, str | None]:
     return facts
 
 
+def print_environment() -> None:
+    """The environment as a Markdown list."""
+    for name, value in environment().items():
+        print(f"- {name}: {value}")
+
+
 def _commit(root: Path) -> str | None:
     """What git calls the sources in ``root``, ending in -dirty where they differ from the commit;
     None without git, or where ``root`` is not itself a checkout but, say, a folder inside of one.
@@ -54,12 +58,3 @@ def _commit(root: Path) -> str | None:
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=12"]
     answer = subprocess.run(command, capture_output=True, text=True, check=False)
     return answer.stdout.strip() or None
-
-
-def _cpu_model() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        if model:
-            return model.group(1)
-    return platform.processor() or platform.machine()

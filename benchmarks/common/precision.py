@@ -1,7 +1,5 @@
 """What the products of a candidate are computed in, on a GPU."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 

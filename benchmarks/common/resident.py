@@ -1,7 +1,5 @@
 """The resident memory of a process, as Linux counts it, and fresh processes to measure it in."""
 
-from __future__ import annotations
-
 import contextlib
 import ctypes
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """What a training step has to hold, computed from its shapes, and batches that fit a size."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass, replace
 from math import ceil
 

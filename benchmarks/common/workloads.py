@@ -1,7 +1,5 @@
 """The workloads W1 to W7: flows that the paper and FFJORD train."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 

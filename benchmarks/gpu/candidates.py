@@ -1,7 +1,5 @@
 """The engines for GPUs and their peers, all in the same precision."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

@@ -1,10 +1,8 @@
 """The first device call, and the engines that it brings: ``python -m benchmarks.gpu.device``."""
 
-from __future__ import annotations
-
 import torch
 
-from benchmarks.common.environment import environment
+from benchmarks.common.environment import print_environment
 from benchmarks.gpu.candidates import GPU_ENGINES, why_missing
 from benchmarks.gpu.timing import why_no_gpu
 
@@ -22,8 +20,7 @@ def main() -> int:
         return NO_GPU
     total = torch.ones(1000, device="cuda").sum().item()
     assert total == 1000, total
-    for name, value in environment().items():
-        print(f"- {name}: {value}")
+    print_environment()
     missing = [name for name in GPU_ENGINES if why_missing(name) is not None]
     for name in missing:
         print(f"engine {name!r} is missing: {why_missing(name)}")

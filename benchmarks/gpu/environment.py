@@ -1,7 +1,5 @@
 """The GPU that a measurement was taken on, its driver, its clocks and what made the code for it."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import re
 import shutil
@@ -13,14 +11,9 @@ __all__ = ["gpu_environment", "parse_smi"]
 
 # Fields that every driver since the A100's knows.
 _FIELDS = (
-    "driver_version",
-    "persistence_mode",
-    "clocks.sm",
-    "clocks.max.sm",
-    "clocks.mem",
-    "power.limit",
+    "driver_version", "persistence_mode", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",
     "temperature.gpu",
-)
+)  # fmt: skip
 
 
 def gpu_environment() -> dict[str, str]:

@@ -3,8 +3,6 @@
 Imports nothing beyond the standard library, and nothing that it looks for.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import importlib.util
 import platform

@@ -1,14 +1,12 @@
 """Tables of GPU rows beside their times: latency, memory, and which of the aims were reached."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
 
 from benchmarks.common.interleave import Timings
 
-__all__ = ["FEW_ROWS", "aims", "latency", "markdown", "memory"]
+__all__ = ["FEW_ROWS", "aims", "latency", "markdown", "memory", "table"]
 
 Row = dict[str, Any]
 
@@ -26,7 +24,8 @@ def markdown(rows: Sequence[Row]) -> str:
     return "\n\n".join(part for part in (latency(rows), memory(rows), aims(rows)) if part)
 
 
-def _table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+def table(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
+    """A Markdown table."""
     body = [f"| {' | '.join(map(str, line))} |" for line in lines]
     return "\n".join([f"| {' | '.join(head)} |", f"|{'---|' * len(head)}", *body])
 
@@ -44,8 +43,8 @@ def latency(rows: Sequence[Row]) -> str:
             samples = row["seconds"].get(name)
             cells.append(f"{1e6 * median(samples) / row['steps']:.1f}" if samples else "")
         lines.append(cells)
-    table = _table(["workload", "mode", "precision", *names], lines)
-    return f"Latency of one step at B={FEW_ROWS}, us (median of a call over its steps):\n\n{table}"
+    times = table(["workload", "mode", "precision", *names], lines)
+    return f"Latency of one step at B={FEW_ROWS}, us (median of a call over its steps):\n\n{times}"
 
 
 def memory(rows: Sequence[Row]) -> str:
@@ -63,10 +62,10 @@ def memory(rows: Sequence[Row]) -> str:
             peak = row["memory"].get(name)
             cells.append("" if peak is None else f"{peak / 1e6:.1f}{_over_states(peak, size)}")
         lines.append(cells)
-    table = _table(["workload", "precision", "states", "packed", "outputs", *names], lines)
+    peaks = table(["workload", "precision", "states", "packed", "outputs", *names], lines)
     return (
         "Peak memory of a training step above its inputs, MB; in brackets (peak - outputs) / "
-        f"states. States, packed tables and outputs are computed from the shapes:\n\n{table}"
+        f"states. States, packed tables and outputs are computed from the shapes:\n\n{peaks}"
     )
 
 
@@ -102,7 +101,7 @@ def aims(rows: Sequence[Row]) -> str:
     if not lines:
         return ""
     head = ["workload", "precision", "candidate", "what", "aim", "measured", "reached"]
-    return f"Aims in training:\n\n{_table(head, lines)}"
+    return f"Aims in training:\n\n{table(head, lines)}"
 
 
 def _aim(

@@ -5,23 +5,22 @@ Counts and times are those of `benchmarks.roofline`: the products of docs/math.m
 without the tables.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
+from statistics import median
 
 import torch
 
 from benchmarks.common.candidates import Problem
-from benchmarks.common.environment import environment
+from benchmarks.common.environment import print_environment
 from benchmarks.common.interleave import interleave
 from benchmarks.common.precision import PRECISIONS, operands, products
 from benchmarks.common.workloads import Workload, select
 from benchmarks.gpu.candidates import GPU_ENGINES, usable
 from benchmarks.gpu.timing import DeviceTimer, why_no_gpu
-from benchmarks.roofline import calls, median, shares_of
+from benchmarks.roofline import calls, shares_of
 
 #: Rows and columns of the product that is the peak: large enough for any card's.
 SIDE = 8192
@@ -109,8 +108,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reason = why_no_gpu()
     if reason is not None:
         parser.exit(3, f"{reason}\n")
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print(f"\n{HEAD}\n{'|---' * 7}|")
     sheet = DATASHEET.get(torch.cuda.get_device_name(), {})
     chosen = select(options.workloads.split(","))

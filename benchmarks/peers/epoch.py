@@ -1,7 +1,5 @@
 """Slices of a training epoch: ours, and the original's way, from the same parameters."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable

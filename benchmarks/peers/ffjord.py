@@ -13,8 +13,6 @@ References:
     (Grathwohl et al., 2019), https://arxiv.org/abs/1810.01367
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -12,8 +12,6 @@ References:
     Bogojeski, Kao, 2020)
 """
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import pairwise
 

@@ -1,7 +1,5 @@
 """Mini-batches of a data set, in an order that a resumed run finds again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

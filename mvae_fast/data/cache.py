@@ -1,7 +1,5 @@
 """Images computed once and kept in a memory-mapped file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable

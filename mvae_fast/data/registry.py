@@ -1,7 +1,5 @@
 """Data sets by name."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable

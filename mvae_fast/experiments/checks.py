@@ -1,7 +1,5 @@
 """What can be wrong with a run, found before it starts."""
 
-from __future__ import annotations
-
 import warnings
 
 import torch

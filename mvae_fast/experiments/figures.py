@@ -1,7 +1,5 @@
 """Figures of samples, as in the paper's Figures 3 and 4."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Tables of results: ours over seeds, beside the paper's numbers; on the screen and in files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math

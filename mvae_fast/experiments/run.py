@@ -1,7 +1,5 @@
 """``mvae-fast train``: train, evaluate on the held-out split, write table and figure."""
 
-from __future__ import annotations
-
 import time
 
 import torch

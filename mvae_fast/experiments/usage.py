@@ -1,7 +1,5 @@
 """What a user is told of what was asked for amiss or went wrong, and what not."""
 
-from __future__ import annotations
-
 import logging
 import sys
 import warnings

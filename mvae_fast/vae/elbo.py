@@ -1,7 +1,5 @@
 """The evidence lower bounds of many subsets of modalities, in one pass."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext

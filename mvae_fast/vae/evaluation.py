@@ -1,8 +1,6 @@
 """Evaluation: bounds and estimates of the likelihood of the modalities, together, alone and
 conditional, in three conventions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -121,10 +119,8 @@ def evaluate(
                 log_det_error=correct and not unknown,
                 generator=generator,
             )
-            if convention == "iwae":
-                entries = _likelihoods(terms, names)
-            else:
-                entries = _bounds(terms, names, present)
+            iwae = convention == "iwae"
+            entries = _likelihoods(terms, names) if iwae else _bounds(terms, names, present)
             for key, values in entries:
                 columns.setdefault(key, []).append(values)
     if not columns:

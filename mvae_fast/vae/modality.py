@@ -1,7 +1,5 @@
 """A modality: encoder, decoder, likelihood and weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """MVAE and MVAE-CNF: a variational autoencoder over any number of modalities."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 

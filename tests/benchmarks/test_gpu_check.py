@@ -87,7 +87,7 @@ def test_with_a_gpu_every_stage_runs(stand_in):
 
 
 def test_a_failure_is_reported_and_stops_nothing(stand_in):
-    status, results, _ = stand_in("--skip-build", fail="gpu_roofline")
+    status, results, _ = stand_in("--skip-build", fail="benchmarks.gpu.roofline")
     assert status == 1
     assert results["roofline"][0] == "failed"
     assert results["roofline"][1].endswith("status 5; told to fail")
@@ -106,7 +106,7 @@ def test_it_builds_and_is_quick_when_asked(stand_in):
 
 
 def test_nothing_starts_where_a_module_is_missing(stand_in):
-    status, results, _ = stand_in(fail="gpu_modules")
+    status, results, _ = stand_in(fail="benchmarks.gpu.modules")
     assert status == 1
     assert list(results) == ["environment", "modules"]
 

@@ -10,7 +10,7 @@ from mvae_fast.data import DATASETS, load_dataset
 from mvae_fast.data import mnist as mnist_function
 from mvae_fast.data.mnist import _DIGITS, _read, emnist_letters, fashion_mnist, kmnist
 from mvae_fast.data.mnist import files as mnist_files
-from mvae_fast.data.mnist.idx import parse_idx
+from mvae_fast.data.mnist.files import parse_idx
 from tests.data.files import idx, mnist_like, write
 
 SOURCES = {

@@ -1,7 +1,5 @@
 """scikit-learn's bundled digits: the data set that needs no download."""
 
-from __future__ import annotations
-
 import os
 
 from mvae_fast.data.multimodal import MultimodalDataset

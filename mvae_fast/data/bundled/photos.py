@@ -1,15 +1,12 @@
 """Photographs that come with scikit-image and scikit-learn: image tasks without a download."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
-from mvae_fast.data.loaders import loader
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
-from mvae_fast.data.splits import Splits
+from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import edges, gray
 
 __all__ = ["photos_edge", "photos_gray"]

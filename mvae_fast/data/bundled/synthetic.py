@@ -1,7 +1,5 @@
 """A scene seen in six ways: a small data set for models with many modalities."""
 
-from __future__ import annotations
-
 import os
 
 import numpy as np

@@ -1,21 +1,17 @@
 """CelebA: portraits with a second view of the same image, or with attributes."""
 
-from __future__ import annotations
-
 import functools
 import os
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
 from mvae_fast.data.celeba.face_masks import FaceMasks, find_model
 from mvae_fast.data.celeba.files import ATTRIBUTES_18, CelebAFiles
 from mvae_fast.data.celeba.views import SIZE, image_rows, make_splits, open_celeba, view_splits
-from mvae_fast.data.loaders import loader
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.sources import data_root
-from mvae_fast.data.splits import Splits
+from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import EDGE_SIGMA, edges, gray, resize_and_crop
 
 __all__ = ["celeba19", "celeba_edge", "celeba_gray", "celeba_mask"]
@@ -175,11 +171,9 @@ def celeba19(
     files = open_celeba(data_dir, train_split, verify)
 
     def part(split: str) -> MultimodalDataset:
-        arrays: dict[str, Any] = {"image": image_rows(files, split)}
-        for place in ATTRIBUTES_18:
-            arrays[files.attribute_names[place].lower()] = files.attributes[
-                files.rows(split), place
-            ]
+        rows = files.attributes[files.rows(split)]
+        named = {files.attribute_names[place].lower(): rows[:, place] for place in ATTRIBUTES_18}
+        arrays = {"image": image_rows(files, split), **named}
         return MultimodalDataset(arrays, transforms={"image": unit_interval})
 
     return make_splits(part, train_split)

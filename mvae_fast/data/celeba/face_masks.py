@@ -1,7 +1,5 @@
 """Masks of faces, drawn from dlib's 68 landmarks."""
 
-from __future__ import annotations
-
 import os
 from importlib.util import find_spec
 from pathlib import Path

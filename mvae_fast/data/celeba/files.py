@@ -1,7 +1,5 @@
 """The files of CelebA: its images, attributes and official partition."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

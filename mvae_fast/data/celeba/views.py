@@ -1,7 +1,5 @@
 """CelebA's images, and views of them, as memory maps that are made once."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Callable
 from pathlib import Path

@@ -19,6 +19,7 @@ from mvae_fast.data.splits import Splits
 
 __all__ = ["mirflickr"]
 
+IMAGES, TAGS, SPLIT = "image/{}", "text/text_all_2000_{}.npz", "splits/{}_indices_{}.npy"
 PARTS = ("train", "valid", "test")
 OFFICIAL_ROWS = {"train": 10_000, "valid": 5_000, "test": 10_000}
 OFFICIAL_LABELLED, OFFICIAL_UNLABELLED = 25_000, 975_000
@@ -89,7 +90,7 @@ def mirflickr(
     datasets = {}
     unpack: UnpackBits | None = None
     for kind in kinds:
-        image_path, text_path = files[_images(kind)], files[_tags(kind)]
+        image_path, text_path = files[IMAGES.format(kind)], files[TAGS.format(kind)]
         images = shards(image_path, len(mean))
         bits, tagged, columns = packed_tags(text_path)
         _check_rows(kind, images, bits, image_path, text_path, verify)
@@ -102,8 +103,8 @@ def mirflickr(
             {"image": standardize, "text": unpack},
         )
     labelled = datasets["labelled"]
-    rows = {part: row_numbers(files[_split(part, split)], len(labelled)) for part in PARTS}
-    _check_splits(rows, files[_split("train", split)].parent, verify)
+    rows = {part: row_numbers(files[SPLIT.format(part, split)], len(labelled)) for part in PARTS}
+    _check_splits(rows, files[SPLIT.format("train", split)].parent, verify)
     train, validation, test = (labelled.subset(rows[part]) for part in PARTS)
     if unlabelled:
         train = train.concatenate(datasets["unlabelled"])
@@ -138,8 +139,8 @@ class UnpackBits:
 
 
 def _source(split: int, kinds: tuple[str, ...]) -> Source:
-    files = [name(kind) for kind in kinds for name in (_images, _tags)]
-    files += [_split(part, split) for part in PARTS]
+    files = [name.format(kind) for kind in kinds for name in (IMAGES, TAGS)]
+    files += [SPLIT.format(part, split) for part in PARTS]
     return Source(
         "mirflickr",
         (*files, "flickr_stats.npz"),
@@ -147,18 +148,6 @@ def _source(split: int, kinds: tuple[str, ...]) -> Source:
         folders=("MIRFLICKR", "flickr"),
         subfolders=(),
     )
-
-
-def _images(kind: str) -> str:
-    return f"image/{kind}"
-
-
-def _tags(kind: str) -> str:
-    return f"text/text_all_2000_{kind}.npz"
-
-
-def _split(part: str, split: int) -> str:
-    return f"splits/{part}_indices_{split}.npy"
 
 
 def _check_rows(

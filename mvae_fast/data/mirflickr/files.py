@@ -1,7 +1,5 @@
 """Reading the files of the MIR-Flickr features."""
 
-from __future__ import annotations
-
 import mmap
 import zipfile
 from collections.abc import Sequence

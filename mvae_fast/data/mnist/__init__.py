@@ -1,19 +1,15 @@
 """The MNIST family: 28x28 grey images with a label."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import replace
 
 import numpy as np
 
 from mvae_fast.checks import boolean
-from mvae_fast.data.loaders import loader
-from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST
-from mvae_fast.data.mnist.idx import parse_idx
+from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST, parse_idx
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.sources import Source, find_files, read_content, verify_content
-from mvae_fast.data.splits import Splits
+from mvae_fast.data.splits import Splits, loader
 
 __all__ = ["emnist_letters", "fashion_mnist", "kmnist", "mnist"]
 

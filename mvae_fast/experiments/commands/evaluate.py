@@ -1,7 +1,5 @@
 """``mvae-fast evaluate``."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Options that several commands of ``mvae-fast`` have."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any
 

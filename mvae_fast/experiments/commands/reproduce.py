@@ -1,7 +1,5 @@
 """``mvae-fast reproduce``."""
 
-from __future__ import annotations
-
 import argparse
 import os
 import platform
@@ -16,6 +14,7 @@ import torch
 
 from mvae_fast import __version__
 from mvae_fast.experiments.commands.options import add_data, add_settings, command_parser
+from mvae_fast.experiments.devices import processor
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.reproduce.decisions import DECISIONS, decisions
 from mvae_fast.experiments.reproduce.figures import figure3, figure4, figure5
@@ -118,18 +117,9 @@ def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) 
 def _machine() -> dict[str, str]:
     """What the numbers were computed with."""
     return {
-        "machine": f"{_processor()} ({os.cpu_count()} cores)",
+        "machine": f"{processor()} ({os.cpu_count()} cores)",
         "system": platform.system(),
         "python": platform.python_version(),
         "torch": torch.__version__,
         "mvae_fast": __version__,
     }
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        for line in cpuinfo.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()

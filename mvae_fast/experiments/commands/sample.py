@@ -1,7 +1,5 @@
 """``mvae-fast sample``: samples of a trained model, given some modalities or none."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from collections.abc import Mapping, Sequence

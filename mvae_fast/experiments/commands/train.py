@@ -1,7 +1,5 @@
 """``mvae-fast train``."""
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Sequence
 from dataclasses import fields

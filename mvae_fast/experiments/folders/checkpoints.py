@@ -1,7 +1,5 @@
 """Reading the checkpoints that ``mvae-fast train`` wrote."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from mvae_fast.vae import MVAE, load_mvae

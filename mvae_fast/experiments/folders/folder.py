@@ -1,7 +1,5 @@
 """The folder of a run, and the recipe in it that says what its models are made of."""
 
-from __future__ import annotations
-
 import os
 import re
 from dataclasses import fields

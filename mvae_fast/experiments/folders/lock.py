@@ -1,7 +1,5 @@
 """One run, one folder: locks that die with their process."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path

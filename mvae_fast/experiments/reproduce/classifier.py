@@ -1,7 +1,5 @@
 """The simple classifier that judges generated images in Table 2."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

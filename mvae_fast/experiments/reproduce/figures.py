@@ -1,7 +1,5 @@
 """Figures 3, 4 and 5: conditional samples, unconditional samples, image transformations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 

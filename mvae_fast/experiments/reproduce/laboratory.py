@@ -1,7 +1,5 @@
 """Where the trained models of all experiments are: each is trained once, by who needs it first."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -173,6 +171,14 @@ class Laboratory:
                 Run(TrainConfig(**{**values, "seed": seed, "out": str(folder / f"seed{seed}")}))
                 for seed in self.seeds
             ]
+
+    def grid(
+        self, datasets: Sequence[str], models: Sequence[str], needs: str | None = None
+    ) -> dict[tuple[str, str], list[Run]]:
+        """The runs of each model on each data set, trained; see `runs` and `train`."""
+        runs = {(d, m): self.runs(d, m) for d in datasets for m in models}
+        self.train((run for group in runs.values() for run in group), needs)
+        return runs
 
     def train(self, runs: Iterable[Run], needs: str | None = None) -> None:
         """Train and evaluate what is missing.

@@ -1,7 +1,5 @@
 """Batch normalisation that can do with any number of rows."""
 
-from __future__ import annotations
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 

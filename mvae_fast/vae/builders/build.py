@@ -1,7 +1,5 @@
 """Models from a plain description, and back from a file."""
 
-from __future__ import annotations
-
 import io
 import warnings
 from collections.abc import Callable, Mapping, Set

@@ -1,7 +1,5 @@
 """What of a model is not what its description makes."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The paper's convolutional encoder and decoder, for images."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """Modalities by name: the paper's encoders and decoders, put together."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from mvae_fast.checks import integer

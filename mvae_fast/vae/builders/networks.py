@@ -1,7 +1,5 @@
 """The paper's fully connected encoders and decoders, for any size."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

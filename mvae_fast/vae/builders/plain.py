@@ -1,7 +1,5 @@
 """Descriptions of models as plain data."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from numbers import Integral, Real
 from typing import Any

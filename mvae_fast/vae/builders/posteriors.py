@@ -1,7 +1,5 @@
 """Flows by name, for the posterior of an `MVAE`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
