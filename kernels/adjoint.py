@@ -40,17 +40,16 @@ from mvae_fast.kernels.device.tiles import (
 @triton.jit(do_not_specialize=["first_step", "steps", "first_tile", "tiles"])
 def adjoint_kernel(
     grad_z_out, grad_logp, grad_penalty,
-    z, states, h, weight, gate, bias, trace, second,
-    probes, z_bar_rows, h_sums,
-    sums, x_tape, delta_tape, d_scratch, f_scratch,
+    z, states, h, weight, gate, bias, trace, second, probes,
+    z_bar_rows, h_sums, sums, x_tape, delta_tape, d_scratch, f_scratch,
     widths, a, b, report, following,
-    B, D, K, L, R, first_step, steps,
-    first_tile, tiles, tape_rows, x_ld, delta_ld, f_ld, sums_ld,
+    B, D, K, L, R, first_step, steps, first_tile, tiles,
+    tape_rows, x_ld, delta_ld, f_ld, sums_ld,
     weight_stride, gate_stride, bias_stride, trace_stride, second_stride,
     probe_stride, probe_row_stride, n_penalties,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr, TABLES: tl.constexpr,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr,
+    TABLES: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Back over the steps ``first_step .. first_step + steps``, for ``tiles`` tiles of BM rows from
@@ -140,8 +139,8 @@ def adjoint_kernel(
                     velocities + r * tile, point, d_ld,
                     widths, L, weight + e * weight_stride, gate + e * gate_stride,
                     bias + e * bias_stride, trace + e * trace_stride,
-                    probes, probe_stride, row_offset, row_inside,
-                    D, K, KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, True,
+                    probes, probe_stride, row_offset, row_inside, D, K,
+                    KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, True,
                     BM, BN, BK, DT, PRECISION,
                 )  # fmt: skip
                 weight_r = tl.load(b + r)
@@ -187,10 +186,8 @@ def adjoint_kernel(
                         square > 0, share * root_grad / (D * tl.where(square > 0, root, 1.0)), 0.0
                     )
                 adjoint_of_velocity(
-                    z_bar, k, stages, r, R,
-                    a, h_s, share, tile, d_ld,
-                    delta, delta_stream, delta_ld,
-                    p, t, f_ld, gate + e * gate_stride, tile_sums,
+                    z_bar, k, stages, r, R, a, h_s, share, tile, d_ld,
+                    delta, delta_stream, delta_ld, p, t, f_ld, gate + e * gate_stride, tile_sums,
                     probes, probe_stride, row_offset, row_inside,
                     D, K, tau_bar, magnitude_bar, root_bar, 2.0 * share * energy_grad,
                     2.0 * share * frobenius_grad,

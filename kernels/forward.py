@@ -24,16 +24,15 @@ from mvae_fast.kernels.device.tiles import (
 
 @triton.jit(do_not_specialize=["first_step", "steps"])
 def forward_kernel(
-    z, h, weight, gate, bias, trace, second,
-    probes, z_out, logp_out, penalty_out, states,
-    x_scratch, d_scratch,
+    z, h, weight, gate, bias, trace, second, probes,
+    z_out, logp_out, penalty_out, states, x_scratch, d_scratch,
     widths, a, b, report,
     B, D, K, L, R, first_step, steps, checkpoint, x_ld,
     weight_stride, gate_stride, bias_stride, trace_stride, second_stride,
     probe_stride, probe_row_stride, n_penalties,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr, SAVE: tl.constexpr,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr,
+    SAVE: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Steps ``first_step .. first_step + steps`` from ``z`` (B, D), for tiles of BM rows.
@@ -78,12 +77,11 @@ def forward_kernel(
                 tl.debug_barrier()
                 k = velocities + r * tile
                 tau, squares = evaluate(
-                    x, x_stream, x_ld, x,
-                    x, 0, k, point, d_ld,
+                    x, x_stream, x_ld, x, x, 0, k, point, d_ld,
                     widths, L, weight + e * weight_stride, gate + e * gate_stride,
                     bias + e * bias_stride, trace + e * trace_stride,
-                    probes, probe_stride, row_offset, row_inside,
-                    D, K, KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, False,
+                    probes, probe_stride, row_offset, row_inside, D, K,
+                    KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, False,
                     BM, BN, BK, DT, PRECISION,
                 )  # fmt: skip
                 share = h_s * tl.load(b + r)

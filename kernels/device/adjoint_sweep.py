@@ -15,10 +15,8 @@ from mvae_fast.kernels.device.tiles import probe_columns, width
 
 @triton.jit
 def adjoint_of_velocity(
-    z_bar, k, stages, r, R,
-    a, h_s, share, tile, d_ld,
-    delta, delta_stream, delta_ld,
-    p, t, f_ld, gate, sums,
+    z_bar, k, stages, r, R, a, h_s, share, tile, d_ld,
+    delta, delta_stream, delta_ld, p, t, f_ld, gate, sums,
     probes, probe_stride, row_offset, row_inside,
     D, K, tau_bar, magnitude_bar, root_bar, energy_bar, frobenius_bar,
     GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
@@ -81,13 +79,11 @@ def adjoint_of_velocity(
 
 @triton.jit
 def adjoint_of_net(
-    x, x_stream, x_ld, delta, delta_stream, delta_ld,
-    p, t, f_ld, x_bar, d_ld,
+    x, x_stream, x_ld, delta, delta_stream, delta_ld, p, t, f_ld, x_bar, d_ld,
     widths, L, weight, gate, bias, trace, second,
     sums, tau_bar, r_bar, K,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr, TABLES: tl.constexpr,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SECOND: tl.constexpr, TABLES: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """From the last layer's deltas to ``x_bar`` (BM, d_ld); the trace (BM,) where TRACE is MATRIX.

@@ -33,13 +33,11 @@ FROBENIUS = tl.constexpr(8)
 
 @triton.jit
 def evaluate(
-    x, x_stream, x_ld, p, t, f_ld,
-    k, point, d_ld, widths, L,
-    weight, gate, bias, trace,
-    probes, probe_stride, row_offset, row_inside,
-    D, K, KIND: tl.constexpr,
-    GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr, TANGENTS: tl.constexpr,
-    SLOPES: tl.constexpr, RECORD: tl.constexpr,
+    x, x_stream, x_ld, p, t, f_ld, k, point, d_ld,
+    widths, L, weight, gate, bias, trace,
+    probes, probe_stride, row_offset, row_inside, D, K,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SLOPES: tl.constexpr, RECORD: tl.constexpr,
     BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Fill the buffers from y_0 and v_0: the trace (BM,) and ``sum_j |J eps_j|^2`` (BM,).

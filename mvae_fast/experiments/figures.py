@@ -39,7 +39,10 @@ def samples_figure(
     Raises:
         ValueError: if ``label`` has no classes.
     """
-    n_labels = _num_classes(next(iter(models.values())), label)
+    likelihood = dict(next(iter(models.values())).items())[label].likelihood
+    if not isinstance(likelihood, CategoricalLikelihood):
+        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
+    n_labels = likelihood.num_classes
     # A panel is as wide as high where there are ten labels.
     size = (4.2 * len(models), 2 * (4.2 * n_labels / columns + 0.1))
     figure = Figure(figsize=size, layout="constrained")
@@ -105,10 +108,3 @@ def mosaic(tiles: np.ndarray) -> np.ndarray:
         rows * (height + 1), columns * (width + 1), *colours
     )
     return np.pad(picture, ((0, 1), (0, 1), *[(0, 0)] * len(colours)), constant_values=0.35)
-
-
-def _num_classes(model: MVAE, label: str) -> int:
-    likelihood = dict(model.items())[label].likelihood
-    if not isinstance(likelihood, CategoricalLikelihood):
-        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
-    return likelihood.num_classes

@@ -136,8 +136,7 @@ def elbo_terms(
 
     The posteriors of all subsets are one product of experts and one call of the flow. Each decoder
     runs once, on exactly the rows that score it: a term scores the modalities that it conditions
-    on. With :math:`z_T` the flow's
-    image of :math:`z_0`
+    on. With :math:`z_T` the flow's image of :math:`z_0`
 
     .. math:: \mathrm{KL} \approx \log q_0(z_0 | X) - \int_0^T \mathrm{Tr}\,\frac{\partial
     f}{\partial z}\,dt
