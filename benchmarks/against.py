@@ -5,8 +5,6 @@ process of its own, and they take turns. The file also is that process: it needs
 but its package.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os
@@ -84,9 +82,9 @@ def main() -> None:
     from dataclasses import asdict
     from functools import partial
 
-    from benchmarks.environment import environment
-    from benchmarks.interleave import interleave
-    from benchmarks.workloads import WORKLOADS, select
+    from benchmarks.common.environment import environment
+    from benchmarks.common.interleave import interleave
+    from benchmarks.common.workloads import WORKLOADS, select
 
     trees = {"here": ROOT, "other": arguments.other}
     checkouts = {

@@ -1,7 +1,5 @@
 """Options of ``pytest benchmarks/``, and the table at its end."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -10,9 +8,9 @@ from typing import Any
 import pytest
 
 from benchmarks import report
-from benchmarks.environment import environment
-from benchmarks.precision import PRECISIONS
-from benchmarks.workloads import select
+from benchmarks.common.environment import environment
+from benchmarks.common.precision import PRECISIONS
+from benchmarks.common.workloads import select
 
 _ROWS = pytest.StashKey[list[report.Row]]()
 _ENVIRONMENT = pytest.StashKey[dict[str, str | None]]()
@@ -52,7 +50,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     try:
-        select((config.getoption("workloads") or "").split(",") if _restricted(config) else ())
+        named = config.getoption("workloads")
+        select(() if named is None else named.split(","))
         thread_counts = [int(count) for count in config.getoption("threads").split(",")]
         batches = [int(rows) for rows in config.getoption("batches").split(",")]
     except ValueError as error:
@@ -72,10 +71,6 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_ENVIRONMENT] = environment()
     # pytest-benchmark's own table knows nothing of peers; --benchmark-json still has everything.
     config.option.benchmark_quiet = True
-
-
-def _restricted(config: pytest.Config) -> bool:
-    return config.getoption("workloads") is not None
 
 
 @pytest.fixture

@@ -42,7 +42,7 @@ export CUBLAS_WORKSPACE_CONFIG=${CUBLAS_WORKSPACE_CONFIG:-:4096:8}
 export PATH=$PATH:${CUDA_HOME:-/usr/local/cuda}/bin
 
 readonly NOT_RUN=77 # the exit status of a stage that could not run, as in automake
-readonly NO_GPU=3   # that of benchmarks.gpu_device
+readonly NO_GPU=3   # that of benchmarks.gpu.device
 summary=() failed=0 planned=0 status=0
 
 report() { # RESULT NAME SECONDS NOTE
@@ -124,7 +124,7 @@ sanitize() { # TOOL
 export -f environment build_extensions sanitize
 
 stage environment 10 bash -c environment
-stage modules 10 "$python" -m benchmarks.gpu_modules
+stage modules 10 "$python" -m benchmarks.gpu.modules
 if ((status)); then
     cat "$folder/modules.log"
     finish 1
@@ -137,7 +137,7 @@ else
 fi
 stage engines 15 "$python" -m mvae_fast.cli info
 stage collect 20 "$python" -m pytest --collect-only -q tests/gpu benchmarks/test_gpu.py
-stage device 20 "$python" -m benchmarks.gpu_device
+stage device 20 "$python" -m benchmarks.gpu.device
 if ((status == NO_GPU)); then
     for name in oracle memcheck racecheck graphs sizes prepare times roofline compiled; do
         report "not run" "$name" 0 "no GPU"
@@ -175,7 +175,7 @@ else
     report "not run" prepare 0 "needs pytest-xdist"
 fi
 stage times 100 "$python" -m pytest -q benchmarks/test_gpu.py "${times[@]}" --out "$saved.json"
-stage roofline 35 "$python" -m benchmarks.gpu_roofline "${roofline[@]}"
+stage roofline 35 "$python" -m benchmarks.gpu.roofline "${roofline[@]}"
 ((status)) || cp "$folder/roofline.log" "$saved-roofline.md"
 # The aims of W2; compiling takes minutes: last, with all that is left.
 [[ $quick ]] || stage compiled 10 "$python" -m pytest -q benchmarks/test_gpu.py --compiled \

@@ -6,8 +6,6 @@ loss is not part of it: the gradients of the loss in the outputs are given, as i
 growth over many steps of a training loop.
 """
 
-from __future__ import annotations
-
 import argparse
 import gc
 from collections.abc import Sequence
@@ -16,9 +14,9 @@ from dataclasses import replace
 import torch
 from torch import nn
 
-from benchmarks.candidates import CANDIDATES, OURS, Problem, kl_term
-from benchmarks.environment import environment
-from benchmarks.resident import (
+from benchmarks.common.candidates import CANDIDATES, OURS, Problem, kl_term
+from benchmarks.common.environment import print_environment
+from benchmarks.common.resident import (
     in_fresh_process,
     peak,
     reset_peak,
@@ -26,8 +24,8 @@ from benchmarks.resident import (
     return_freed_memory,
     why_unavailable,
 )
-from benchmarks.sizes import affordable, enlarged, sizes
-from benchmarks.workloads import Workload, select
+from benchmarks.common.sizes import affordable, enlarged, sizes
+from benchmarks.common.workloads import Workload, select
 
 PEER = "odeint"
 #: Saved states of a measured step, bytes: far above what a first call of a library leaves resident.
@@ -139,8 +137,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     reason = why_unavailable()
     if reason is not None:
         parser.exit(1, f"{reason}\n")
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print(f"\n{HEAD}")
     for workload in select(options.workloads.split(",")):
         print(row(workload, options.threads, options.states, PEER_LIMIT), flush=True)

@@ -5,8 +5,6 @@ start of the ops. The last line is PyTorch's own floor: an autograd.Function of 
 does nothing.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.environment import environment
-from benchmarks.interleave import interleave
+from benchmarks.common.environment import print_environment
+from benchmarks.common.interleave import interleave
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 
 LAYERS = ("concat", "squash", "concatsquash")
@@ -70,8 +68,7 @@ def main() -> None:
             floor = calls(lambda leaves=leaves: _Nothing.apply(*leaves), leaves)  # type: ignore[misc]
             timed |= {f"{FLOOR} forward": floor[0], f"{FLOOR} both": floor[1]}
     timings = interleave(timed, threads=1, budget=0, min_rounds=rounds, max_rounds=rounds)
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print("\n| layers | forward | forward and backward |\n|---|---|---|")
     scale = 1e6 / REPEATS
     for name in (*LAYERS, FLOOR):

@@ -2,10 +2,8 @@
 
 A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
 ``workload``, ``shape``, ``mode``, ``dtype`` and ``seconds`` (every sample of every candidate). Rows
-of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu_report` shows.
+of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu.report` shows.
 """
-
-from __future__ import annotations
 
 import argparse
 import csv
@@ -15,8 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks import gpu_report
-from benchmarks.interleave import Quartiles, Timings
+from benchmarks.common.interleave import Quartiles, Timings
+from benchmarks.gpu import report as gpu_report
 
 __all__ = ["main", "markdown", "to_csv"]
 
@@ -56,7 +54,7 @@ def table(rows: Sequence[Row]) -> str:
     peers = _candidates(rows)
     keys = _keys(rows)
     head = [*keys, _base(rows[0]), *peers, "rounds"]
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+    lines = []
     for row in rows:
         timings = Timings(row["seconds"])
         base = _base(row)
@@ -67,9 +65,8 @@ def table(rows: Sequence[Row]) -> str:
                 continue
             ratio, time = timings.ratio(peer, base), timings.time(peer)
             cells.append(f"{_ratio(ratio)}, {_time(time)}")
-        cells.append(timings.rounds)
-        lines.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(lines)
+        lines.append([*cells, timings.rounds])
+    return gpu_report.table(head, lines)
 
 
 def markdown(run: dict[str, Any]) -> str:

@@ -5,25 +5,24 @@ workloads. Only the products of docs/math.md are counted: nonlinearities, gates,
 overhead here. The times are those of the two ops alone, without the tables.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
+from statistics import median
 from typing import Any
 
 import torch
 
-from benchmarks.candidates import Problem
-from benchmarks.environment import environment
-from benchmarks.interleave import Quartiles, interleave
-from benchmarks.workloads import WORKLOADS, Workload, select
+from benchmarks.common.candidates import Problem
+from benchmarks.common.environment import print_environment
+from benchmarks.common.interleave import Quartiles, interleave
+from benchmarks.common.workloads import WORKLOADS, Workload, select
 from mvae_fast import engines
-from mvae_fast.core.problem import Method
+from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem as EngineProblem
-from mvae_fast.core.trace import exact_probes
 from mvae_fast.engines import cpp as ops
 
 PEAK_REPEATS = 2000
@@ -56,20 +55,28 @@ def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
 def calls(problem: Problem, engine: str, precision: str = "full") -> Calls:
     """An engine's forward and backward on a problem: multiply-adds and a call of each."""
     workload = problem.workload
-    tables, table, h = problem.tables()
-    z = problem.z.detach()
-    probes = exact_probes(z) if table is None else None
-    leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
-    wanted = [x.requires_grad_() for x in leaves if x is not None]
-    method = Method((workload.steps,), precision=precision)
-    run = partial(engines.get(engine).integrate, EngineProblem(z, h, tables, method, table, probes))
+    field, h = problem.field()
+    z, steps = problem.z.detach(), (workload.steps,)
+    if engine == "cpp" and isinstance(field, Field):
+        leaves = [z, h, *field.tensors]
+    else:  # without what PyTorch takes to make tables
+        made = field.tables()
+        weight, gate, bias = (
+            None if x is None else x.detach() for x in (made.weight, made.gate, made.bias)
+        )
+        assert weight is not None and bias is not None
+        field = replace(made, weight=weight, gate=gate, bias=bias)
+        leaves = [x for x in (z, h, weight, gate, bias) if x is not None]
+    wanted = [x.requires_grad_() for x in leaves]
+    asked = EngineProblem(z, h, field, steps, "exact", precision=precision)
+    run = partial(engines.solve, engine, asked)
     z_out, logp_out, _ = run()
     grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
     backward = partial(
         torch.autograd.grad, (z_out, logp_out), wanted, grads, retain_graph=True, allow_unused=True
     )
     forward_work, backward_work = (
-        n * workload.batch * workload.steps for n in multiply_adds(tables.widths)
+        n * workload.batch * workload.steps for n in multiply_adds(field.widths)
     )
     return {"forward": (forward_work, run), "backward": (backward_work, backward)}
 
@@ -81,8 +88,7 @@ def main() -> None:
     parser.add_argument("--threads", default="1,2")
     parser.add_argument("--seconds", type=float, default=3.0, help="for each row")
     arguments = parser.parse_args()
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print("\n| workload | threads | peak GFLOP/s | forward | backward | both |")
     print("|---" * 6 + "|")
     for workload in select(arguments.workloads.split(",")):
@@ -153,11 +159,6 @@ def shares_of(
             median([2e-9 * flops / t / peak for t, peak in zip(rounds, peaks, strict=True)])
         )
     return shares
-
-
-def median(values: list[float]) -> float:
-    """Of a non-empty list."""
-    return torch.tensor(values).quantile(0.5).item()
 
 
 if __name__ == "__main__":

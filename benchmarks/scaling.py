@@ -6,8 +6,6 @@ tells what a call costs before its first row or step, what each of them adds, an
 are from a line.
 """
 
-from __future__ import annotations
-
 import argparse
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -18,10 +16,10 @@ from math import log
 import numpy as np
 import torch
 
-from benchmarks.candidates import CANDIDATES, OURS, Problem, training_step
-from benchmarks.environment import environment
-from benchmarks.interleave import interleave
-from benchmarks.workloads import Workload, select
+from benchmarks.common.candidates import CANDIDATES, OURS, Problem, training_step
+from benchmarks.common.environment import print_environment
+from benchmarks.common.interleave import interleave
+from benchmarks.common.workloads import Workload, select
 
 HEAD = (
     "| workload | threads | sizes | ms | fixed | one row and step | largest deviation | exponent "
@@ -140,8 +138,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--rows", type=ascending, default="64,128,256,512,1024,2048")
     parser.add_argument("--steps", type=ascending, default="5,10,20,40,80,160")
     options = parser.parse_args(arguments)
-    for key, value in environment().items():
-        print(f"- {key}: {value}")
+    print_environment()
     print(f"\n{HEAD}")
     for workload in select(options.workloads.split(",")):
         for threads in map(int, options.threads.split(",")):

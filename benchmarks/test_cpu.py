@@ -1,8 +1,5 @@
 """FastCNF and its peers on a CPU, interleaved. Fails on a wrong value, never on a slow one."""
 
-from __future__ import annotations
-
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -11,15 +8,15 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
-from benchmarks.interleave import interleave
+from benchmarks.against import CLOCKS
+from benchmarks.common.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
+from benchmarks.common.interleave import interleave
+from benchmarks.common.workloads import WORKLOADS, Workload, select
 from benchmarks.report import Row
-from benchmarks.workloads import WORKLOADS, Workload, select
 
 HALF = f"{OURS} bf16"
 TORCHDIFFEQ = (OURS, f"{OURS} hutchinson", HALF, "odeint", "odeint_adjoint")
 QUICK = (OURS, "odeint")
-CLOCKS: dict[str, Callable[[], float]] = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 @dataclass(frozen=True)

@@ -1,17 +1,15 @@
 """A training epoch on data of MNIST's shape, MVAE-CNF and MVAE: ours and the original's way."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.epoch import MNIST, OURS, PEER, slices
-from benchmarks.interleave import interleave
+from benchmarks.against import CLOCKS
+from benchmarks.common.interleave import interleave
+from benchmarks.peers.epoch import MNIST, OURS, PEER, slices
 from benchmarks.report import Row
-from benchmarks.test_cpu import CLOCKS
 
 #: Mini-batches that a sample times, of an epoch's 600: enough to hide the ends, and a few seconds.
 SLICE = 8

@@ -4,17 +4,15 @@ Without the `benchmark` fixture: it would time the host, and this runs where pyt
 not installed.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 import pytest
 
-from benchmarks.gpu_row import Case, Machine, measure
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.common.workloads import WORKLOADS, select
+from benchmarks.gpu.row import Case, Machine, measure
+from benchmarks.gpu.timing import why_no_gpu
 from benchmarks.report import Row
-from benchmarks.workloads import WORKLOADS, select
 
 DEFAULT = "W1,W2,W3,W5"
 

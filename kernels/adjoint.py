@@ -5,16 +5,16 @@ state. It leaves what the gradients of the tables are made of: on the *tape* the
 every product with a weight, for `mvae_fast.kernels.table_gradient`, and the column sums of bias,
 gate and trace table for each tile of rows.
 
-``x_tape`` holds for each evaluation the ``x`` of `mvae_fast.kernels.sweep`; ``delta_tape`` the
-other operand: in stream 0 the columns ``G_l abar_l`` of l = 1 .. L, then what multiplies phi'(a_1)
-in the gradient of a table of the trace; in stream 1 + j those of ``G_l ubar_l``.
+``x_tape`` holds for each evaluation the ``x`` of `mvae_fast.kernels.device.sweep`; ``delta_tape``
+the other operand: in stream 0 the columns ``G_l abar_l`` of l = 1 .. L, then what multiplies
+phi'(a_1) in the gradient of a table of the trace; in stream 1 + j those of ``G_l ubar_l``.
 """
 
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.adjoint_sweep import adjoint_of_net, adjoint_of_velocity
-from mvae_fast.kernels.sweep import (
+from mvae_fast.kernels.device.adjoint_sweep import adjoint_of_net, adjoint_of_velocity
+from mvae_fast.kernels.device.sweep import (
     CONSTANT,
     FROBENIUS,
     KINETIC_ENERGY,
@@ -25,9 +25,8 @@ from mvae_fast.kernels.sweep import (
     evaluate,
     quadratic_form,
 )
-from mvae_fast.kernels.tiles import (
+from mvae_fast.kernels.device.tiles import (
     accumulate,
-    add_rows,
     combine,
     inner,
     load_probes,
@@ -40,67 +39,19 @@ from mvae_fast.kernels.tiles import (
 
 @triton.jit(do_not_specialize=["first_step", "steps", "first_tile", "tiles"])
 def adjoint_kernel(
-    grad_z_out,
-    grad_logp,
-    grad_penalty,
-    z,
-    states,
-    h,
-    weight,
-    gate,
-    bias,
-    trace,
-    second,
-    probes,
-    z_bar_rows,
-    h_sums,
-    sums,
-    x_tape,
-    delta_tape,
-    d_scratch,
-    f_scratch,
-    widths,
-    a,
-    b,
-    report,
-    following,
-    B,
-    D,
-    K,
-    L,
-    R,
-    first_step,
-    steps,
-    first_tile,
-    tiles,
-    tape_rows,
-    x_ld,
-    delta_ld,
-    f_ld,
-    sums_ld,
-    weight_stride,
-    gate_stride,
-    bias_stride,
-    trace_stride,
-    second_stride,
-    probe_stride,
-    probe_row_stride,
-    n_penalties,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TRACE: tl.constexpr,
-    TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr,
-    SLOPES: tl.constexpr,
-    PENALTIES: tl.constexpr,
+    grad_z_out, grad_logp, grad_penalty,
+    z, states, h, weight, gate, bias, trace, second, probes,
+    z_bar_rows, h_sums, sums, x_tape, delta_tape, d_scratch, f_scratch,
+    widths, a, b, report, following,
+    B, D, K, L, R, first_step, steps, first_tile, tiles,
+    tape_rows, x_ld, delta_ld, f_ld, sums_ld,
+    weight_stride, gate_stride, bias_stride, trace_stride, second_stride,
+    probe_stride, probe_row_stride, n_penalties,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr,
     TABLES: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Back over the steps ``first_step .. first_step + steps``, for ``tiles`` tiles of BM rows from
     ``first_tile`` on.
 
@@ -140,7 +91,7 @@ def adjoint_kernel(
             h_s = tl.load(h + s)
             o = tl.load(report + s).to(tl.int64)
             if o >= 0:
-                add_rows(grad_z_out + o * B * D, row, row_inside, D, d_ld, z_bar, BM, BN)
+                load_rows(grad_z_out + o * B * D, row, row_inside, D, d_ld, z_bar, BM, BN, ADD=True)
             if local == 0:
                 load_rows(z, row, row_inside, D, d_ld, state, BM, BN)
             else:
@@ -178,69 +129,27 @@ def adjoint_kernel(
                     combine(state, velocities, a + r * R, r, h_s, d_ld, tile, point, d_ld, BM, BN)
                 if TANGENTS:
                     load_probes(
-                        x,
-                        x_stream,
-                        x_ld,
-                        probes,
-                        probe_stride,
-                        row_offset,
-                        row_inside,
-                        D,
-                        d_ld,
-                        K,
-                        BM,
-                        BN,
-                    )
+                        x, x_stream, x_ld, probes,
+                        probe_stride, row_offset, row_inside,
+                        D, d_ld, K, BM, BN,
+                    )  # fmt: skip
                 tl.debug_barrier()
                 tau, squares = evaluate(
-                    x,
-                    x_stream,
-                    x_ld,
-                    p_all + r * f_tile,
-                    t_all + r * (K * f_tile),
-                    f_ld,
-                    velocities + r * tile,
-                    point,
-                    d_ld,
-                    widths,
-                    L,
-                    weight + e * weight_stride,
-                    gate + e * gate_stride,
-                    bias + e * bias_stride,
-                    trace + e * trace_stride,
-                    probes,
-                    probe_stride,
-                    row_offset,
-                    row_inside,
-                    D,
-                    K,
-                    KIND,
-                    GATED,
-                    RESIDUAL,
-                    TRACE,
-                    TANGENTS,
-                    SLOPES,
-                    True,
-                    BM,
-                    BN,
-                    BK,
-                    DT,
-                    PRECISION,
-                )
+                    x, x_stream, x_ld, p_all + r * f_tile, t_all + r * (K * f_tile), f_ld,
+                    velocities + r * tile, point, d_ld,
+                    widths, L, weight + e * weight_stride, gate + e * gate_stride,
+                    bias + e * bias_stride, trace + e * trace_stride,
+                    probes, probe_stride, row_offset, row_inside, D, K,
+                    KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, True,
+                    BM, BN, BK, DT, PRECISION,
+                )  # fmt: skip
                 weight_r = tl.load(b + r)
                 if TRACE != NO_TRACE and TRACE != MATRIX:
                     h_bar -= weight_r * logp_bar * tau
                 if SECOND:
+                    table = second + e * second_stride
                     quadratic = quadratic_form(
-                        x,
-                        x_ld,
-                        second + e * second_stride,
-                        width(widths, 1),
-                        BM,
-                        BN,
-                        BK,
-                        DT,
-                        PRECISION,
+                        x, x_ld, table, width(widths, 1), BM, BN, BK, DT, PRECISION
                     )
                     h_bar += h_s * logp_bar * quadratic
                 if FROBENIUS & PENALTIES:
@@ -277,81 +186,23 @@ def adjoint_kernel(
                         square > 0, share * root_grad / (D * tl.where(square > 0, root, 1.0)), 0.0
                     )
                 adjoint_of_velocity(
-                    z_bar,
-                    k,
-                    stages,
-                    r,
-                    R,
-                    a,
-                    h_s,
-                    share,
-                    tile,
-                    d_ld,
-                    delta,
-                    delta_stream,
-                    delta_ld,
-                    p,
-                    t,
-                    f_ld,
-                    gate + e * gate_stride,
-                    tile_sums,
-                    probes,
-                    probe_stride,
-                    row_offset,
-                    row_inside,
-                    D,
-                    K,
-                    tau_bar,
-                    magnitude_bar,
-                    root_bar,
-                    2.0 * share * energy_grad,
+                    z_bar, k, stages, r, R, a, h_s, share, tile, d_ld,
+                    delta, delta_stream, delta_ld, p, t, f_ld, gate + e * gate_stride, tile_sums,
+                    probes, probe_stride, row_offset, row_inside,
+                    D, K, tau_bar, magnitude_bar, root_bar, 2.0 * share * energy_grad,
                     2.0 * share * frobenius_grad,
-                    GATED,
-                    RESIDUAL,
-                    TRACE,
-                    TANGENTS,
-                    PENALTIES,
-                    TABLES,
-                    BM,
-                    BN,
-                    DT,
-                )
+                    GATED, RESIDUAL, TRACE, TANGENTS, PENALTIES, TABLES,
+                    BM, BN, DT,
+                )  # fmt: skip
                 tau = adjoint_of_net(
-                    x,
-                    x_stream,
-                    x_ld,
-                    delta,
-                    delta_stream,
-                    delta_ld,
-                    p,
-                    t,
-                    f_ld,
-                    stages + r * tile,
-                    d_ld,
-                    widths,
-                    L,
-                    weight + e * weight_stride,
-                    gate + e * gate_stride,
-                    bias + e * bias_stride,
-                    trace + e * trace_stride,
-                    second + e * second_stride,
-                    tile_sums,
-                    tau_bar,
-                    0.5 * h_s * h_s * logp_bar,
-                    K,
-                    KIND,
-                    GATED,
-                    RESIDUAL,
-                    TRACE,
-                    TANGENTS,
-                    SECOND,
-                    TABLES,
-                    BM,
-                    BN,
-                    BK,
-                    DT,
-                    PRECISION,
-                )
+                    x, x_stream, x_ld, delta, delta_stream, delta_ld,
+                    p, t, f_ld, stages + r * tile, d_ld,
+                    widths, L, weight + e * weight_stride, gate + e * gate_stride,
+                    bias + e * bias_stride, trace + e * trace_stride, second + e * second_stride,
+                    tile_sums, tau_bar, 0.5 * h_s * h_s * logp_bar, K,
+                    KIND, GATED, RESIDUAL, TRACE, TANGENTS, SECOND, TABLES,
+                    BM, BN, BK, DT, PRECISION,
+                )  # fmt: skip
                 if TRACE == MATRIX:
                     h_bar -= weight_r * logp_bar * tau
                 if TRACE == CONSTANT and TABLES:

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.sweep import (
+from mvae_fast.kernels.device.sweep import (
     FROBENIUS,
     KINETIC_ENERGY,
     MEAN_MAGNITUDE,
@@ -12,7 +12,7 @@ from mvae_fast.kernels.sweep import (
     evaluate,
     quadratic_form,
 )
-from mvae_fast.kernels.tiles import (
+from mvae_fast.kernels.device.tiles import (
     combine,
     load_probes,
     load_rows,
@@ -24,62 +24,23 @@ from mvae_fast.kernels.tiles import (
 
 @triton.jit(do_not_specialize=["first_step", "steps"])
 def forward_kernel(
-    z,
-    h,
-    weight,
-    gate,
-    bias,
-    trace,
-    second,
-    probes,
-    z_out,
-    logp_out,
-    penalty_out,
-    states,
-    x_scratch,
-    d_scratch,
-    widths,
-    a,
-    b,
-    report,
-    B,
-    D,
-    K,
-    L,
-    R,
-    first_step,
-    steps,
-    checkpoint,
-    x_ld,
-    weight_stride,
-    gate_stride,
-    bias_stride,
-    trace_stride,
-    second_stride,
-    probe_stride,
-    probe_row_stride,
-    n_penalties,
-    KIND: tl.constexpr,
-    GATED: tl.constexpr,
-    RESIDUAL: tl.constexpr,
-    TRACE: tl.constexpr,
-    TANGENTS: tl.constexpr,
-    SECOND: tl.constexpr,
-    SLOPES: tl.constexpr,
-    PENALTIES: tl.constexpr,
+    z, h, weight, gate, bias, trace, second, probes,
+    z_out, logp_out, penalty_out, states, x_scratch, d_scratch,
+    widths, a, b, report,
+    B, D, K, L, R, first_step, steps, checkpoint, x_ld,
+    weight_stride, gate_stride, bias_stride, trace_stride, second_stride,
+    probe_stride, probe_row_stride, n_penalties,
+    KIND: tl.constexpr, GATED: tl.constexpr, RESIDUAL: tl.constexpr, TRACE: tl.constexpr,
+    TANGENTS: tl.constexpr, SECOND: tl.constexpr, SLOPES: tl.constexpr, PENALTIES: tl.constexpr,
     SAVE: tl.constexpr,
-    BM: tl.constexpr,
-    BN: tl.constexpr,
-    BK: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """Steps ``first_step .. first_step + steps`` from ``z`` (B, D), for tiles of BM rows.
 
     ``d_scratch``: for each program, z, the stage point and R velocities, (BM, d_ld) each.
-    ``x_scratch``: for each program, the ``x`` of `mvae_fast.kernels.sweep`. ``report[s]``: which
-    output comes after step s, or -1. ``states`` gets the state after every ``checkpoint``-th step
-    but the last.
+    ``x_scratch``: for each program, the ``x`` of `mvae_fast.kernels.device.sweep`. ``report[s]``:
+    which output comes after step s, or -1. ``states`` gets the state after every
+    ``checkpoint``-th step but the last.
     """
     program = tl.program_id(0)
     d_ld = width(widths, 0)
@@ -116,54 +77,20 @@ def forward_kernel(
                 tl.debug_barrier()
                 k = velocities + r * tile
                 tau, squares = evaluate(
-                    x,
-                    x_stream,
-                    x_ld,
-                    x,
-                    x,
-                    0,
-                    k,
-                    point,
-                    d_ld,
-                    widths,
-                    L,
-                    weight + e * weight_stride,
-                    gate + e * gate_stride,
-                    bias + e * bias_stride,
-                    trace + e * trace_stride,
-                    probes,
-                    probe_stride,
-                    row_offset,
-                    row_inside,
-                    D,
-                    K,
-                    KIND,
-                    GATED,
-                    RESIDUAL,
-                    TRACE,
-                    TANGENTS,
-                    SLOPES,
-                    False,
-                    BM,
-                    BN,
-                    BK,
-                    DT,
-                    PRECISION,
-                )
+                    x, x_stream, x_ld, x, x, 0, k, point, d_ld,
+                    widths, L, weight + e * weight_stride, gate + e * gate_stride,
+                    bias + e * bias_stride, trace + e * trace_stride,
+                    probes, probe_stride, row_offset, row_inside, D, K,
+                    KIND, GATED, RESIDUAL, TRACE, TANGENTS, SLOPES, False,
+                    BM, BN, BK, DT, PRECISION,
+                )  # fmt: skip
                 share = h_s * tl.load(b + r)
                 if TRACE != NO_TRACE:
                     logp -= share * tau
                 if SECOND:
+                    table = second + e * second_stride
                     quadratic = quadratic_form(
-                        x,
-                        x_ld,
-                        second + e * second_stride,
-                        width(widths, 1),
-                        BM,
-                        BN,
-                        BK,
-                        DT,
-                        PRECISION,
+                        x, x_ld, table, width(widths, 1), BM, BN, BK, DT, PRECISION
                     )
                     logp += h_s * h_s * 0.5 * quadratic
                 if PENALTIES & 7:

@@ -1,7 +1,5 @@
 """The gradients of a solve while its windows are summed, padded as the tables are."""
 
-from __future__ import annotations
-
 import itertools
 
 import torch
@@ -9,9 +7,9 @@ import triton
 from torch import Tensor
 
 from mvae_fast.kernels import launch
-from mvae_fast.kernels.layout import offsets, unpad_matrices, unpad_vectors
+from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, VECTOR
+from mvae_fast.kernels.layout import offsets, resized
 from mvae_fast.kernels.packed import TRITON_TYPES, Solve
-from mvae_fast.kernels.sweep import CONSTANT, MATRIX, VECTOR
 from mvae_fast.kernels.table_gradient import table_gradient_kernel
 
 __all__ = ["Gradients"]
@@ -33,13 +31,10 @@ class Gradients:
         if not wanted:
             return
         padded = layout.padded_matrices
+        tables = (net.bias, net.gate, net.trace if vector else None)
         self.columns = [
             None if table is None else solve.z.new_zeros((table.shape[0], size))
-            for table, size in zip(
-                (net.bias, net.gate, net.trace if vector else None),
-                self.column_sizes,
-                strict=True,
-            )
+            for table, size in zip(tables, self.column_sizes, strict=True)
         ]
         self.weight = solve.z.new_zeros((net.weight.shape[0], sum(p * q for p, q in padded)))
         lefts = offsets([p for p, _ in padded])
@@ -92,25 +87,11 @@ class Gradients:
         shares = solve.empty(triton.cdiv(blocks, per_split), groups, total.shape[1])
         flat = tuple(itertools.chain.from_iterable(tiles))
         table_gradient_kernel[(len(tiles), shares.shape[0], groups)](
-            delta_tape,
-            x_tape,
-            solve.table(flat, torch.int32),
-            shares,
-            solve.delta_ld,
-            solve.x_ld,
-            slabs,
-            slab_rows,
-            stride,
-            per_split,
-            total.shape[1],
-            BI=side,
-            BJ=side,
-            BR=block,
-            DT=TRITON_TYPES[solve.z.dtype],
-            PRECISION=solve.precision,
-            num_warps=4,
-            num_stages=solve.config.stages,
-        )
+            delta_tape, x_tape, solve.table(flat, torch.int32), shares,
+            solve.delta_ld, solve.x_ld, slabs, slab_rows, stride, per_split, total.shape[1],
+            BI=side, BJ=side, BR=block, DT=TRITON_TYPES[solve.z.dtype], PRECISION=solve.precision,
+            num_warps=4, num_stages=solve.config.stages,
+        )  # fmt: skip
         _add_rows(total, shares.sum(0), first)
 
     def results(self) -> tuple[Tensor, ...]:
@@ -121,25 +102,25 @@ class Gradients:
             return self.z, self.h, *(nothing.clone() for _ in range(5))
         net, layout = solve.net, solve.layout
         bias, gate, vector = (nothing.clone() if x is None else x for x in self.columns)
-        sizes, padded = net.widths[1:], layout.padded[1:]
+        sizes, padded = layout.vectors, layout.padded_vectors
         trace, second = nothing.clone(), nothing.clone()
         if net.trace is not None:
             if solve.trace == MATRIX.value:
                 assert self.matrix is not None
-                trace = unpad_matrices(self.matrix, *solve.matrix_shapes())
+                trace = resized(self.matrix, *solve.matrix_shapes()[::-1])
             elif solve.trace == VECTOR.value:
-                trace = unpad_vectors(vector, sizes[:1], padded[:1])
+                trace = resized(vector, padded[:1], sizes[:1])
             else:
                 trace = vector
         if net.second is not None:
             assert self.matrix is not None
-            second = unpad_matrices(self.matrix, *solve.second_shapes())
+            second = resized(self.matrix, *solve.second_shapes()[::-1])
         return (
             self.z,
             self.h,
-            unpad_matrices(self.weight, layout.matrices, layout.padded_matrices),
-            gate if net.gate is None else unpad_vectors(gate, sizes, padded),
-            unpad_vectors(bias, sizes, padded),
+            resized(self.weight, layout.padded_matrices, layout.matrices),
+            gate if net.gate is None else resized(gate, padded, sizes),
+            resized(bias, padded, sizes),
             trace,
             second,
         )

@@ -1,7 +1,5 @@
 """The arithmetic of launches: tiles, programs, scratch, windows. Plain numbers, no Triton."""
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass
 
@@ -9,15 +7,9 @@ import torch
 from torch import Tensor
 
 __all__ = [
-    "Config",
-    "Device",
-    "blocks_per_split",
-    "choose",
-    "gradient_tiles",
-    "programs",
-    "table",
+    "Config", "Device", "blocks_per_split", "choose", "gradient_tiles", "programs", "table",
     "window",
-]
+]  # fmt: skip
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,5 @@
 """A problem as the Triton kernels take it: packed tables, constants, sizes."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +8,9 @@ import triton
 from torch import Tensor
 
 from mvae_fast.kernels import launch
+from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
 from mvae_fast.kernels.forward import forward_kernel
-from mvae_fast.kernels.layout import Layout, pad_matrices, pad_vectors
-from mvae_fast.kernels.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
+from mvae_fast.kernels.layout import Layout, resized
 
 __all__ = ["TRITON_TYPES", "Net", "Plan", "Solve"]
 
@@ -78,19 +76,17 @@ class Solve:
         self.delta_ld = self.features + self.extra_delta
         self.probes = 0 if net.probes is None else net.probes.shape[0]
 
-        self.weight = pad_matrices(net.weight, layout.matrices, layout.padded_matrices).to(
-            self.operand
-        )
-        self.bias = pad_vectors(net.bias, net.widths[1:], padded[1:])
-        self.gate = self.bias
+        weight = resized(net.weight, layout.matrices, layout.padded_matrices)
+        self.weight = weight.to(self.operand)
+        self.bias = self.gate = resized(net.bias, layout.vectors, layout.padded_vectors)
         if net.gate is not None:
-            self.gate = pad_vectors(net.gate, net.widths[1:], padded[1:])
+            self.gate = resized(net.gate, layout.vectors, layout.padded_vectors)
         self.trace_table = self.bias
         if net.trace is not None:
             self.trace_table = self._pad_trace(net.trace)
         self.second = self.bias
         if net.second is not None:
-            self.second = pad_matrices(net.second, *self.second_shapes()).to(self.operand)
+            self.second = resized(net.second, *self.second_shapes()).to(self.operand)
 
     def second_shapes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
         """Of the table of ``Tr J^2``: as it is, and padded."""
@@ -104,9 +100,9 @@ class Solve:
 
     def _pad_trace(self, table: Tensor) -> Tensor:
         if self.trace == MATRIX.value:
-            return pad_matrices(table, *self.matrix_shapes()).to(self.operand)
+            return resized(table, *self.matrix_shapes()).to(self.operand)
         if self.trace == VECTOR.value:
-            return pad_vectors(table, self.net.widths[1:2], self.layout.padded[1:2])
+            return resized(table, self.layout.vectors[:1], self.layout.padded_vectors[:1])
         return table
 
     @property
@@ -129,15 +125,11 @@ class Solve:
             "SECOND": net.second is not None,
             "SLOPES": self.slopes,
             "PENALTIES": self.plan.penalties,
-            "BM": config.rows,
-            "BN": config.columns,
-            "BK": config.depth,
-            "DT": TRITON_TYPES[self.z.dtype],
-            "PRECISION": self.precision,
-            "num_warps": config.warps,
-            "num_stages": config.stages,
+            "BM": config.rows, "BN": config.columns, "BK": config.depth,
+            "DT": TRITON_TYPES[self.z.dtype], "PRECISION": self.precision,
+            "num_warps": config.warps, "num_stages": config.stages,
             **more,
-        }
+        }  # fmt: skip
 
     @property
     def precision(self) -> str:
@@ -157,31 +149,25 @@ class Solve:
         """The tables, the probes and the distances of their rows."""
         net = self.net
         probes = self.z if net.probes is None else net.probes
-        return {
+        strides = (0, 0) if net.probes is None else net.probes.stride()[:2]
+        tables = {
             "weight": self.weight,
             "gate": self.gate,
             "bias": self.bias,
             "trace": self.trace_table,
             "second": self.second,
-            "probes": probes,
-            "weight_stride": _row_stride(self.weight),
-            "gate_stride": _row_stride(self.gate),
-            "bias_stride": _row_stride(self.bias),
-            "trace_stride": _row_stride(self.trace_table),
-            "second_stride": _row_stride(self.second),
-            "probe_stride": 0 if net.probes is None else net.probes.stride(0),
-            "probe_row_stride": 0 if net.probes is None else net.probes.stride(1),
+        }
+        return {
+            **tables,
+            **{f"{name}_stride": _row_stride(table) for name, table in tables.items()},
+            "probes": probes, "probe_stride": strides[0], "probe_row_stride": strides[1],
             "widths": self.table(self.layout.padded, torch.int32),
             "a": self.table(self.plan.a, self.z.dtype),
             "b": self.table(self.plan.b, self.z.dtype),
-            "B": self.batch,
-            "D": self.dim,
-            "K": self.probes,
-            "L": len(net.widths) - 1,
-            "R": self.stages,
-            "x_ld": self.x_ld,
-            "n_penalties": self.penalties,
-        }
+            "B": self.batch, "D": self.dim, "K": self.probes,
+            "L": len(net.widths) - 1, "R": self.stages,
+            "x_ld": self.x_ld, "n_penalties": self.penalties,
+        }  # fmt: skip
 
     def table(self, values: tuple[float, ...], dtype: torch.dtype) -> Tensor:
         return launch.table(tuple(values), dtype, self.z.device)
@@ -218,21 +204,14 @@ class Solve:
         grid = launch.programs(self.batch, self.config, self.device)
         rows, width = self.config.rows, self.layout.padded[0]
         forward_kernel[(grid,)](
-            z=z,
-            h=self.h,
-            **self.net_arguments(),
-            z_out=outputs[0],
-            logp_out=outputs[1],
-            penalty_out=outputs[2],
-            states=states,
+            z=z, h=self.h, **self.net_arguments(),
+            z_out=outputs[0], logp_out=outputs[1], penalty_out=outputs[2], states=states,
             x_scratch=self.empty_operands(grid, 1 + self.probes, rows, self.x_ld),
             d_scratch=self.empty(grid, 2 + self.stages, rows, width),
             report=self.table(reports, torch.int32),
-            first_step=first,
-            steps=steps,
-            checkpoint=checkpoint,
+            first_step=first, steps=steps, checkpoint=checkpoint,
             **self.constants(SAVE=states.numel() > 0, **constants),
-        )
+        )  # fmt: skip
 
 
 def _row_stride(table: Tensor) -> int:

@@ -1,7 +1,5 @@
 """Solves by the Triton kernels: windows and launches."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +8,9 @@ from torch import Tensor
 
 from mvae_fast.kernels import launch, tuning
 from mvae_fast.kernels.adjoint import adjoint_kernel
+from mvae_fast.kernels.device.sweep import NO_TRACE
 from mvae_fast.kernels.gradients import Gradients
 from mvae_fast.kernels.packed import Net, Plan, Solve
-from mvae_fast.kernels.sweep import NO_TRACE
 
 __all__ = ["Net", "Plan", "backward", "forward"]
 
@@ -71,6 +69,7 @@ def _run_backward(
     grad_z_out, *rest = grads
     # What every later output sends back, ready for each step.
     later = [grad if grad.shape[0] == 1 else grad.flip(0).cumsum(0).flip(0) for grad in rest]
+    sent_back = (grad_z_out, *later)
     rows = solve.config.rows
     tiles = -(-solve.batch // rows)
     tile_bytes = solve.stages * (1 + solve.probes) * rows
@@ -85,14 +84,8 @@ def _run_backward(
             z = segment_z if local == 0 else segment[local - 1]
             end = min(begin + window, last)
             for tile in range(0, tiles, height):
-                _run_window(
-                    solve,
-                    gradients,
-                    (grad_z_out, *later),
-                    (z, segment[local:]),
-                    (begin, end - begin),
-                    (tile, min(height, tiles - tile)),
-                )
+                starts, stripe = (z, segment[local:]), (tile, min(height, tiles - tile))
+                _run_window(solve, gradients, sent_back, starts, (begin, end - begin), stripe)
 
 
 def _segments(solve: Solve, states: Tensor) -> Iterator[tuple[int, int, Tensor, Tensor]]:
@@ -108,19 +101,9 @@ def _segments(solve: Solve, states: Tensor) -> Iterator[tuple[int, int, Tensor, 
         segment = solve.empty(last - first - 1, solve.batch, solve.dim)
         if last - first > 1:
             nothing = (solve.z, solve.z, solve.z)
-            solve.run_forward(
-                start,
-                first,
-                last - first,
-                (-1,) * steps,
-                nothing,
-                segment,
-                1,
-                TRACE=NO_TRACE.value,
-                TANGENTS=False,
-                SECOND=False,
-                PENALTIES=0,
-            )
+            alone = {"TRACE": NO_TRACE.value, "TANGENTS": False, "SECOND": False, "PENALTIES": 0}
+            silent = (-1,) * steps
+            solve.run_forward(start, first, last - first, silent, nothing, segment, 1, **alone)
         yield first, last, start, segment
 
 
@@ -146,34 +129,18 @@ def _run_window(
     delta_tape = solve.empty_operands(slabs, 1 + solve.probes, tape_rows, solve.delta_ld)
     sums = solve.empty(tiles if tables else 0, steps * stages, gradients.sums_ld)
     h_sums = solve.empty(tiles, steps)
-    width = solve.layout.padded[0]
     adjoint_kernel[(grid,)](
-        grad_z_out=grads[0],
-        grad_logp=grads[1],
-        grad_penalty=grads[2],
-        z=z,
-        states=states,
-        h=solve.h,
-        **solve.net_arguments(),
-        z_bar_rows=gradients.z,
-        h_sums=h_sums,
-        sums=sums,
-        x_tape=x_tape,
-        delta_tape=delta_tape,
-        d_scratch=solve.empty(grid, 3 + 2 * stages, config.rows, width),
+        grad_z_out=grads[0], grad_logp=grads[1], grad_penalty=grads[2],
+        z=z, states=states, h=solve.h, **solve.net_arguments(),
+        z_bar_rows=gradients.z, h_sums=h_sums, sums=sums, x_tape=x_tape, delta_tape=delta_tape,
+        d_scratch=solve.empty(grid, 3 + 2 * stages, config.rows, solve.layout.padded[0]),
         f_scratch=solve.empty(grid, 1 + solve.probes, stages, config.rows, solve.features),
         report=solve.table(solve.reports(), torch.int32),
         following=solve.table(solve.following(), torch.int32),
-        first_step=first,
-        steps=steps,
-        first_tile=first_tile,
-        tiles=tiles,
-        tape_rows=tape_rows,
-        delta_ld=solve.delta_ld,
-        f_ld=solve.features,
-        sums_ld=gradients.sums_ld,
+        first_step=first, steps=steps, first_tile=first_tile, tiles=tiles, tape_rows=tape_rows,
+        delta_ld=solve.delta_ld, f_ld=solve.features, sums_ld=gradients.sums_ld,
         **solve.constants(TABLES=tables, BN=solve.config.adjoint_columns),
-    )
+    )  # fmt: skip
     gradients.h[first : first + steps] += h_sums.sum(0)
     if tables:
         gradients.add(first * stages, sums.sum(0), x_tape, delta_tape)

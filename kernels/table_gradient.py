@@ -10,23 +10,10 @@ import triton.language as tl
 
 @triton.jit(do_not_specialize=["blocks_per_split", "slab_rows"])
 def table_gradient_kernel(
-    left,
-    right,
-    tile_table,
-    shares,
-    left_ld,
-    right_ld,
-    slabs,
-    slab_rows,
-    slab_stride,
-    blocks_per_split,
-    size,
-    BI: tl.constexpr,
-    BJ: tl.constexpr,
-    BR: tl.constexpr,
-    DT: tl.constexpr,
-    PRECISION: tl.constexpr,
-):
+    left, right, tile_table, shares, left_ld, right_ld,
+    slabs, slab_rows, slab_stride, blocks_per_split, size, BI: tl.constexpr, BJ: tl.constexpr,
+    BR: tl.constexpr, DT: tl.constexpr, PRECISION: tl.constexpr,
+):  # fmt: skip
     """``shares[split, group] = left^T right`` over a share of the rows of a group.
 
     A group is ``slabs`` pieces of ``slab_rows`` rows, the next one ``slab_stride`` rows on. A row
@@ -59,7 +46,5 @@ def table_gradient_kernel(
         total = tl.dot(tl.trans(a), y, total, input_precision=PRECISION, out_dtype=DT)
     share = shares + (split * tl.num_programs(2) + group).to(tl.int64) * size + base
     tl.store(
-        share + i[:, None] * n_j + j[None, :],
-        total,
-        mask=(i[:, None] < n_i) & (j[None, :] < n_j),
+        share + i[:, None] * n_j + j[None, :], total, mask=(i[:, None] < n_i) & (j[None, :] < n_j)
     )

@@ -4,8 +4,6 @@ The space is small: the configuration that `mvae_fast.kernels.launch.choose` rea
 half and of twice as many rows, and one more stage of the pipeline.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Hashable
 from dataclasses import replace
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from mvae_fast import __version__
 
 __all__ = ["main"]
 
+#: Each but ``info`` is a module of `mvae_fast.experiments.commands` with a function ``main``.
 COMMANDS = {
     "info": "versions, and the engines available",
     "train": "train MVAE and MVAE-CNF on a data set, print the paper's Table 1",
@@ -64,7 +66,8 @@ def _run(command: str, argv: Sequence[str]) -> int:
     from mvae_fast.experiments.usage import RunError, UsageError
 
     try:
-        _command(command)(argv)
+        # Only now: the command's own imports take seconds.
+        importlib.import_module(f"mvae_fast.experiments.commands.{command}").main(argv)
     except (UsageError, RunError) as error:
         print(f"mvae-fast {command}: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
@@ -83,31 +86,6 @@ def _info(argv: Sequence[str]) -> int:
     ).parse_args(argv)
     print(environment_report())
     return 0
-
-
-def _train(argv: Sequence[str]) -> None:
-    from mvae_fast.experiments.options import parse
-
-    config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
-    from mvae_fast.experiments.run import run
-
-    run(config)
-
-
-def _command(name: str) -> Callable[[Sequence[str]], None]:
-    if name == "train":
-        return _train
-    if name == "reproduce":
-        from mvae_fast.experiments.reproduce.command import reproduce
-
-        return reproduce
-    if name == "evaluate":
-        from mvae_fast.experiments.checkpoints import evaluate_command
-
-        return evaluate_command
-    from mvae_fast.experiments.sampling import sample_command
-
-    return sample_command
 
 
 if __name__ == "__main__":

@@ -10,8 +10,8 @@ import yaml
 
 from mvae_fast import __version__
 from mvae_fast.cli import COMMANDS, main
+from mvae_fast.experiments.commands.reproduce import EXPERIMENTS
 from mvae_fast.experiments.module import MVAEModule
-from mvae_fast.experiments.reproduce.command import EXPERIMENTS
 from mvae_fast.vae import load_mvae
 
 
@@ -136,7 +136,7 @@ def test_a_full_disk_stops_a_run_with_one_line(command, small, tmp_path, capsys,
     def full(path, content, *, previous=None):
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr("mvae_fast.experiments.whole_checkpoints.write_saved", full)
+    monkeypatch.setattr("mvae_fast.experiments.folders.resuming.write_saved", full)
     argv = [*command, *small[:2], "--set", "batch_size=200", "--out", str(tmp_path / "run")]
     assert main(argv) == 1
     told = capsys.readouterr().err.strip()

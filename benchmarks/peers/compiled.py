@@ -122,5 +122,4 @@ def _closed_form(row: Tensor, slopes: list[Tensor]) -> Tensor:
 def compiled(net: Net, steps: int, hutchinson: bool, mode: str | None = None) -> nn.Module:
     """`PlainEuler` as one compiled graph; ``mode`` as of ``torch.compile``."""
     plain = PlainEuler(net, steps, hutchinson)
-    flow: Any = torch.compile(plain, fullgraph=True, dynamic=False, mode=mode)
-    return flow
+    return torch.compile(plain, fullgraph=True, dynamic=False, mode=mode)

@@ -13,15 +13,13 @@ References:
     (Grathwohl et al., 2019), https://arxiv.org/abs/1810.01367
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
-from benchmarks.workloads import Workload
+from benchmarks.common.workloads import Workload
 
 __all__ = ["FFJORD", "Net"]
 
@@ -141,10 +139,6 @@ class FFJORD(nn.Module):
         self.dynamics.noise = probes
         times = torch.tensor([0.0, 1.0], dtype=z.dtype, device=z.device)
         z_path, logp_path = self.integrator(
-            self.dynamics,
-            (z, logp),
-            times,
-            method="euler",
-            options={"step_size": 1 / self.steps},
+            self.dynamics, (z, logp), times, method="euler", options={"step_size": 1 / self.steps}
         )
         return z_path[-1], logp_path[-1]

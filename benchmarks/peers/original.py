@@ -12,14 +12,15 @@ References:
     Bogojeski, Kao, 2020)
 """
 
-from __future__ import annotations
+from functools import partial
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from benchmarks.common.workloads import Workload
 from benchmarks.peers.ffjord import FFJORD, Net
-from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.vae import MVAE
 
@@ -40,16 +41,9 @@ class Encoder(nn.Module):
         return self.mean(y), self.logvar(y)
 
 
-def _decoder(latent: int, width: int, out: int) -> nn.Module:
-    return nn.Sequential(
-        nn.Linear(latent, width),
-        nn.SiLU(),
-        nn.Linear(width, width),
-        nn.SiLU(),
-        nn.Linear(width, width),
-        nn.SiLU(),
-        nn.Linear(width, out),
-    )
+def _swish(*widths: int) -> list[nn.Module]:
+    pairs = pairwise(widths)
+    return [layer for n_in, n_out in pairs for layer in (nn.Linear(n_in, n_out), nn.SiLU())]
 
 
 class Original(nn.Module):
@@ -81,26 +75,13 @@ class Original(nn.Module):
     ) -> None:
         super().__init__()
         latent = flow.dim
-        self.image_encoder = Encoder(
-            nn.Sequential(
-                nn.Flatten(),
-                nn.Linear(pixels, width),
-                nn.SiLU(),
-                nn.Linear(width, width),
-                nn.SiLU(),
-            ),
-            width,
-            latent,
-        )
-        self.label_encoder = Encoder(
-            nn.Sequential(
-                nn.Embedding(classes, width), nn.SiLU(), nn.Linear(width, width), nn.SiLU()
-            ),
-            width,
-            latent,
-        )
-        self.image_decoder = _decoder(latent, width, pixels)
-        self.label_decoder = _decoder(latent, width, classes)
+        image = nn.Sequential(nn.Flatten(), *_swish(pixels, width, width))
+        label = nn.Sequential(nn.Embedding(classes, width), nn.SiLU(), *_swish(width, width))
+        self.image_encoder = Encoder(image, width, latent)
+        self.label_encoder = Encoder(label, width, latent)
+        decoder = partial(_swish, latent, width, width, width)
+        self.image_decoder = nn.Sequential(*decoder(), nn.Linear(width, pixels))
+        self.label_decoder = nn.Sequential(*decoder(), nn.Linear(width, classes))
         self.flow = FFJORD(Net(flow), flow.steps, adjoint) if with_flow else None
         self.weights = weights
         self.epsilon = epsilon

@@ -1,7 +1,5 @@
 """Arrays of any library as tensors, or a word on why not."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import numpy as np

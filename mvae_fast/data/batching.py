@@ -1,7 +1,5 @@
 """Mini-batches of a data set, in an order that a resumed run finds again."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np
@@ -61,11 +59,7 @@ class EpochBatches(Sampler[list[int]]):
 
 
 def batches(
-    dataset: MultimodalDataset,
-    batch_size: int,
-    *,
-    seed: int | None = None,
-    num_workers: int = 0,
+    dataset: MultimodalDataset, batch_size: int, *, seed: int | None = None, num_workers: int = 0
 ) -> DataLoader[Batch]:
     """A DataLoader of whole batches, cut from the arrays at once instead of collated row by row.
 

@@ -1,7 +1,5 @@
 """Images computed once and kept in a memory-mapped file."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Callable, Iterable
@@ -112,8 +110,7 @@ def _fill(
 
 
 def _read(note: Path) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(note.read_text()) if note.exists() else {}
-    return content
+    return json.loads(note.read_text()) if note.exists() else {}
 
 
 def _write(note: Path, content: dict[str, Any]) -> None:

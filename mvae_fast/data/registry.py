@@ -1,20 +1,18 @@
 """Data sets by name."""
 
-from __future__ import annotations
-
 import inspect
 import os
 from collections.abc import Callable
 from typing import Any
 
 from mvae_fast.checks import boolean
+from mvae_fast.data.bundled.digits import digits
+from mvae_fast.data.bundled.photos import photos_edge, photos_gray
+from mvae_fast.data.bundled.synthetic import shapes6
 from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
-from mvae_fast.data.digits import digits
 from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
-from mvae_fast.data.photos import photos_edge, photos_gray
 from mvae_fast.data.splits import Splits
-from mvae_fast.data.synthetic import shapes6
 
 __all__ = ["DATASETS", "load_dataset"]
 
@@ -22,21 +20,10 @@ __all__ = ["DATASETS", "load_dataset"]
 DATASETS: dict[str, Callable[..., Splits]] = {
     loader.__name__: loader
     for loader in (
-        digits,
-        mnist,
-        fashion_mnist,
-        kmnist,
-        emnist_letters,
-        photos_gray,
-        photos_edge,
-        celeba_gray,
-        celeba_edge,
-        celeba_mask,
-        celeba19,
-        mirflickr,
-        shapes6,
+        digits, mnist, fashion_mnist, kmnist, emnist_letters, photos_gray, photos_edge,
+        celeba_gray, celeba_edge, celeba_mask, celeba19, mirflickr, shapes6,
     )
-}
+}  # fmt: skip
 
 
 def load_dataset(

@@ -1,7 +1,5 @@
 """Where data sets lie, and how files are found, verified and downloaded."""
 
-from __future__ import annotations
-
 import gzip
 import hashlib
 import os

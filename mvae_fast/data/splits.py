@@ -1,12 +1,15 @@
-"""Train, validation and test."""
+"""Train, validation and test, and loaders of them."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from mvae_fast.data.multimodal import MultimodalDataset
 
-__all__ = ["SELECTIONS", "Splits"]
+__all__ = ["SELECTIONS", "Splits", "loader"]
 
 #: What a checkpoint can be chosen on.
 SELECTIONS = ("validation", "test")
@@ -45,3 +48,32 @@ class Splits(NamedTuple):
         if selection == "validation":
             return self
         return Splits(self.train.concatenate(self.validation), self.test, self.test)
+
+
+def loader(name: str, serves: str, read: Callable[..., Splits], *row: Any) -> Callable[..., Splits]:
+    """The loader of one data set of a family.
+
+    Args:
+        name: of the data set.
+        serves: what it is, the beginning of the loader's docstring; that of the reader follows.
+        read: the family's reader, called as ``read(*row, data_dir, download=..., ...)``.
+        row: what tells this data set from the others of the family.
+
+    Returns:
+        ``load(data_dir=None, *, download=False, ...)`` with the options of the reader.
+
+    Example:
+        >>> def read(kind, data_dir=None, *, download=False, verify=True): ...
+        >>> inspect.signature(loader("letters", "Letters.", read, "letters"))
+        <Signature (data_dir=None, *, download=False, verify=True)>
+    """
+    bound = functools.partial(read, *row)
+
+    def load(*args: Any, **options: Any) -> Splits:
+        return bound(*args, **options)
+
+    load.__name__ = load.__qualname__ = name
+    load.__module__ = read.__module__
+    load.__doc__ = f"{serves}\n\n{inspect.getdoc(read)}"
+    load.__signature__ = inspect.signature(bound)  # type: ignore[attr-defined]
+    return load

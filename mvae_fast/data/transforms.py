@@ -1,7 +1,5 @@
 """Image transformations that make one modality out of another: size, grey values, edges."""
 
-from __future__ import annotations
-
 import numpy as np
 
 __all__ = ["EDGE_SIGMA", "edges", "gray", "resize_and_crop"]

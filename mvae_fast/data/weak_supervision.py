@@ -1,7 +1,5 @@
 """Data sets of which only a part is paired."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

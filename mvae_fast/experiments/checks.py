@@ -1,7 +1,5 @@
 """What can be wrong with a run, found before it starts."""
 
-from __future__ import annotations
-
 import warnings
 
 import torch
@@ -9,7 +7,7 @@ import torch
 from mvae_fast.data import MultimodalDataset, Splits
 from mvae_fast.experiments.config import TrainConfig
 from mvae_fast.experiments.devices import resolve_device
-from mvae_fast.experiments.quiet import quiet_lightning
+from mvae_fast.experiments.usage import quiet_lightning
 from mvae_fast.vae import MVAE, build_mvae
 
 __all__ = ["check_data", "check_models"]

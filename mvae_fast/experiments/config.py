@@ -16,19 +16,13 @@ import jsonargparse
 
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.data.splits import SELECTIONS
-from mvae_fast.experiments.files import read_yaml
+from mvae_fast.experiments.folders.files import read_yaml
 from mvae_fast.vae.annealing import ANNEALING
 
 __all__ = [
-    "TITLES",
-    "TrainConfig",
-    "check_name",
-    "check_seed",
-    "chosen_dataset",
-    "configured",
-    "merge",
+    "TITLES", "TrainConfig", "check_name", "check_seed", "chosen_dataset", "configured", "merge",
     "title",
-]
+]  # fmt: skip
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
@@ -158,20 +152,15 @@ class TrainConfig:
         check_name(self.dataset, "dataset")
         for name in self.models:
             check_name(name, "models")
-        for name, described in self.flows.items():
-            check_name(name, "flows")
-            if described is not None and "type" not in _mapping(described):
-                raise ValueError(
-                    f"flows.{name} must be null or a mapping with a type, got {described!r}; the "
-                    f"others are {[other for other in self.flows if other != name]}"
-                )
-        for name, described in self.modalities.items():
-            check_name(name, "modalities")
-            if "type" not in _mapping(described):
-                raise ValueError(
-                    f"modalities.{name} must be a mapping with a type, got {described!r}; the "
-                    f"others are {[other for other in self.modalities if other != name]}"
-                )
+        for key, null in (("flows", "null or "), ("modalities", "")):
+            described = getattr(self, key)
+            for name, value in described.items():
+                check_name(name, key)
+                if not (null and value is None) and "type" not in _mapping(value):
+                    raise ValueError(
+                        f"{key}.{name} must be {null}a mapping with a type, got {value!r}; the "
+                        f"others are {[other for other in described if other != name]}"
+                    )
         if unknown := set(self.models) - set(self.flows):
             raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
         if self.resume and self.overwrite:

@@ -1,12 +1,12 @@
 """Where models are trained and evaluated."""
 
-from __future__ import annotations
-
+import platform
 import re
+from pathlib import Path
 
 import torch
 
-__all__ = ["resolve_device"]
+__all__ = ["processor", "resolve_device"]
 
 
 def resolve_device(name: str) -> torch.device:
@@ -35,3 +35,13 @@ def resolve_device(name: str) -> torch.device:
     if index >= gpus:
         raise ValueError(f"device must be one that is there, got {name!r}; GPUs: {gpus}")
     return torch.device("cuda", index)
+
+
+def processor() -> str:
+    """What the system calls this machine's processor."""
+    cpuinfo = Path("/proc/cpuinfo")
+    if cpuinfo.exists():
+        model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
+        if model:
+            return model.group(1)
+    return platform.processor() or platform.machine()

@@ -1,14 +1,12 @@
 """What a trained model is measured by on the test split, computed once and kept beside it."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mvae_fast.data import MultimodalDataset
-from mvae_fast.experiments.files import read_json, write_json
+from mvae_fast.experiments.folders.files import read_json, write_json
 from mvae_fast.experiments.report import Entry
 from mvae_fast.experiments.usage import say
 from mvae_fast.vae import MVAE, evaluate
@@ -109,13 +107,11 @@ def quantities(modalities: list[str], convention: str) -> dict[str, str]:
     """
     numbered = [(f"X{i}", name) for i, name in enumerate(modalities, 1)]
     if convention == "iwae":
-        joint = {} if len(numbered) == 1 else {"-log p joint": "iwae/joint"}
-        given = (
-            {}
-            if len(numbered) == 1
-            else {f"-log p {x} | rest": f"iwae/{m}|rest" for x, m in numbered}
-        )
-        return {**joint, **{f"-log p {x}": f"iwae/{m}" for x, m in numbered}, **given}
+        alone = {f"-log p {x}": f"iwae/{m}" for x, m in numbered}
+        if len(numbered) == 1:
+            return alone
+        given = {f"-log p {x} | rest": f"iwae/{m}|rest" for x, m in numbered}
+        return {"-log p joint": "iwae/joint", **alone, **given}
     if len(numbered) == 1:
         return {"X1 NLL": f"nll/{modalities[0]}", "ELBO X1": f"elbo/{modalities[0]}"}
     return {

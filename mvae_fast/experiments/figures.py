@@ -1,7 +1,5 @@
 """Figures of samples, as in the paper's Figures 3 and 4."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -10,7 +8,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from mvae_fast.experiments.files import write_figure
+from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 __all__ = ["mosaic", "samples_figure", "tiles"]
@@ -41,7 +39,10 @@ def samples_figure(
     Raises:
         ValueError: if ``label`` has no classes.
     """
-    n_labels = _num_classes(next(iter(models.values())), label)
+    likelihood = dict(next(iter(models.values())).items())[label].likelihood
+    if not isinstance(likelihood, CategoricalLikelihood):
+        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
+    n_labels = likelihood.num_classes
     # A panel is as wide as high where there are ten labels.
     size = (4.2 * len(models), 2 * (4.2 * n_labels / columns + 0.1))
     figure = Figure(figsize=size, layout="constrained")
@@ -84,8 +85,7 @@ def tiles(images: Tensor, columns: int) -> np.ndarray:
     """
     if images.dim() == 4:
         images = images.squeeze(1) if images.shape[1] == 1 else images.movedim(1, -1)
-    tiled: np.ndarray = images.unflatten(0, (-1, columns)).cpu().numpy()
-    return tiled
+    return images.unflatten(0, (-1, columns)).cpu().numpy()
 
 
 def mosaic(tiles: np.ndarray) -> np.ndarray:
@@ -108,10 +108,3 @@ def mosaic(tiles: np.ndarray) -> np.ndarray:
         rows * (height + 1), columns * (width + 1), *colours
     )
     return np.pad(picture, ((0, 1), (0, 1), *[(0, 0)] * len(colours)), constant_values=0.35)
-
-
-def _num_classes(model: MVAE, label: str) -> int:
-    likelihood = dict(model.items())[label].likelihood
-    if not isinstance(likelihood, CategoricalLikelihood):
-        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
-    return likelihood.num_classes

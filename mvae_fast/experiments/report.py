@@ -1,7 +1,5 @@
 """Tables of results: ours over seeds, beside the paper's numbers; on the screen and in files."""
 
-from __future__ import annotations
-
 import csv
 import io
 import math
@@ -13,7 +11,7 @@ from typing import Any, NamedTuple
 
 from matplotlib.figure import Figure
 
-from mvae_fast.experiments.files import write_figure, write_json, write_text
+from mvae_fast.experiments.folders.files import write_figure, write_json, write_text
 
 __all__ = ["PUBLISHED", "Entry", "Report"]
 

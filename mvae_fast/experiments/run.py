@@ -1,7 +1,5 @@
 """``mvae-fast train``: train, evaluate on the held-out split, write table and figure."""
 
-from __future__ import annotations
-
 import time
 
 import torch
@@ -13,8 +11,8 @@ from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
 from mvae_fast.experiments.figures import samples_figure
-from mvae_fast.experiments.folder import check_folder, open_folder
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.folder import check_folder, open_folder
+from mvae_fast.experiments.folders.lock import locked
 from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.training import train_model
 from mvae_fast.experiments.usage import going_on, usage

@@ -6,6 +6,7 @@ import math
 import signal
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -13,20 +14,23 @@ from lightning.pytorch.callbacks import ModelCheckpoint, Timer
 from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 
 from mvae_fast.data import Splits, batches
-from mvae_fast.experiments.checkpoints import load_checkpoint
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
-from mvae_fast.experiments.files import read_json, write_json
-from mvae_fast.experiments.folder import mark
-from mvae_fast.experiments.lock import locked
-from mvae_fast.experiments.module import MVAEModule, NotFiniteError
-from mvae_fast.experiments.progress import EpochBar
-from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.experiments.resuming import BEST, LAST, PREVIOUS, resume_point
-from mvae_fast.experiments.usage import RunError, say
-from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import read_json, write_json
+from mvae_fast.experiments.folders.folder import mark
+from mvae_fast.experiments.folders.lock import locked
+from mvae_fast.experiments.folders.resuming import (
+    BEST,
+    LAST,
+    PREVIOUS,
+    WholeCheckpoints,
+    resume_point,
+)
+from mvae_fast.experiments.module import EpochBar, MVAEModule, NotFiniteError
+from mvae_fast.experiments.usage import RunError, quiet_lightning, say
 from mvae_fast.vae import load_mvae, save_mvae
-from mvae_fast.vae.build import read_saved
+from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["Trained", "finished", "train_model"]
 
@@ -156,20 +160,10 @@ def _fit(
 ) -> float:
     """Train, from a checkpoint or the start; the wall time in seconds."""
     folder = config.folder / name
-    best = ModelCheckpoint(
-        folder,
-        filename=Path(BEST).stem,
-        monitor="val/elbo_sum",
-        save_weights_only=True,
-        enable_version_counter=False,
-    )
+    keep = partial(ModelCheckpoint, folder, enable_version_counter=False)
+    best = keep(filename=Path(BEST).stem, monitor="val/elbo_sum", save_weights_only=True)
     # After the validation's, so that it knows which epoch is best so far.
-    latest = ModelCheckpoint(
-        folder,
-        filename=Path(LAST).stem,
-        save_on_train_epoch_end=True,
-        enable_version_counter=False,
-    )
+    latest = keep(filename=Path(LAST).stem, save_on_train_epoch_end=True)
     timer = Timer()
     device = resolve_device(config.device)
     with quiet_lightning():

@@ -1,12 +1,12 @@
-"""Telling what a user asked for amiss from what went wrong inside."""
+"""What a user is told of what was asked for amiss or went wrong, and what not."""
 
-from __future__ import annotations
-
+import logging
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["RunError", "UsageError", "going_on", "say", "usage"]
+__all__ = ["RunError", "UsageError", "going_on", "quiet_lightning", "say", "usage"]
 
 
 class UsageError(Exception):
@@ -57,3 +57,22 @@ def usage() -> Iterator[None]:
         raise
     except (ValueError, OSError, ImportError) as error:
         raise UsageError(str(error)) from error
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Silence what Lightning says about hardware it found, data-loader workers and log intervals.
+
+    Errors and the warnings of everything else still get through.
+    """
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module=r"lightning\..*")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

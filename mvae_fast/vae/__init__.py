@@ -1,9 +1,26 @@
 """Multimodal variational autoencoders with product-of-experts inference and flow posteriors."""
 
 from mvae_fast.vae.annealing import ANNEALING, jump_annealing, linear_annealing
-from mvae_fast.vae.batch_norm import BatchNorm1d, BatchNorm2d
-from mvae_fast.vae.build import build_mvae, load_mvae, save_mvae
-from mvae_fast.vae.conv_networks import ConvDecoder, ConvEncoder
+from mvae_fast.vae.builders.batch_norm import BatchNorm1d, BatchNorm2d
+from mvae_fast.vae.builders.build import build_mvae, load_mvae, save_mvae
+from mvae_fast.vae.builders.conv_networks import ConvDecoder, ConvEncoder
+from mvae_fast.vae.builders.modalities import (
+    attribute_modality,
+    attributes_modality,
+    conv_modality,
+    label_modality,
+    mlp_modality,
+)
+from mvae_fast.vae.builders.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
+from mvae_fast.vae.builders.posteriors import (
+    FLOWS,
+    cnf_bias_posterior,
+    cnf_posterior,
+    cnf_rank_posterior,
+    iaf_posterior,
+    planar_posterior,
+    sylvester_posterior,
+)
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
 from mvae_fast.vae.evaluation import evaluate
 from mvae_fast.vae.experts import product_of_experts
@@ -13,65 +30,17 @@ from mvae_fast.vae.likelihoods import (
     Likelihood,
     NormalLikelihood,
 )
-from mvae_fast.vae.modalities import (
-    attribute_modality,
-    attributes_modality,
-    conv_modality,
-    label_modality,
-    mlp_modality,
-)
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
-from mvae_fast.vae.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
-from mvae_fast.vae.posteriors import (
-    FLOWS,
-    cnf_bias_posterior,
-    cnf_posterior,
-    cnf_rank_posterior,
-    iaf_posterior,
-    planar_posterior,
-    sylvester_posterior,
-)
 from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
 
 __all__ = [
-    "ANNEALING",
-    "FLOWS",
-    "MVAE",
-    "BatchNorm1d",
-    "BatchNorm2d",
-    "BernoulliLikelihood",
-    "CategoricalLikelihood",
-    "ConvDecoder",
-    "ConvEncoder",
-    "ElboTerms",
-    "EmbeddingEncoder",
-    "Likelihood",
-    "MLPDecoder",
-    "MLPEncoder",
-    "Modality",
-    "NormalLikelihood",
-    "Objective",
-    "attribute_modality",
-    "attributes_modality",
-    "build_mvae",
-    "cnf_bias_posterior",
-    "cnf_posterior",
-    "conv_modality",
-    "cnf_rank_posterior",
-    "elbo_terms",
-    "evaluate",
-    "gaussian_kl",
-    "iaf_posterior",
-    "joint_and_unimodal",
-    "jump_annealing",
-    "label_modality",
-    "linear_annealing",
-    "load_mvae",
-    "mlp_modality",
-    "planar_posterior",
-    "product_of_experts",
-    "random_subsets",
-    "save_mvae",
-    "sylvester_posterior",
-]
+    "ANNEALING", "FLOWS", "MVAE", "BatchNorm1d", "BatchNorm2d", "BernoulliLikelihood",
+    "CategoricalLikelihood", "ConvDecoder", "ConvEncoder", "ElboTerms", "EmbeddingEncoder",
+    "Likelihood", "MLPDecoder", "MLPEncoder", "Modality", "NormalLikelihood", "Objective",
+    "attribute_modality", "attributes_modality", "build_mvae", "cnf_bias_posterior",
+    "cnf_posterior", "conv_modality", "cnf_rank_posterior", "elbo_terms", "evaluate", "gaussian_kl",
+    "iaf_posterior", "joint_and_unimodal", "jump_annealing", "label_modality", "linear_annealing",
+    "load_mvae", "mlp_modality", "planar_posterior", "product_of_experts", "random_subsets",
+    "save_mvae", "sylvester_posterior",
+]  # fmt: skip

@@ -1,7 +1,5 @@
 """Annealing of the KL term."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 __all__ = ["ANNEALING", "jump_annealing", "linear_annealing"]

@@ -5,8 +5,6 @@ those that are missing hold 0, and what the networks make of them is masked: los
 are the same, unless a network lets its rows see each other.
 """
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast

@@ -1,23 +1,20 @@
 """The evidence lower bounds of many subsets of modalities, in one pass."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import exact_log_det, exact_trace
 from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.experts import product_of_experts
-
-if TYPE_CHECKING:
-    from mvae_fast.vae.mvae import MVAE
+from mvae_fast.vae.modality import Modality
 
 __all__ = ["ElboTerms", "elbo_terms", "gaussian_kl", "posteriors"]
 
@@ -86,8 +83,8 @@ def gaussian_kl(mean: Tensor, logvar: Tensor) -> Tensor:
 
 
 def posteriors(
-    model: MVAE,
-    x: Mapping[str, Tensor],
+    experts: tuple[Tensor, Tensor],
+    flow: nn.Module | None,
     present: Tensor,
     subsets: Tensor,
     *,
@@ -96,8 +93,8 @@ def posteriors(
     """The posteriors of z_T given several subsets of modalities: one product of experts.
 
     Args:
-        model: the model.
-        x: data, ``(B, ...)`` each.
+        experts: means and log-variances, ``(B, N, D)`` each.
+        flow: that of the posterior, or None.
         present: which rows have which modality, boolean ``(B, N)``.
         subsets: boolean ``(S, N)``.
         every_row: keep every row in every term; see `elbo_terms`.
@@ -112,17 +109,18 @@ def posteriors(
     if every_row:
         active = torch.ones_like(active)
 
-    mean, logvar = model.experts(x, present)
-    mean, logvar = product_of_experts(mean, logvar, scored.to(mean.device))
+    mean, logvar = product_of_experts(*experts, scored.to(experts[0].device))
     mean, logvar = mean.flatten(0, 1), logvar.flatten(0, 1)
     rows = places(active.flatten())
     if len(rows) < active.numel():
         mean, logvar = (t.index_select(0, rows.to(mean.device)) for t in (mean, logvar))
-    return FlowPosterior(mean, logvar, model.flow), rows, active
+    return FlowPosterior(mean, logvar, flow), rows, active
 
 
 def elbo_terms(
-    model: MVAE,
+    experts: tuple[Tensor, Tensor],
+    modalities: Mapping[str, Modality],
+    flow: nn.Module | None,
     x: Mapping[str, Tensor],
     present: Tensor,
     subsets: Tensor | Sequence[Sequence[bool]],
@@ -136,10 +134,9 @@ def elbo_terms(
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.
 
-    Each encoder runs once, on the rows that have its modality. The posteriors of all subsets are
-    one product of experts and one call of the flow. Each decoder runs once, on exactly the rows
-    that score it: a term scores the modalities that it conditions on. With :math:`z_T` the flow's
-    image of :math:`z_0`
+    The posteriors of all subsets are one product of experts and one call of the flow. Each decoder
+    runs once, on exactly the rows that score it: a term scores the modalities that it conditions
+    on. With :math:`z_T` the flow's image of :math:`z_0`
 
     .. math:: \mathrm{KL} \approx \log q_0(z_0 | X) - \int_0^T \mathrm{Tr}\,\frac{\partial
     f}{\partial z}\,dt
@@ -149,7 +146,10 @@ def elbo_terms(
     where it has at least two of them: with one left, that term would only repeat the unimodal one.
 
     Args:
-        model: the model.
+        experts: the unimodal experts of N modalities, means and log-variances, ``(B, N, D)`` each;
+            see `MVAE.experts`.
+        modalities: the modalities by name.
+        flow: that of the posterior, or None.
         x: data, ``(B, ...)`` each; what ``present`` denies may hold anything, NaN too.
         present: which rows have which modality, boolean ``(B, N)``.
         subsets: boolean ``(S, N)``, a tensor or lists; compiled code knows only what lists hold.
@@ -180,7 +180,7 @@ def elbo_terms(
     one_of("kl", kl, ("sample", "closed_form"))
     boolean("every_row", every_row)
     boolean("log_det_error", log_det_error)
-    if kl == "closed_form" and model.flow is not None:
+    if kl == "closed_form" and flow is not None:
         raise ValueError('kl="closed_form" needs a model without a flow; use kl="sample"')
     n_samples = integer("n_samples", n_samples, 1)
     if at == "mean" and n_samples > 1:
@@ -190,11 +190,11 @@ def elbo_terms(
     batch = len(present)
     compiling = torch.compiler.is_compiling()
     masks = torch.as_tensor(subsets)
-    posterior, rows, active = posteriors(model, x, present, masks, every_row=every_row)
+    posterior, rows, active = posteriors(experts, flow, present, masks, every_row=every_row)
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
         noise = torch.zeros_like(mean).unsqueeze(0)
-        with exact_trace(model):
+        with exact_trace(flow) if flow is not None else nullcontext():
             z, log_q = posterior.transport_noise(noise)
     else:
         noise = posterior.draw_noise((n_samples,), generator=generator)
@@ -213,7 +213,7 @@ def elbo_terms(
     nll = {}
     scored = masks.to(present.device)[:, None] & present
     of_rows = (scored & active[..., None]).flatten(0, 1)[rows]
-    for i, (name, modality) in enumerate(model.items()):
+    for i, (name, modality) in enumerate(modalities.items()):
         here = (
             places_of_terms(subsets, i, batch) if compiling else of_rows[:, i].nonzero().squeeze(1)
         )
@@ -237,7 +237,7 @@ def elbo_terms(
         nll[name] = scatter(-log_prob.view(n_samples, -1), rows[here])
     error = None
     if log_det_error:
-        with exact_log_det(model):
+        with exact_log_det(flow) if flow is not None else nullcontext():
             exact = posterior.transport_noise(noise[:1])[1]
         error = scatter(exact - log_q[:1], rows).squeeze(0)
     return ElboTerms(masks.to(present.device), active, nll, scatter(divergence, rows), error)

@@ -1,8 +1,6 @@
 """Evaluation: bounds and estimates of the likelihood of the modalities, together, alone and
 conditional, in three conventions."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
@@ -13,7 +11,7 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import integer
 from mvae_fast.flows import exact_trace, has_exact_log_det
-from mvae_fast.vae.elbo import ElboTerms, elbo_terms
+from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
@@ -112,8 +110,7 @@ def evaluate(
         unknown = correct and log_det == "available" and not has_exact_log_det(model)
         for x, mask in batches:
             data, present = model.prepare(x, mask)
-            terms = elbo_terms(
-                model,
+            terms = model.terms(
                 data,
                 present,
                 subsets,
@@ -122,10 +119,8 @@ def evaluate(
                 log_det_error=correct and not unknown,
                 generator=generator,
             )
-            if convention == "iwae":
-                entries = _likelihoods(terms, names)
-            else:
-                entries = _bounds(terms, names, present)
+            iwae = convention == "iwae"
+            entries = _likelihoods(terms, names) if iwae else _bounds(terms, names, present)
             for key, values in entries:
                 columns.setdefault(key, []).append(values)
     if not columns:

@@ -1,7 +1,5 @@
 """Product of Gaussian experts, the inference network of the MVAE."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn import functional as F

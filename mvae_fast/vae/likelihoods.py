@@ -1,7 +1,5 @@
 """Likelihoods: what a decoder's output says about the data, as a torch.distributions object."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 
 import torch

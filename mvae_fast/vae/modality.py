@@ -1,7 +1,5 @@
 """A modality: encoder, decoder, likelihood and weight."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -84,8 +82,7 @@ class Modality(nn.Module):
         output = self.decoder(z)
         if isinstance(output, Tensor):
             output = output.to(z.dtype)  # under autocast decoders give half precision
-        distribution: Distribution = self.likelihood(output)
-        return distribution
+        return self.likelihood(output)
 
     def idle(self, part: nn.Module) -> Tensor:
         """Zero, as a function of a network's parameters: stands for a network that has no rows.

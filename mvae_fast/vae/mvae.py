@@ -1,8 +1,6 @@
 """MVAE and MVAE-CNF: a variational autoencoder over any number of modalities."""
 
-from __future__ import annotations
-
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -154,15 +152,8 @@ class MVAE(nn.Module):
             drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
             subsets = torch.cat([torch.tensor(subsets), drawn])
         exact = self.flow is None and at == "sample"
-        terms = elbo_terms(
-            self,
-            data,
-            present,
-            subsets,
-            at=at,
-            kl="closed_form" if exact else "sample",
-            generator=generator,
-        )
+        kl: Literal["sample", "closed_form"] = "closed_form" if exact else "sample"
+        terms = self.terms(data, present, subsets, at=at, kl=kl, generator=generator)
         weights = {name: modality.weight for name, modality in self.items()}
         return Objective(terms.loss(weights, beta), terms)
 
@@ -231,16 +222,8 @@ class MVAE(nn.Module):
         """
         data, present = self.prepare(x, mask)
         everything = torch.ones(1, len(self.modalities), dtype=torch.bool)
-        terms = elbo_terms(
-            self,
-            data,
-            present,
-            everything,
-            every_row=True,
-            at=at,
-            n_samples=n_samples,
-            generator=generator,
-        )
+        options = {"every_row": True, "at": at, "n_samples": n_samples, "generator": generator}
+        terms = self.terms(data, present, everything, **options)
         return terms.elbo().mean(dim=0).squeeze(0)
 
     @torch.no_grad()
@@ -372,6 +355,24 @@ class MVAE(nn.Module):
             means.append(mean.to(parameter.dtype))
             logvars.append(logvar.to(parameter.dtype))
         return torch.stack(means, dim=1), torch.stack(logvars, dim=1)
+
+    def terms(
+        self,
+        x: Mapping[str, Tensor],
+        present: Tensor,
+        subsets: Tensor | Sequence[Sequence[bool]],
+        **options: Any,
+    ) -> ElboTerms:
+        """The ELBO terms of several subsets of modalities; each encoder runs once.
+
+        Args:
+            x: data, ``(B, ...)`` each, as `prepare` gives them.
+            present: boolean ``(B, N)``, likewise.
+            subsets: boolean ``(S, N)``.
+            options: of `elbo_terms`.
+        """
+        experts = self.experts(x, present)
+        return elbo_terms(experts, dict(self.items()), self.flow, x, present, subsets, **options)
 
     def extra_repr(self) -> str:
         """Latent size and number of random subsets, for ``print(model)``."""

@@ -1,7 +1,5 @@
 """Shapes and widths as tuples of integers."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import Any
 

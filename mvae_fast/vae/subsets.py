@@ -1,7 +1,5 @@
 """The subsets of modalities that the objective sums over."""
 
-from __future__ import annotations
-
 import math
 
 import torch

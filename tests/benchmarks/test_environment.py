@@ -7,8 +7,8 @@ from datetime import datetime, timedelta, timezone
 import pytest
 import torch
 
-from benchmarks import environment as module
-from benchmarks.environment import environment
+from benchmarks.common import environment as module
+from benchmarks.common.environment import environment
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks.epoch import HALF, MNIST, OURS, PEER, Setting, models, slices
+from benchmarks.peers.epoch import HALF, MNIST, OURS, PEER, Setting, models, slices
 from mvae_fast import FastCNF
 
 SMALL = Setting(

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import gpu_device, gpu_modules
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.gpu import device as gpu_device
+from benchmarks.gpu import modules as gpu_modules
+from benchmarks.gpu.timing import why_no_gpu
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu_check.sh"
 BEFORE = ["environment", "modules", "build", "engines", "collect", "device"]
@@ -86,7 +87,7 @@ def test_with_a_gpu_every_stage_runs(stand_in):
 
 
 def test_a_failure_is_reported_and_stops_nothing(stand_in):
-    status, results, _ = stand_in("--skip-build", fail="gpu_roofline")
+    status, results, _ = stand_in("--skip-build", fail="benchmarks.gpu.roofline")
     assert status == 1
     assert results["roofline"][0] == "failed"
     assert results["roofline"][1].endswith("status 5; told to fail")
@@ -105,7 +106,7 @@ def test_it_builds_and_is_quick_when_asked(stand_in):
 
 
 def test_nothing_starts_where_a_module_is_missing(stand_in):
-    status, results, _ = stand_in(fail="gpu_modules")
+    status, results, _ = stand_in(fail="benchmarks.gpu.modules")
     assert status == 1
     assert list(results) == ["environment", "modules"]
 

@@ -4,8 +4,8 @@ import sys
 
 import pytest
 
-from benchmarks.gpu_environment import _first_line, gpu_environment, parse_smi
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.gpu.environment import _first_line, gpu_environment, parse_smi
+from benchmarks.gpu.timing import why_no_gpu
 
 
 def test_the_drivers_answer_in_words():

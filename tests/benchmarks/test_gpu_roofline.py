@@ -3,11 +3,11 @@
 import pytest
 import torch
 
-from benchmarks import gpu_roofline
-from benchmarks.gpu_roofline import HEAD, matmul, rows
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.common.workloads import Workload
+from benchmarks.gpu import roofline as gpu_roofline
+from benchmarks.gpu.roofline import HEAD, matmul, rows
+from benchmarks.gpu.timing import why_no_gpu
 from benchmarks.roofline import multiply_adds
-from benchmarks.workloads import Workload
 from mvae_fast.engines import cpp as ops
 
 SMALL = Workload("small B=5", 7, (11,), "squash", "softplus", 5, 4, "")

@@ -6,11 +6,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks import gpu_report
-from benchmarks.candidates import Problem, check_agreement
-from benchmarks.gpu_candidates import GPU_ENGINES, candidates, usable
-from benchmarks.gpu_row import Case, Machine, measure
-from benchmarks.workloads import Workload
+from benchmarks.common.candidates import Problem, check_agreement
+from benchmarks.common.workloads import Workload
+from benchmarks.gpu import report as gpu_report
+from benchmarks.gpu.candidates import GPU_ENGINES, candidates, usable
+from benchmarks.gpu.row import Case, Machine, measure
 from mvae_fast import engines
 from tests.gpu.places import rerun
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from benchmarks.gpu_timing import DeviceTimer, why_no_gpu
-from benchmarks.interleave import interleave
+from benchmarks.common.interleave import interleave
+from benchmarks.gpu.timing import DeviceTimer, why_no_gpu
 
 
 class FakeGpu:

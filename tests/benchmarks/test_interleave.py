@@ -6,7 +6,7 @@ from itertools import count
 import pytest
 import torch
 
-from benchmarks.interleave import Timings, interleave
+from benchmarks.common.interleave import Timings, interleave
 
 
 def test_calls_alternate_and_warmup_is_not_counted():

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from benchmarks import memory
-from benchmarks.candidates import OURS, Problem, kl_term
+from benchmarks.common.candidates import OURS, Problem, kl_term
+from benchmarks.common.resident import in_fresh_process, resident, why_unavailable
+from benchmarks.common.sizes import sizes
+from benchmarks.common.workloads import Workload
 from benchmarks.memory import row, step_peak, training_growth
-from benchmarks.resident import in_fresh_process, resident, why_unavailable
-from benchmarks.sizes import sizes
-from benchmarks.workloads import Workload
 from mvae_fast.engines import cpp as ops
 
 pytestmark = pytest.mark.skipif(why_unavailable() is not None, reason="needs Linux's /proc")

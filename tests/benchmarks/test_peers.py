@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.candidates import (
+from benchmarks.common.candidates import (
     CANDIDATES,
     MODES,
     OURS,
@@ -15,9 +15,9 @@ from benchmarks.candidates import (
     inference,
     training_step,
 )
+from benchmarks.common.workloads import Workload
 from benchmarks.peers.compiled import PlainEuler
 from benchmarks.peers.ffjord import FFJORD
-from benchmarks.workloads import Workload
 
 # The layer types, depths and nonlinearities of W1 to W7, smaller.
 SMALL = [

@@ -5,8 +5,8 @@ import os
 
 import pytest
 
-from benchmarks import resident
-from benchmarks.resident import in_fresh_process, parse_status
+from benchmarks.common import resident
+from benchmarks.common.resident import in_fresh_process, parse_status
 
 linux = pytest.mark.skipif(resident.why_unavailable() is not None, reason="needs Linux's /proc")
 

@@ -2,8 +2,8 @@
 
 import pytest
 
+from benchmarks.common.workloads import Workload
 from benchmarks.roofline import multiply_adds, row, speedup
-from benchmarks.workloads import Workload
 from mvae_fast.engines import cpp as ops
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
+from benchmarks.common.workloads import Workload
 from benchmarks.scaling import ascending, exponent, fit_line, row
-from benchmarks.workloads import Workload
 
 SIZES = [64, 128, 256, 512, 1024, 2048]
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from benchmarks.sizes import affordable, enlarged, sizes
-from benchmarks.workloads import WORKLOADS, Workload, select
+from benchmarks.common.sizes import affordable, enlarged, sizes
+from benchmarks.common.workloads import WORKLOADS, Workload, select
 
 D, M, S, B = 6, 9, 4, 10
 

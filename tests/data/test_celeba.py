@@ -3,8 +3,9 @@ import pytest
 import torch
 from PIL import Image
 
-from mvae_fast.data import celeba19, celeba_edge, celeba_gray, celeba_mask, face_masks
-from mvae_fast.data.celeba_files import CELEBA
+from mvae_fast.data import celeba19, celeba_edge, celeba_gray, celeba_mask
+from mvae_fast.data.celeba import face_masks
+from mvae_fast.data.celeba.files import CELEBA
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.transforms import edges, gray, resize_and_crop
 from tests.data.celeba_layout import (

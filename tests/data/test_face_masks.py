@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from mvae_fast.data import face_masks
-from mvae_fast.data.face_masks import FaceMasks, draw_face, find_model
+from mvae_fast.data.celeba import face_masks
+from mvae_fast.data.celeba.face_masks import FaceMasks, draw_face, find_model
 from mvae_fast.data.sources import data_root
 
 SIZE = 200

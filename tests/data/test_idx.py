@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from mvae_fast.data.idx import parse_idx
+from mvae_fast.data.mnist.files import parse_idx
 from tests.data.files import idx
 
 IMAGES = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)

@@ -1,16 +1,16 @@
 import hashlib
 import os
-import sys
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 
-from mvae_fast.data import DATASETS, load_dataset, mnist_files
+from mvae_fast.data import DATASETS, load_dataset
 from mvae_fast.data import mnist as mnist_function
-from mvae_fast.data.idx import parse_idx
-from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist
+from mvae_fast.data.mnist import _DIGITS, _read, emnist_letters, fashion_mnist, kmnist
+from mvae_fast.data.mnist import files as mnist_files
+from mvae_fast.data.mnist.files import parse_idx
 from tests.data.files import idx, mnist_like, write
 
 SOURCES = {
@@ -151,25 +151,27 @@ def test_missing_files_folders_and_remedies_are_listed(tmp_path, name):
     assert "--download" in message and str(tmp_path / name / "raw") in message
 
 
-def test_missing_files_are_downloaded(tmp_path, server, monkeypatch):
+def read_digits(source, *args, **options):
+    return _read(source, *_DIGITS, *args, **options)
+
+
+def test_missing_files_are_downloaded(tmp_path, server):
     mirror, url = server
     contents = mnist_like(mnist_files.KMNIST)
     place(mirror, contents, ".gz")
     source = replace(mnist_files.KMNIST, url=url, delivered={})
-    monkeypatch.setattr(sys.modules["mvae_fast.data.mnist"], "KMNIST", source)
-    splits = kmnist(tmp_path / "data", download=True, verify=False)
+    splits = read_digits(source, tmp_path / "data", download=True, verify=False)
     assert [len(part) for part in splits] == [22, 2, 6]
     assert (tmp_path / "data" / "kmnist" / "t10k-labels-idx1-ubyte.gz").exists()
 
 
 @pytest.mark.parametrize("verify", [True, False])
-def test_downloads_are_verified_in_any_case(tmp_path, server, monkeypatch, verify):
+def test_downloads_are_verified_in_any_case(tmp_path, server, verify):
     mirror, url = server
     place(mirror, mnist_like(mnist_files.MNIST), ".gz")
     source = replace(mnist_files.MNIST, url=url)
-    monkeypatch.setattr(sys.modules["mvae_fast.data.mnist"], "MNIST", source)
     with pytest.raises(ValueError, match="train-images-idx3-ubyte.gz.* does not match"):
-        mnist_function(tmp_path / "data", download=True, verify=verify)
+        read_digits(source, tmp_path / "data", download=True, verify=verify)
 
 
 @pytest.mark.parametrize("loader", [mnist_function, fashion_mnist])

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from mvae_fast.data import photos as photos_module
 from mvae_fast.data import photos_edge, photos_gray
+from mvae_fast.data.bundled import photos as photos_module
 
 
 def test_no_pixel_is_in_two_splits():

@@ -7,7 +7,7 @@ import torch
 import yaml
 
 from mvae_fast.cli import main
-from mvae_fast.experiments.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.vae import build_mvae, load_mvae, save_mvae
 from tests.data.mirflickr_layout import FEATURES, TAGS, write_mirflickr
 from tests.experiments.reproduce.tiny import DIGITS, options
@@ -115,7 +115,7 @@ def test_a_data_set_may_be_fetched(run, monkeypatch):
         asked.append((name, data_dir, options))
         raise FileNotFoundError("no network")
 
-    monkeypatch.setattr("mvae_fast.experiments.checkpoints.load_dataset", load)
+    monkeypatch.setattr("mvae_fast.experiments.commands.evaluate.load_dataset", load)
     argv = ["evaluate", str(run / "model.pt"), "--dataset", "mnist", "--data-dir", "data"]
     assert main([*argv, "--download"]) == main(argv) == 2
     assert asked == [("mnist", "data", {"download": fetch}) for fetch in (True, False)]

@@ -1,8 +1,8 @@
 import pytest
 import yaml
 
+from mvae_fast.experiments.commands.train import parse
 from mvae_fast.experiments.config import TrainConfig, configured, title
-from mvae_fast.experiments.options import parse
 
 
 def test_the_papers_settings_are_the_default():

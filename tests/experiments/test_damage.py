@@ -12,8 +12,8 @@ from mvae_fast.cli import main
 from mvae_fast.data import load_dataset
 from mvae_fast.experiments.config import TrainConfig, configured
 from mvae_fast.experiments.evaluation import evaluation
+from mvae_fast.experiments.folders.resuming import resume_point
 from mvae_fast.experiments.reproduce.classifier import trained_classifier
-from mvae_fast.experiments.resuming import resume_point
 from mvae_fast.experiments.training import finished
 from mvae_fast.experiments.usage import say
 from mvae_fast.vae import load_mvae

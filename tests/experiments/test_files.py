@@ -7,8 +7,8 @@ import signal
 import pytest
 import torch
 
-from mvae_fast.experiments.files import make_folder, write_json, write_saved
-from mvae_fast.experiments.whole_checkpoints import WholeCheckpoints
+from mvae_fast.experiments.folders.files import make_folder, write_json, write_saved
+from mvae_fast.experiments.folders.resuming import WholeCheckpoints
 from mvae_fast.files import write_bytes
 
 

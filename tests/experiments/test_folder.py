@@ -4,7 +4,13 @@ import pytest
 import yaml
 
 from mvae_fast.experiments.config import TrainConfig
-from mvae_fast.experiments.folder import check_folder, discard, mark, open_folder, read_recipe
+from mvae_fast.experiments.folders.folder import (
+    check_folder,
+    discard,
+    mark,
+    open_folder,
+    read_recipe,
+)
 
 
 def config(out, **changes):

@@ -8,7 +8,7 @@ import pytest
 from lightning.pytorch.utilities import rank_zero_only
 
 from mvae_fast.cli import main
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.lock import locked
 from mvae_fast.experiments.usage import UsageError
 from tests.experiments.reproduce.tiny import DIGITS, options
 
@@ -26,7 +26,7 @@ def test_of_two_runs_started_together_one_is_refused(tmp_path):
     script = f"""
 import pathlib, sys, time
 from mvae_fast.cli import main
-from mvae_fast.experiments import run
+from mvae_fast.experiments import run as run
 def wait_for(*paths):
     deadline = time.monotonic() + 100
     while not all(pathlib.Path(path).exists() for path in paths) and time.monotonic() < deadline:
@@ -82,7 +82,7 @@ def test_a_model_that_outlives_its_command_is_not_overwritten(tmp_path, capsys):
 def test_a_killed_process_leaves_no_lock(tmp_path):
     script = f"""
 import pathlib, time
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.lock import locked
 with locked(pathlib.Path({str(tmp_path)!r})):
     print("held", flush=True)
     time.sleep(600)

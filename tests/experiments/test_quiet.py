@@ -3,7 +3,7 @@ import warnings
 
 import pytest
 
-from mvae_fast.experiments.quiet import quiet_lightning
+from mvae_fast.experiments.usage import quiet_lightning
 
 
 def test_hints_are_silent_and_levels_come_back(caplog):

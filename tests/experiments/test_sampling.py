@@ -4,7 +4,7 @@ import torch
 from matplotlib import image
 
 from mvae_fast.cli import main
-from mvae_fast.experiments.sampling import condition
+from mvae_fast.experiments.commands.sample import condition
 from mvae_fast.vae import build_mvae, load_mvae, save_mvae
 
 

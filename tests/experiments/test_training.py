@@ -8,8 +8,7 @@ from lightning.pytorch.callbacks import Callback
 from mvae_fast.data import MultimodalDataset, Splits, load_dataset
 from mvae_fast.experiments import training
 from mvae_fast.experiments.config import TrainConfig
-from mvae_fast.experiments.module import MVAEModule
-from mvae_fast.experiments.progress import EpochBar
+from mvae_fast.experiments.module import EpochBar, MVAEModule
 from mvae_fast.vae import load_mvae
 
 TINY = {

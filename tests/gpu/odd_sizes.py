@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 import torch
 
-from benchmarks.precision import operands, products
+from benchmarks.common.precision import operands, products
 from tests.gpu.places import CPU, GPU, Place, moved
 from tests.oracles import distance
 from tests.test_integrate import TRACES, problem, run

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from benchmarks.gpu_candidates import GPU_ENGINES, why_missing
-from benchmarks.gpu_timing import captured, why_no_gpu
-from benchmarks.precision import operands
+from benchmarks.common.precision import operands
+from benchmarks.gpu.candidates import GPU_ENGINES, why_missing
+from benchmarks.gpu.timing import captured, why_no_gpu
 from mvae_fast import engines
 
 __all__ = ["CPU", "GPU", "NEAR", "Place", "every", "moved", "no_synchronisation", "rerun"]
@@ -51,7 +51,7 @@ class Place:
             pytest.skip(f"engine {self.engine!r} has no {precision} on {self.device}")
 
     def capture(self, call: Callable[[], Any]) -> tuple[Callable[[], object], Any]:
-        """As `benchmarks.gpu_timing.captured`, which the CPU imitates."""
+        """As `benchmarks.gpu.timing.captured`, which the CPU imitates."""
         return captured(call) if self.device == "cuda" else rerun(call)
 
 

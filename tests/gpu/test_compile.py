@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.precision import products
+from benchmarks.common.precision import products
 from tests.gpu.flows import Step
 from tests.gpu.places import NEAR, every
 from tests.oracles import distance, gradients

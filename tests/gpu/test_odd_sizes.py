@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.gpu_timing import why_no_gpu
+from benchmarks.gpu.timing import why_no_gpu
 from tests.gpu import odd_sizes
 from tests.gpu.places import NEAR, every
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from benchmarks.precision import products
+from benchmarks.common.precision import products
 from mvae_fast import engines
 from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.ode.regularization import FUSED_PENALTIES, REGULARIZATION_FNS

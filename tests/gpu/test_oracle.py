@@ -8,7 +8,7 @@ import itertools
 import pytest
 import torch
 
-from benchmarks.precision import operands, products
+from benchmarks.common.precision import operands, products
 from tests.gpu.places import CPU, GPU, NEAR, every, moved
 from tests.oracles import GPU_NONLINEARITIES, distance, pairwise
 from tests.test_integrate import LAYOUTS, LEAVES, SHAPES, TRACES, problem, run

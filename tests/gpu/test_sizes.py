@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from benchmarks.candidates import Ours, Problem
-from benchmarks.gpu_row import peak_bytes
+from benchmarks.common.candidates import Ours, Problem
+from benchmarks.common.sizes import sizes
+from benchmarks.common.workloads import select
+from benchmarks.gpu.row import peak_bytes
 from benchmarks.memory import forward_backward, output_gradients
-from benchmarks.sizes import sizes
-from benchmarks.workloads import select
 from tests.gpu.flows import Step
 from tests.gpu.places import GPU, every
 from tests.oracles import distance

@@ -80,7 +80,7 @@ def test_the_engine_by_clang(source_tree, python):
         for step in steps
     ]
     run_steps(quick, objects)
-    engine = "from mvae_fast import ops; print(ops.__file__, ops.capabilities())"
+    engine = "from mvae_fast.engines import cpp; print(cpp.__file__, cpp.capabilities())"
     found = python("-c", engine, cwd=source_tree, PYTHONPATH=str(source_tree))
     assert str(source_tree) in found and "baseline" in found
     tests = ["tests/test_capabilities.py", "tests/test_closed_forms.py"]

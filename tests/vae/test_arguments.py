@@ -36,7 +36,10 @@ EVERYTHING = torch.ones(7, 2).bool()
 
 
 def terms(**options):
-    return elbo_terms(bimodal(), data(), EVERYTHING, torch.ones(1, 2).bool(), **options)
+    model, x = bimodal(), data()
+    experts, modalities = model.experts(x, EVERYTHING), dict(model.items())
+    subsets = torch.ones(1, 2).bool()
+    return elbo_terms(experts, modalities, model.flow, x, EVERYTHING, subsets, **options)
 
 
 @pytest.mark.parametrize(

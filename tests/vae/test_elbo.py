@@ -7,7 +7,6 @@ from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.vae import (
     cnf_bias_posterior,
     cnf_posterior,
-    elbo_terms,
     gaussian_kl,
     joint_and_unimodal,
 )
@@ -139,8 +138,7 @@ def test_sampled_kl_converges_to_the_closed_form(flow):
     model = bimodal(flow).double()
     x = data(4, dtype=torch.float64)
     present = torch.ones(4, 2, dtype=torch.bool)
-    terms = elbo_terms(
-        model,
+    terms = model.terms(
         x,
         present,
         joint_and_unimodal(2),
@@ -187,8 +185,7 @@ def test_generator_decides_all_noise_of_the_loss(make_flow):
 def test_closed_form_needs_a_gaussian():
     model = bimodal(AffineFlow())
     with pytest.raises(ValueError, match="closed_form"):
-        elbo_terms(
-            model,
+        model.terms(
             data(),
             torch.ones(7, 2, dtype=torch.bool),
             joint_and_unimodal(2),
@@ -200,9 +197,7 @@ def test_closed_form_needs_a_gaussian():
 def test_n_samples_must_fit(arguments):
     with pytest.raises(ValueError, match="n_samples"):
         model = bimodal()
-        elbo_terms(
-            model, data(), torch.ones(7, 2, dtype=torch.bool), joint_and_unimodal(2), **arguments
-        )
+        model.terms(data(), torch.ones(7, 2, dtype=torch.bool), joint_and_unimodal(2), **arguments)
 
 
 def test_a_likelihood_must_give_one_number_a_row():

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvae_fast.flows import exact_log_det
-from mvae_fast.vae import cnf_posterior, elbo_terms, evaluate
+from mvae_fast.vae import cnf_posterior, evaluate
 from mvae_fast.vae.elbo import posteriors
 from mvae_fast.vae.evaluation import CONVENTIONS
 from tests.vae.models import AffineFlow, bimodal, data, trimodal
@@ -178,7 +178,9 @@ def test_of_several_samples_the_first_is_corrected():
     model = one_large_step().double()
     x = data(dtype=torch.float64)
     several = evaluate(model, [(x, {})], n_samples=3)
-    posterior, *_ = posteriors(model, *model.prepare(x, None), torch.tensor([[True, True]]))
+    x, present = model.prepare(x, None)
+    experts = model.experts(x, present)
+    posterior, *_ = posteriors(experts, model.flow, present, torch.tensor([[True, True]]))
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(3, 3, 7, 5, dtype=torch.float64, generator=generator)[0, 0]
     with torch.no_grad(), exact_log_det(model):
@@ -302,8 +304,7 @@ def test_conditionals_are_differences_in_rows_that_have_everything():
     }
     result = evaluate(model, [(x, mask)], "iwae", n_samples=5, seed=4)
     conditions = [ALL, *((name,) for name in ALL), *(tuple(n for n in ALL if n != m) for m in ALL)]
-    terms = elbo_terms(
-        model,
+    terms = model.terms(
         *model.prepare(x, mask),
         torch.tensor([[name in condition for name in ALL] for condition in conditions]),
         n_samples=5,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from mvae_fast.vae.plain import plain
+from mvae_fast.vae.builders.plain import plain
 
 
 class Kind(str, Enum):

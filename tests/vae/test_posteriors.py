@@ -9,7 +9,7 @@ from mvae_fast import FastCNF
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import SequentialFlow, exact_log_det
 from mvae_fast.vae import build_mvae, load_mvae, save_mvae
-from mvae_fast.vae.posteriors import FLOWS, cnf_posterior
+from mvae_fast.vae.builders.posteriors import FLOWS, cnf_posterior
 from tests.flows.kinds import log_det
 from tests.vae.models import AffineFlow
 

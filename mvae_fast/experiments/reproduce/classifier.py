@@ -1,7 +1,5 @@
 """The simple classifier that judges generated images in Table 2."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,10 +10,9 @@ from torch import Tensor, nn
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from mvae_fast.data import MultimodalDataset, batches
-from mvae_fast.experiments.files import write_saved
-from mvae_fast.experiments.quiet import quiet_lightning
-from mvae_fast.experiments.usage import say
-from mvae_fast.vae.build import read_saved
+from mvae_fast.experiments.folders.files import write_saved
+from mvae_fast.experiments.usage import quiet_lightning, say
+from mvae_fast.vae.builders.build import read_saved
 
 __all__ = ["Classifier", "labelled", "trained_classifier"]
 
@@ -53,8 +50,7 @@ class Classifier(lightning.LightningModule):
 
     def forward(self, images: Tensor) -> Tensor:
         """Logits ``(B, num_classes)`` of images ``(B, ...)`` in [0, 1]."""
-        logits: Tensor = self.net(images)
-        return logits
+        return self.net(images)
 
     def training_step(self, batch: tuple[dict[str, Tensor], Any], batch_idx: int) -> Tensor:
         """Cross-entropy of one mini-batch."""

@@ -1,7 +1,5 @@
 """What the decisions that the paper leaves open change."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

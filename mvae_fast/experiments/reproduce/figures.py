@@ -1,19 +1,16 @@
 """Figures 3, 4 and 5: conditional samples, unconditional samples, image transformations."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
-from torch import Tensor
 from torch.distributions import Distribution
 
 from mvae_fast.experiments.config import title
 from mvae_fast.experiments.figures import mosaic, tiles
-from mvae_fast.experiments.files import write_figure
+from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE
@@ -122,7 +119,8 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
                 f"{name}: {image}, {other}; {other} from {image}, {image} from {other}; "
                 f"{image} and {other} from nothing"
             )
-            panels[heading] = np.concatenate([tiles(_coloured(row), COLUMNS) for row in rows])
+            coloured = (row.expand(-1, 3, -1, -1) for row in rows)  # of one channel or three
+            panels[heading] = np.concatenate([tiles(row, COLUMNS) for row in coloured])
         paths.append(_draw(panels, laboratory.out / f"figure5_{pair}.png", below=True))
     return paths
 
@@ -146,11 +144,6 @@ def _unconditional(model: MVAE, n: int, through_flow: bool = False) -> dict[str,
         return model.sample(n, generator=_generator())
     z_0 = torch.randn(n, model.latent_dim, generator=_generator())
     return model.decode(model.flow(z_0, z_0.new_zeros(n, 1))[0])
-
-
-def _coloured(images: Tensor) -> Tensor:
-    """``(B, 3, H, W)`` of images with one channel or three."""
-    return images.expand(-1, 3, -1, -1)
 
 
 def _draw(

@@ -1,7 +1,5 @@
 """Where the trained models of all experiments are: each is trained once, by who needs it first."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
@@ -17,8 +15,8 @@ from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import Metrics, evaluation
-from mvae_fast.experiments.folder import check_folder, open_folder
-from mvae_fast.experiments.lock import locked
+from mvae_fast.experiments.folders.folder import check_folder, open_folder
+from mvae_fast.experiments.folders.lock import locked
 from mvae_fast.experiments.run import load_splits
 from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage
@@ -174,6 +172,14 @@ class Laboratory:
                 for seed in self.seeds
             ]
 
+    def grid(
+        self, datasets: Sequence[str], models: Sequence[str], needs: str | None = None
+    ) -> dict[tuple[str, str], list[Run]]:
+        """The runs of each model on each data set, trained; see `runs` and `train`."""
+        runs = {(d, m): self.runs(d, m) for d in datasets for m in models}
+        self.train((run for group in runs.values() for run in group), needs)
+        return runs
+
     def train(self, runs: Iterable[Run], needs: str | None = None) -> None:
         """Train and evaluate what is missing.
 
@@ -216,8 +222,7 @@ class Laboratory:
             return [job(run) for run in runs]
         # Each process its own threads: by default all would take all cores.
         runs = [Run(replace(r.config, threads=r.config.threads or 1)) for r in runs]
-        done: list[T] = joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
-        return done
+        return joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
 
     def splits(self, config: TrainConfig) -> Splits:
         """The data of a run, read once."""

@@ -1,7 +1,5 @@
 """Table 1: reconstruction and negative ELBO on the MNIST-like data sets."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mvae_fast.experiments.config import title
@@ -24,8 +22,7 @@ def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     Returns:
         The table; a section for each data set.
     """
-    runs = {(d, m): laboratory.runs(d, m) for d in datasets for m in models}
-    laboratory.train(run for group in runs.values() for run in group)
+    runs = laboratory.grid(datasets, models)
     table: list[Entry] = []
     notes: list[str] = []
     for (dataset, model), group in runs.items():

@@ -1,7 +1,5 @@
 """Table 2: images generated from a label, judged by a classifier."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -54,10 +52,7 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     Returns:
         The table; a section for each data set.
     """
-    runs = {(d, m): laboratory.runs(d, m) for d in datasets for m in models}
-    laboratory.train(
-        (run for group in runs.values() for run in group), needs="an image and a label"
-    )
+    runs = laboratory.grid(datasets, models, "an image and a label")
     table: list[Entry] = []
     notes = ["fraction of images generated from a label that the classifier gives that label"]
     for dataset in datasets:

@@ -1,7 +1,5 @@
 """Table 4: an image and a transformation of it as two modalities."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from mvae_fast.experiments.config import title
@@ -32,8 +30,7 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         The table; a section for each pair.
     """
     pairs = [pair for dataset in datasets for pair in PAIRS.get(dataset, (dataset,))]
-    runs = {(p, m): laboratory.runs(p, m) for p in pairs for m in models}
-    laboratory.train((run for group in runs.values() for run in group), needs="a pair of images")
+    runs = laboratory.grid(pairs, models, "a pair of images")
     table: list[Entry] = []
     errors: list[str] = []
     for (pair, model), group in runs.items():

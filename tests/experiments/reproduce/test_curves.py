@@ -3,7 +3,7 @@ import math
 import pytest
 
 from mvae_fast.experiments.report import Entry
-from mvae_fast.experiments.reproduce.curves import Point, learning_curves
+from mvae_fast.experiments.reproduce.table3 import Point, learning_curves
 
 QUANTITIES = (("ELBO joint", "elbo"), ("ELBO joint", "paper"), ("label right", "given X1"))
 POINTS = [

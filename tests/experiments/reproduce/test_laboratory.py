@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvae_fast.experiments import training
-from mvae_fast.experiments.progress import EpochBar
+from mvae_fast.experiments.module import EpochBar
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.usage import UsageError
 from tests.experiments.reproduce.tiny import DIGITS

@@ -1,0 +1,1 @@
+"""What all measurements share: candidates, workloads, clocks, memory and the machine."""

@@ -1,0 +1,1 @@
+"""Measurements on a GPU; `benchmarks/gpu_check.sh` runs all of them."""

@@ -1,0 +1,104 @@
+"""``mvae-fast evaluate``."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from mvae_fast.data import MultimodalDataset, load_dataset
+from mvae_fast.experiments.checks import check_data
+from mvae_fast.experiments.commands.options import add_data, command_parser
+from mvae_fast.experiments.config import check_seed, title
+from mvae_fast.experiments.devices import resolve_device
+from mvae_fast.experiments.evaluation import SAMPLES, entries, evaluation, legend, log_det_notes
+from mvae_fast.experiments.folders.checkpoints import load_checkpoint
+from mvae_fast.experiments.folders.files import make_folder
+from mvae_fast.experiments.folders.folder import read_recipe
+from mvae_fast.experiments.report import Report
+from mvae_fast.experiments.usage import usage
+from mvae_fast.vae import MVAE
+
+__all__ = ["main"]
+
+
+def main(argv: Sequence[str]) -> None:
+    """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.
+
+    On the data set of the run that the checkpoint belongs to, the options of the data set, the
+    numbers of samples and the seed are those of the run, too, and on the same
+    device so are the numbers.
+
+    Args:
+        argv: arguments behind ``mvae-fast evaluate``.
+
+    Raises:
+        UsageError: if checkpoint, data set or folder cannot be used.
+    """
+    parser = command_parser("evaluate", "Evaluate a trained model on the test split of a data set.")
+    add = parser.add_argument
+    add("checkpoint", type=str, help="model.pt or a .ckpt")
+    add("--dataset", type=str, help="default: that of the run that the checkpoint belongs to")
+    add_data(parser)
+    add("--seed", type=int, help="of the noise; default: that of the run, or 0")
+    add("--out", type=str, help="folder for evaluation.csv, .json and .md; default: none")
+    args = parser.parse_args(list(argv))
+    with usage():
+        device = resolve_device(args.device)
+        if args.seed is not None:
+            check_seed(args.seed, "--seed")
+        model = load_checkpoint(args.checkpoint)
+        recipe = _recipe(Path(args.checkpoint), args.dataset)
+        dataset, options = recipe["dataset"], recipe["dataset_options"]
+        test = load_dataset(dataset, args.data_dir, download=args.download, **options).test
+        _check(model, dataset, test)
+        out = None if args.out is None else make_folder(args.out, "--out")
+    samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
+    seed = recipe["seed"] if args.seed is None else args.seed
+    names = list(model.modalities)
+    metrics = evaluation(model.to(device), test, seed, samples=samples)
+    column = title(Path(args.checkpoint).resolve().parent.name)
+    chosen = "".join(f", {key} {value}" for key, value in options.items())
+    report = Report(
+        f"{args.checkpoint} on the {len(test)} test rows of {dataset}{chosen}",
+        list(entries(dataset, column, names, [metrics])),
+        [*legend(names, samples), *log_det_notes(column, [metrics])],
+        {"dataset_options": options, "samples": samples, "seed": seed},
+    )
+    print(report.text())
+    if out is not None:
+        print("\nWritten: " + ", ".join(map(str, report.write(out, "evaluation"))))
+
+
+def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
+    """Raise if the model cannot score the data."""
+    names, there = list(model.modalities), list(test.arrays)
+    if set(names) != set(there):
+        raise ValueError(
+            f"--dataset {dataset} must have the model's modalities {names}, got {there}"
+        )
+    try:
+        check_data(model, test)
+    except ValueError as error:
+        raise ValueError(f"--dataset {dataset} does not fit the model: {error}") from error
+
+
+def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
+    """What the run of a checkpoint was evaluated on and how, or for another data set the defaults.
+
+    Args:
+        checkpoint: the file, in the folder of a model in that of the run.
+        dataset: the data set; None: that of the run.
+
+    Raises:
+        ValueError: if no data set is named, here or by the run, or the run's file is damaged.
+    """
+    path = checkpoint.resolve().parent.parent / "config.yaml"
+    try:
+        saved = read_recipe(path)
+    except FileNotFoundError:
+        if dataset is None:
+            raise ValueError(
+                f"--dataset is needed: there is no {path} of a run that names it"
+            ) from None
+        saved = {}
+    default: dict[str, Any] = {"dataset": dataset, "dataset_options": {}, "seed": 0}
+    return {**default, **saved} if dataset in (None, saved.get("dataset")) else default
