@@ -26,6 +26,7 @@ lint: $(VENV)/.stamp-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(if $(CSRC),$(BIN)/clang-format --dry-run -Werror $(CSRC))
 
 bench: $(VENV)/.stamp-dev

@@ -10,6 +10,7 @@ import functools
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -17,7 +18,7 @@ from mvae_fast.checks import one_of
 from mvae_fast.core import reference
 from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
 from mvae_fast.core.trace import exact_probes
-from mvae_fast.engines import cpp, cuda, triton
+from mvae_fast.engines import cpp, cuda, ops, triton
 
 __all__ = ["ENGINES", "Engine", "available", "choose", "get", "solve", "usual", "why_missing"]
 
@@ -77,7 +78,7 @@ def _in_onnx_export() -> bool:
 # In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
 _ENGINES: dict[str, Engine] = {
     "cpp": Engine(
-        cpp.solve,
+        partial(ops.solve, "solve", cpp.velocity),
         cpp.why_missing,
         ("cpu",),
         (torch.float32, torch.float64),
@@ -85,7 +86,7 @@ _ENGINES: dict[str, Engine] = {
         refuses=cpp.refuses,
     ),
     "cuda": Engine(
-        cuda.solve,
+        partial(ops.solve, "solve", ops.tables),
         cuda.why_missing,
         ("cuda",),
         (torch.float32,),
@@ -93,7 +94,7 @@ _ENGINES: dict[str, Engine] = {
         excludes=cuda.excludes,
     ),
     "triton": Engine(
-        triton.solve,
+        partial(ops.solve, "triton_solve", ops.tables),
         triton.why_missing,
         ("cuda",),
         (torch.float32, torch.float64),

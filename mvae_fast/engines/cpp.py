@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from mvae_fast.core.field import Field
-from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.core.problem import Problem
 from mvae_fast.engines import ops
 from mvae_fast.engines.enums import COEFFICIENTS, MOST_FEATURES, NONLINEARITIES
 
@@ -13,7 +15,7 @@ __all__ = [
     "peak",
     "refuses",
     "set_capability",
-    "solve",
+    "velocity",
     "why_missing",
 ]
 
@@ -30,23 +32,23 @@ def why_missing() -> str | None:
     return _LOAD_ERROR
 
 
-def solve(problem: Problem) -> Solution:
-    """Take all steps in C++: from a field's coefficients, where it has some, else from tables."""
+def velocity(problem: Problem) -> ops.Velocity:
+    """A field's coefficients, where it has some, else tables."""
     field = problem.field
     # Of Tr J^2 the kernels know the table only.
     if not isinstance(field, Field) or problem.log_det != "trace":
-        return ops.solve_tables("solve", problem)
+        return ops.tables(problem)
     structure = field.structure
     layout = [COEFFICIENTS, len(field.tensors), structure.features, *structure.numbers]
     if not field.context:
-        tensors = (*field.tensors, field.time)
+        tensors: tuple[Tensor, ...] = (*field.tensors, field.time)
         layout += [-1] * len(structure.layers)
     else:
         present = [u for u in field.context if u is not None]
         tensors = (*field.tensors, field.time, *present)
         free = iter(range(len(field.tensors) + 1, len(tensors)))
         layout += [-1 if u is None else next(free) for u in field.context]
-    return ops.solve("solve", problem, tensors, layout, exact=problem.closed)
+    return tensors, layout, problem.closed
 
 
 def refuses(problem: Problem) -> str | None:

@@ -6,11 +6,11 @@ import functools
 
 import torch
 
-from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.core.problem import Problem
 from mvae_fast.engines import cpp, ops
 from mvae_fast.engines.enums import FIRST_NONLINEARITIES
 
-__all__ = ["excludes", "lacks", "refuses", "solve", "why_missing"]
+__all__ = ["excludes", "lacks", "refuses", "why_missing"]
 
 # As in csrc/cuda/plan.h.
 _MAX_LAYERS = 24
@@ -83,8 +83,3 @@ def refuses(problem: Problem) -> str | None:
     if stages > _MAX_STAGES:
         return f"takes methods of at most {_MAX_STAGES} stages, got {stages}"
     return lacks(problem)
-
-
-def solve(problem: Problem) -> Solution:
-    """Take all steps in CUDA: the op goes by where its tensors are."""
-    return ops.solve_tables("solve", problem)

@@ -25,7 +25,7 @@ from mvae_fast.core.trace import second_order_table, trace_table
 from mvae_fast.engines import extension
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
 
-__all__ = ["define_triton", "load", "solve", "solve_tables", "transformed"]
+__all__ = ["Velocity", "define_triton", "load", "solve", "tables", "transformed"]
 
 _OPS = torch.ops.mvae_fast
 _SCHEMAS: list[str] = ast.literal_eval(
@@ -35,6 +35,8 @@ _FRAGMENT = torch.library.Library("mvae_fast", "FRAGMENT")
 _FRAGMENT.define("cuda_device_error(int device) -> str")
 
 Statics = tuple[Any, ...]
+#: Tensors, which of them is what (csrc/arguments.h), and whether the trace is exact, in closed form.
+Velocity = tuple[Sequence[Tensor], Sequence[int], bool]
 
 
 def load(library: str, log: str, title: str, needs: str) -> str | None:
@@ -42,23 +44,15 @@ def load(library: str, log: str, title: str, needs: str) -> str | None:
     return extension.load(torch.ops.load_library, library, log, title, needs)
 
 
-def solve(
-    name: str,
-    problem: Problem,
-    tensors: Sequence[Tensor],
-    layout: Sequence[int],
-    *,
-    exact: bool,
-) -> Solution:
+def solve(name: str, velocity: Callable[[Problem], Velocity], problem: Problem) -> Solution:
     """Take all steps in one call of the op ``mvae_fast::<name>``.
 
     Args:
         name: ``"solve"`` or ``"triton_solve"``.
+        velocity: What the op is given for the problem's field: `tables`, for one.
         problem: What to solve.
-        tensors: All that its velocity is made of.
-        layout: Which is which, see csrc/arguments.h.
-        exact: Whether the trace is exact, in closed form.
     """
+    tensors, layout, exact = velocity(problem)
     z, field, tableau = problem.z, problem.field, problem.tableau
     operands = OPERANDS[problem.precision]
     if not operands and z.is_cuda and z.dtype == torch.float32 and _tf32():
@@ -88,19 +82,19 @@ def solve(
     return Solution(*results[:3])
 
 
-def solve_tables(name: str, problem: Problem) -> Solution:
-    """As `solve`, with the velocity as tables, which PyTorch makes of its coefficients."""
-    tables = problem.field.tables()
-    table = trace_table(tables) if problem.closed else None
-    second = second_order_table(tables) if problem.log_det == "second_order" else None
+def tables(problem: Problem) -> Velocity:
+    """The velocity as tables, which PyTorch makes of a field's coefficients."""
+    made = problem.field.tables()
+    table = trace_table(made) if problem.closed else None
+    second = second_order_table(made) if problem.log_det == "second_order" else None
     tensors: list[Tensor] = []
     layout = [TABLES]
-    everything = (tables.weight, tables.gate, tables.bias, table, second)
-    for x in (*everything, *(tables.context or (None,) * (len(tables.widths) - 1))):
+    everything = (made.weight, made.gate, made.bias, table, second)
+    for x in (*everything, *(made.context or (None,) * (len(made.widths) - 1))):
         layout.append(-1 if x is None else len(tensors))
         if x is not None:
             tensors.append(x)
-    return solve(name, problem, tensors, layout, exact=table is not None)
+    return tensors, layout, table is not None
 
 
 def transformed() -> bool:

@@ -10,11 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.engines import ops
 from mvae_fast.engines.cuda import lacks
 
-__all__ = ["INTERPRETED", "refuses", "solve", "why_missing"]
+__all__ = ["INTERPRETED", "refuses", "why_missing"]
 
 refuses = lacks
 
@@ -35,11 +34,6 @@ def why_missing() -> str | None:
             "TRITON_INTERPRET=1 in the environment before Python starts"
         )
     return None
-
-
-def solve(problem: Problem) -> Solution:
-    """Take all steps in Triton kernels."""
-    return ops.solve_tables("triton_solve", problem)
 
 
 # Triton is imported by the first solve: it takes a while, and CPU users need not have it.
