@@ -12,8 +12,7 @@ takes no more). An autograd.Function with a ``setup_context`` has its signature 
 from __future__ import annotations
 
 import ast
-import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +34,8 @@ _FRAGMENT = torch.library.Library("mvae_fast", "FRAGMENT")
 _FRAGMENT.define("cuda_device_error(int device) -> str")
 
 Statics = tuple[Any, ...]
-#: Tensors, which of them is what (csrc/arguments.h), and whether the trace is exact, in closed form.
+#: Tensors, which of them is what (csrc/arguments.h), and whether there is an exact trace, in closed
+#: form.
 Velocity = tuple[Sequence[Tensor], Sequence[int], bool]
 
 
@@ -247,54 +247,20 @@ def _shapes(z: Tensor, outputs: Sequence[int], penalties: int) -> tuple[tuple[in
     return (count, batch, dim), (count, batch), (count, penalties.bit_count(), batch)
 
 
-# The parameters of the fake kernels are the schema's, which tells a library of another version.
-def _fake_solve(
-    z: Tensor,
-    h: Tensor,
-    probes: Tensor | None,
-    tensors: Sequence[Tensor],
-    widths: list[int],
-    layout: list[int],
-    nonlinearity: int,
-    residual: bool,
-    exact: bool,
-    a: list[float],
-    b: list[float],
-    outputs: list[int],
-    checkpoint_every: int,
-    penalties: int,
-    operands: int,
-    save: bool,
-) -> tuple[Tensor, ...]:
+def _fake_solve(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
+    *_, outputs, checkpoint_every, penalties, _, save = arguments
     saved = (h.shape[0] - 1) // checkpoint_every if save else 0
     shapes = (*_shapes(z, outputs, penalties), (saved, *z.shape))
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
-def _fake_solve_backward(
-    grad_z: Tensor,
-    grad_logp: Tensor,
-    grad_penalties: Tensor | None,
-    states: Tensor,
-    z: Tensor,
-    h: Tensor,
-    probes: Tensor | None,
-    tensors: Sequence[Tensor],
-    widths: list[int],
-    layout: list[int],
-    nonlinearity: int,
-    residual: bool,
-    exact: bool,
-    a: list[float],
-    b: list[float],
-    outputs: list[int],
-    checkpoint_every: int,
-    penalties: int,
-    operands: int,
-    tensor_grads: bool,
-) -> tuple[Tensor, Tensor, list[Tensor]]:
-    wanted = tensors if tensor_grads else ()
+def _fake_solve_backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
+    z, h, _, tensors = arguments[4:8]
+    wanted = tensors if arguments[-1] else ()
     return torch.empty_like(z), torch.empty_like(h), [torch.empty_like(x) for x in wanted]
+
+
+_FAKES: tuple[Callable[..., Any], ...] = (_fake_solve, _fake_solve_backward)
 
 
 def cpu_capabilities() -> str:
@@ -317,34 +283,24 @@ def cuda_device_error(device: int) -> str:
     return _OPS.cuda_device_error.default(device)
 
 
-_FAKES: Mapping[str, Callable[..., Any]] = {
-    "solve": _fake_solve,
-    "solve_backward": _fake_solve_backward,
-}
-
-
 def check_version() -> str | None:
     """None if the loaded C++ library is of this version, else the reason and the remedy.
 
     It is then ready to be traced.
     """
-    functions: dict[str, Callable[..., Any]] = {
-        **_FAKES,
-        "cpu_capabilities": cpu_capabilities,
-        "set_cpu_capability": set_cpu_capability,
-        "cpu_peak": cpu_peak,
-    }
-    for name, function in functions.items():
+    own = ("cpu_capabilities() -> str", "set_cpu_capability(str name) -> ()")
+    for text in (*_SCHEMAS, *own, "cpu_peak(int repeats) -> int"):
+        schema = torch._C.parse_schema(f"mvae_fast::{text}")
+        name = schema.name.partition("::")[2]
         op = getattr(_OPS, name, None)
-        expected = list(inspect.signature(function).parameters)
-        if op is None or [x.name for x in op.default._schema.arguments] != expected:
+        if op is None or op.default._schema != schema:
             fault = "lacks" if op is None else "has another"
             return (
                 f"the C++ extension is of another version of mvae_fast: it {fault} {name}; remedy: "
                 "run `pip install .` again"
             )
-    for name, fake in _FAKES.items():
-        torch.library.register_fake(f"mvae_fast::{name}", fake)
+    for text, fake in zip(_SCHEMAS, _FAKES, strict=True):
+        torch.library.register_fake(f"mvae_fast::{text.partition('(')[0]}", fake)
     return None
 
 
@@ -358,7 +314,7 @@ def define_triton(
         backward: Takes those of ``mvae_fast::solve_backward``.
         devices: Dispatch keys, ``"CPU"`` or ``"CUDA"``.
     """
-    for schema, function, fake in zip(_SCHEMAS, (forward, backward), _FAKES.values(), strict=True):
+    for schema, function, fake in zip(_SCHEMAS, (forward, backward), _FAKES, strict=True):
         _FRAGMENT.define(f"triton_{schema}")
         name = f"triton_{schema.partition('(')[0]}"
         for key in devices:
