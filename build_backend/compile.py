@@ -80,7 +80,7 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
     """Bring `library` up to date, with its intermediate files under `objects`.
 
     Raises:
-        BuildError: with the reason, ending in the compiler's last lines where it ran.
+        BuildError: With the reason, ending in the compiler's last lines where it ran.
     """
     if skip_requested():
         raise BuildError(f"{SKIP} was set; remedy: unset it")

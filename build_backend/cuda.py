@@ -67,7 +67,7 @@ def code_flags(wanted: str | None, supported: set[str]) -> list[str]:
     """nvcc's -gencode flags for a list like ``8.0;9.0+PTX``, or for the defaults it supports.
 
     Raises:
-        BuildError: for an entry that is no compute capability.
+        BuildError: For an entry that is no compute capability.
     """
     if not wanted:
         names = [x for x in DEFAULT_ARCHITECTURES if f"compute_{_digits(x)}" in supported]
@@ -99,7 +99,7 @@ def build_cuda_library(
     """Bring `library` up to date, with its intermediate files under `objects`.
 
     Raises:
-        BuildError: with the reason why there is none.
+        BuildError: With the reason why there is none.
     """
     if skip_requested(environ):
         raise BuildError(f"{SKIP} was set; remedy: unset it")

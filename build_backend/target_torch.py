@@ -68,11 +68,11 @@ def find_torch(
     """The torch to build against, or None.
 
     Args:
-        environ: holds the override, if any.
-        directories: where to look, in this order; those of the target, then of the build.
+        environ: Holds the override, if any.
+        directories: Where to look, in this order; those of the target, then of the build.
 
     Raises:
-        FileNotFoundError: the override names a directory without a usable torch.
+        FileNotFoundError: The override names a directory without a usable torch.
     """
     if override := environ.get(OVERRIDE):
         torch = _torch_in(Path(override))

@@ -28,7 +28,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     ``[train]`` and say so.
 
     Args:
-        argv: arguments; default: those of the process.
+        argv: Arguments; default: those of the process.
 
     Returns:
         The exit status: 0, 1 where a package is missing or a run had to stop, 2 for bad arguments

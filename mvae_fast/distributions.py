@@ -35,13 +35,13 @@ class FlowPosterior(Distribution):
     goes to a flow that takes one: it is the source of Hutchinson's noise, too.
 
     Args:
-        mean: mean of z_0, ``(..., D)``.
+        mean: Mean of z_0, ``(..., D)``.
         logvar: log-variance of z_0, ``(..., D)``.
-        flow: the flow, or None.
+        flow: The flow, or None.
 
     Raises:
-        TypeError: if mean or logvar is no dense tensor.
-        ValueError: if the shapes differ, or an amortised flow expects another condition.
+        TypeError: If mean or logvar is no dense tensor.
+        ValueError: If the shapes differ, or an amortised flow expects another condition.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 10; Grathwohl et al., FFJORD, 2019, eq. 3; amortised
@@ -109,8 +109,8 @@ class FlowPosterior(Distribution):
         `rsample_and_log_prob`).
 
         Args:
-            sample_shape: leading shape of the result.
-            generator: source of all noise.
+            sample_shape: Leading shape of the result.
+            generator: Source of all noise.
 
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
@@ -126,8 +126,8 @@ class FlowPosterior(Distribution):
         """Reparametrised samples z_T with log q_T(z_T), for one integration.
 
         Args:
-            sample_shape: leading shape of the result.
-            generator: source of all noise.
+            sample_shape: Leading shape of the result.
+            generator: Source of all noise.
 
         Returns:
             z_T ``(*sample_shape, *batch_shape, D)`` and log q_T(z_T) ``(*sample_shape,
@@ -145,8 +145,8 @@ class FlowPosterior(Distribution):
         """Standard Gaussian noise for `transport_noise`.
 
         Args:
-            sample_shape: leading shape of the result.
-            generator: source of the noise.
+            sample_shape: Leading shape of the result.
+            generator: Source of the noise.
 
         Returns:
             ``(*sample_shape, *batch_shape, D)``.
@@ -165,7 +165,7 @@ class FlowPosterior(Distribution):
 
         Args:
             noise: epsilon, ``(..., *batch_shape, D)``.
-            generator: source of the flow's noise.
+            generator: Source of the flow's noise.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
@@ -182,7 +182,7 @@ class FlowPosterior(Distribution):
 
         Args:
             z0: ``(..., *batch_shape, D)``.
-            generator: source of the flow's noise.
+            generator: Source of the flow's noise.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
@@ -198,7 +198,7 @@ class FlowPosterior(Distribution):
 
         Args:
             value: ``(..., *batch_shape, D)``.
-            generator: source of the flow's noise.
+            generator: Source of the flow's noise.
 
         Returns:
             ``(..., *batch_shape)``.

@@ -13,16 +13,16 @@ def as_tensor(name: str, array: Any) -> Tensor:
     """An array of any kind as a dense tensor, which shares its memory where torch can use it.
 
     Args:
-        name: of the modality, for messages.
-        array: a tensor, an array, a sequence of them or of numbers, or anything that NumPy reads:
+        name: Of the modality, for messages.
+        array: A tensor, an array, a sequence of them or of numbers, or anything that NumPy reads:
             a pandas Series of any index, for example, or a DataFrame.
 
     Returns:
         The tensor, in native byte order.
 
     Raises:
-        TypeError: if it does not hold numbers, or is sparse.
-        ValueError: if its rows have different shapes.
+        TypeError: If it does not hold numbers, or is sparse.
+        ValueError: If its rows have different shapes.
 
     Example:
         >>> as_tensor("label", np.arange(3, dtype=">i2")[::-1])
@@ -56,8 +56,8 @@ def check_numbers(name: str, values: np.ndarray) -> None:
     """Raise a TypeError, with a remedy, unless an array holds what a tensor can hold.
 
     Args:
-        name: of the modality.
-        values: any array.
+        name: Of the modality.
+        values: Any array.
     """
     try:
         torch.from_numpy(np.empty(0, values.dtype.newbyteorder("=")))
@@ -82,14 +82,14 @@ def split_mask(name: str, array: Any) -> tuple[Any, np.ndarray | None]:
     """The data of a masked array (``np.ma``) and which of its rows are there.
 
     Args:
-        name: of the modality, for messages.
-        array: any array.
+        name: Of the modality, for messages.
+        array: Any array.
 
     Returns:
         The data, and boolean ``(n,)``; None where nothing is masked.
 
     Raises:
-        ValueError: if a row is masked in part: a modality is there or missing as a whole.
+        ValueError: If a row is masked in part: a modality is there or missing as a whole.
 
     Example:
         >>> split_mask("label", np.ma.masked_equal([1, 9, 2], 9))

@@ -22,12 +22,12 @@ class EpochBatches(Sampler[list[int]]):
     when its first batch is asked for.
 
     Args:
-        n: number of rows.
-        batch_size: rows a batch; the last batch may be smaller.
-        seed: of the shuffle; None keeps the order.
+        n: Number of rows.
+        batch_size: Rows a batch; the last batch may be smaller.
+        seed: Of the shuffle; None keeps the order.
 
     Raises:
-        ValueError: if an argument is no integer, or ``batch_size`` is not positive.
+        ValueError: If an argument is no integer, or ``batch_size`` is not positive.
 
     Example:
         >>> sampler = EpochBatches(5, 2, seed=None)
@@ -66,16 +66,16 @@ def batches(
     Every loop over it is a new epoch with another order; see `EpochBatches`.
 
     Args:
-        dataset: the data.
-        batch_size: rows a batch.
-        seed: of the shuffle; None keeps the order.
-        num_workers: processes that read the data; 0 for this one.
+        dataset: The data.
+        batch_size: Rows a batch.
+        seed: Of the shuffle; None keeps the order.
+        num_workers: Processes that read the data; 0 for this one.
 
     Returns:
         A loader of ``(x, mask)`` pairs.
 
     Raises:
-        ValueError: if an argument is no integer, or ``batch_size`` is not positive.
+        ValueError: If an argument is no integer, or ``batch_size`` is not positive.
 
     Example:
         >>> dataset = MultimodalDataset({"label": np.arange(5)})

@@ -24,13 +24,13 @@ def fingerprint(files: Iterable[Path]) -> str:
     the cache saves.
 
     Args:
-        files: paths, in the order that matters.
+        files: Paths, in the order that matters.
 
     Returns:
         Hexadecimal digits.
 
     Raises:
-        FileNotFoundError: if one is missing.
+        FileNotFoundError: If one is missing.
     """
     digest = hashlib.sha256()
     for path in files:
@@ -51,17 +51,17 @@ def cached_images(
     is continued where that note was last written. A second process waits for the first.
 
     Args:
-        path: the ``.npy`` file.
+        path: The ``.npy`` file.
         shape: ``(n, ...)``.
-        render: gives the uint8 image ``shape[1:]`` of a row.
-        made_from: whatever decides the content, as JSON has it; a cache of something else is
+        render: Gives the uint8 image ``shape[1:]`` of a row.
+        made_from: Whatever decides the content, as JSON has it; a cache of something else is
             refused.
 
     Returns:
         uint8 ``shape``, a read-only memory map.
 
     Raises:
-        ValueError: if the cache that is there was made from something else, or is not whole.
+        ValueError: If the cache that is there was made from something else, or is not whole.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     note, part = path.with_suffix(".json"), path.with_suffix(".part.npy")

@@ -21,13 +21,13 @@ class LazyArray:
     repetitions and concatenations therefore cost no memory, and a batch costs its own size.
 
     Args:
-        shards: arrays ``(n_i, ...)`` whose rows, one array after the other, are meant.
-        rows: integers ``(n,)``, which rows of them in which order; None: all.
+        shards: Arrays ``(n_i, ...)`` whose rows, one array after the other, are meant.
+        rows: Integers ``(n,)``, which rows of them in which order; None: all.
 
     Raises:
-        ValueError: if there is no array, or the arrays' rows differ in shape or type.
-        TypeError: if one is a masked array.
-        IndexError: if a row does not exist.
+        ValueError: If there is no array, or the arrays' rows differ in shape or type.
+        TypeError: If one is a masked array.
+        IndexError: If a row does not exist.
 
     Example:
         >>> lazy = LazyArray([np.zeros((2, 3)), np.ones((4, 3))])

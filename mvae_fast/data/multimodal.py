@@ -28,7 +28,7 @@ def unit_interval(x: Tensor) -> Tensor:
         ``x / 255`` in the default dtype.
 
     Raises:
-        TypeError: if ``x`` is not uint8.
+        TypeError: If ``x`` is not uint8.
 
     Example:
         >>> unit_interval(torch.tensor([0, 51, 255], dtype=torch.uint8))
@@ -46,19 +46,19 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
     once. Memory-mapped arrays and `LazyArray` are read a batch at a time.
 
     Args:
-        arrays: for each modality an array, tensor, list, pandas Series or DataFrame, or
+        arrays: For each modality an array, tensor, list, pandas Series or DataFrame, or
             `LazyArray`, ``(n, ...)``. Floats are served in the default dtype, integers as int64. Of
             a masked array (``np.ma``) the rows that are masked are missing.
-        masks: for modalities that some rows lack, True where they have it, boolean ``(n,)``. What
+        masks: For modalities that some rows lack, True where they have it, boolean ``(n,)``. What
             the other rows hold is never looked at; NaN is a good choice.
-        transforms: for modalities that are stored in another form than they are served in, what is
+        transforms: For modalities that are stored in another form than they are served in, what is
             applied to a batch ``(b, ...)`` of stored rows when it is read, such as
             `unit_interval`. It treats each row on its own; what it returns is served as it is.
 
     Raises:
-        ValueError: if there is no array, the lengths differ, a row is masked in part, or a mask or
+        ValueError: If there is no array, the lengths differ, a row is masked in part, or a mask or
             transform does not fit.
-        TypeError: if an array is neither floating point nor integer, or a mask is not boolean.
+        TypeError: If an array is neither floating point nor integer, or a mask is not boolean.
 
     Example:
         >>> dataset = MultimodalDataset(
@@ -138,7 +138,7 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
         are not copied.
 
         Raises:
-            ValueError: if the modalities or their transforms differ.
+            ValueError: If the modalities or their transforms differ.
         """
         if set(self.arrays) != set(other.arrays):
             raise ValueError(

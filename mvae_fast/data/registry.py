@@ -36,19 +36,19 @@ def load_dataset(
     """Load a data set by name.
 
     Args:
-        name: one of `DATASETS`.
-        data_dir: folder of the data sets that are read from files; None: that of the environment
+        name: One of `DATASETS`.
+        data_dir: Folder of the data sets that are read from files; None: that of the environment
             variable ``MVAE_FAST_DATA``, else the user's cache folder.
-        download: fetch missing files.
-        options: arguments of that data set's loader.
+        download: Fetch missing files.
+        options: Arguments of that data set's loader.
 
     Returns:
         Train, validation and test splits.
 
     Raises:
-        ValueError: if the name or an option is unknown, or a file is damaged or not the official
+        ValueError: If the name or an option is unknown, or a file is damaged or not the official
             one.
-        FileNotFoundError: if files are missing.
+        FileNotFoundError: If files are missing.
 
     Example:
         >>> len(load_dataset("digits").test)

@@ -25,16 +25,16 @@ class Source:
     file that somebody compressed again is still the same data.
 
     Args:
-        name: of the data set.
-        files: names, without ``.gz``.
-        homepage: where a person finds them.
-        folders: names of the data set's folder in other libraries.
-        subfolders: of each of these folders that are looked through, too.
-        url: folder of a mirror that has every file as ``<name>.gz``, or, with ``archive``, of the
+        name: Of the data set.
+        files: Names, without ``.gz``.
+        homepage: Where a person finds them.
+        folders: Names of the data set's folder in other libraries.
+        subfolders: Of each of these folders that are looked through, too.
+        url: Folder of a mirror that has every file as ``<name>.gz``, or, with ``archive``, of the
             archive; None: not downloadable.
-        archive: name of a zip archive whose members are ``gzip/<name>.gz``.
-        content: checksums by file, of the uncompressed content.
-        delivered: checksums by file (or archive), as the mirror delivers it.
+        archive: Name of a zip archive whose members are ``gzip/<name>.gz``.
+        content: Checksums by file, of the uncompressed content.
+        delivered: Checksums by file (or archive), as the mirror delivers it.
     """
 
     name: str
@@ -52,7 +52,7 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
     """The folder that holds the data sets.
 
     Args:
-        data_dir: the folder; None: that of the environment variable ``MVAE_FAST_DATA``, else the
+        data_dir: The folder; None: that of the environment variable ``MVAE_FAST_DATA``, else the
             user's cache folder.
 
     Returns:
@@ -80,17 +80,17 @@ def find_files(
     other libraries' naming, and the root itself, each with its subfolder ``raw``.
 
     Args:
-        source: the data set.
-        data_dir: as `data_root` takes it.
-        download: fetch what is missing into the folder of the data set.
+        source: The data set.
+        data_dir: As `data_root` takes it.
+        download: Fetch what is missing into the folder of the data set.
 
     Returns:
         The path of every file.
 
     Raises:
-        FileNotFoundError: if files are missing and not to be, or cannot be, downloaded.
-        ConnectionError: if a download fails.
-        ValueError: if a downloaded file is not the official one.
+        FileNotFoundError: If files are missing and not to be, or cannot be, downloaded.
+        ConnectionError: If a download fails.
+        ValueError: If a downloaded file is not the official one.
     """
     download = boolean("download", download)
     root = data_root(data_dir)
@@ -110,13 +110,13 @@ def read_content(path: Path) -> bytes:
     """The uncompressed content of a file.
 
     Args:
-        path: a plain file, or one whose name ends in ``.gz``.
+        path: A plain file, or one whose name ends in ``.gz``.
 
     Returns:
         Its content.
 
     Raises:
-        ValueError: if a ``.gz`` file is damaged.
+        ValueError: If a ``.gz`` file is damaged.
     """
     if path.suffix != ".gz":
         return path.read_bytes()
@@ -131,13 +131,13 @@ def verify_content(source: Source, name: str, path: Path, content: bytes) -> Non
     """Compare a file with the official checksums that `source` knows of it.
 
     Args:
-        source: the data set.
-        name: of the file in it.
-        path: of the file, for the message and where only the compressed file's checksum is known.
-        content: what `read_content` gave.
+        source: The data set.
+        name: Of the file in it.
+        path: Of the file, for the message and where only the compressed file's checksum is known.
+        content: What `read_content` gave.
 
     Raises:
-        ValueError: if they differ.
+        ValueError: If they differ.
     """
     if name in source.content:
         expected, data = source.content[name], content

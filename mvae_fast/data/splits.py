@@ -36,7 +36,7 @@ class Splits(NamedTuple):
             validation is test.
 
         Raises:
-            ValueError: if ``selection`` is neither.
+            ValueError: If ``selection`` is neither.
 
         Example:
             >>> from mvae_fast.data import digits
@@ -54,10 +54,10 @@ def loader(name: str, serves: str, read: Callable[..., Splits], *row: Any) -> Ca
     """The loader of one data set of a family.
 
     Args:
-        name: of the data set.
-        serves: what it is, the beginning of the loader's docstring; that of the reader follows.
-        read: the family's reader, called as ``read(*row, data_dir, download=..., ...)``.
-        row: what tells this data set from the others of the family.
+        name: Of the data set.
+        serves: What it is, the beginning of the loader's docstring; that of the reader follows.
+        read: The family's reader, called as ``read(*row, data_dir, download=..., ...)``.
+        row: What tells this data set from the others of the family.
 
     Returns:
         ``load(data_dir=None, *, download=False, ...)`` with the options of the reader.

@@ -17,13 +17,13 @@ def resize_and_crop(image: np.ndarray, size: int = 64) -> np.ndarray:
 
     Args:
         image: uint8 (H, W, 3) or (H, W).
-        size: pixels of a side.
+        size: Pixels of a side.
 
     Returns:
         uint8 (size, size, 3) or (size, size).
 
     Raises:
-        ValueError: if ``image`` is not such an array.
+        ValueError: If ``image`` is not such an array.
 
     Example:
         >>> resize_and_crop(np.zeros((218, 178, 3), np.uint8)).shape
@@ -50,7 +50,7 @@ def gray(image: np.ndarray) -> np.ndarray:
         uint8 (H, W).
 
     Raises:
-        ValueError: if ``image`` is not such an array.
+        ValueError: If ``image`` is not such an array.
 
     Example:
         >>> gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))
@@ -67,13 +67,13 @@ def edges(image: np.ndarray, sigma: float = EDGE_SIGMA) -> np.ndarray:
 
     Args:
         image: uint8 (H, W, 3), RGB.
-        sigma: of the Gaussian smoothing, pixels.
+        sigma: Of the Gaussian smoothing, pixels.
 
     Returns:
         uint8 (H, W), 255 on edges and 0 elsewhere.
 
     Raises:
-        ValueError: if ``image`` is not such an array or ``sigma`` is not positive.
+        ValueError: If ``image`` is not such an array or ``sigma`` is not positive.
 
     References:
         Canny, A computational approach to edge detection, IEEE TPAMI 1986.

@@ -18,15 +18,15 @@ def unpair(dataset: MultimodalDataset, fraction: float, seed: int = 0) -> Multim
     tells which of these rows belonged together. No data are copied, only row numbers.
 
     Args:
-        dataset: the data. Rows with a single modality stay as they are.
-        fraction: of the rows with two or more modalities, how many stay as they are, in (0, 1].
-        seed: of the choice. Of two fractions, the larger one keeps all that the smaller one keeps.
+        dataset: The data. Rows with a single modality stay as they are.
+        fraction: Of the rows with two or more modalities, how many stay as they are, in (0, 1].
+        seed: Of the choice. Of two fractions, the larger one keeps all that the smaller one keeps.
 
     Returns:
         The paired rows in their order, then those of the first modality alone, and so on.
 
     Raises:
-        ValueError: if ``fraction`` is not in (0, 1], or no row would stay paired.
+        ValueError: If ``fraction`` is not in (0, 1], or no row would stay paired.
 
     References:
         Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning,

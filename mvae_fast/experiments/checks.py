@@ -20,7 +20,7 @@ def check_data(model: MVAE, data: MultimodalDataset) -> None:
     """Find out whether a model takes each row; a label that it does not have may be in any.
 
     Raises:
-        ValueError: if it does not.
+        ValueError: If it does not.
     """
     for start in range(0, len(data), CHECKED_AT_ONCE):
         try:
@@ -36,11 +36,11 @@ def check_models(config: TrainConfig, splits: Splits) -> None:
     meant, which a loss does not show.
 
     Args:
-        config: settings of the run.
-        splits: its data.
+        config: Settings of the run.
+        splits: Its data.
 
     Raises:
-        ValueError: if a model's description is faulty or does not fit the data, the precision is
+        ValueError: If a model's description is faulty or does not fit the data, the precision is
             unknown, or the device is not there.
     """
     import lightning  # takes seconds, which `mvae-fast evaluate` saves

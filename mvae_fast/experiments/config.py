@@ -43,11 +43,11 @@ def check_name(name: Any, key: str) -> None:
     """Refuse a name that cannot be that of a file or folder, and no other place's.
 
     Args:
-        name: of a model or a modality.
-        key: the setting that has it, for the message.
+        name: Of a model or a modality.
+        key: The setting that has it, for the message.
 
     Raises:
-        ValueError: unless it is of letters, digits, ``_`` and ``-`` only.
+        ValueError: Unless it is of letters, digits, ``_`` and ``-`` only.
 
     Example:
         >>> check_name("../thesis", "models")
@@ -62,7 +62,7 @@ def check_seed(seed: int, name: str = "seed") -> None:
     """Refuse a seed that PyTorch's generators do not take.
 
     Raises:
-        ValueError: if it is negative or has more than 64 bits.
+        ValueError: If it is negative or has more than 64 bits.
     """
     if not 0 <= seed < 2**64:
         raise ValueError(f"{name} must not be negative and less than 2**64, got {seed}")
@@ -78,7 +78,7 @@ class TrainConfig:
     ``configs/<dataset>.yaml``.
 
     Raises:
-        ValueError: if a value cannot be used.
+        ValueError: If a value cannot be used.
 
     Example:
         >>> config = TrainConfig.load("digits")
@@ -194,8 +194,8 @@ class TrainConfig:
         """The settings of a data set's own run, with changes.
 
         Args:
-            dataset: data set whose packaged configuration is read.
-            changes: fields to replace.
+            dataset: Data set whose packaged configuration is read.
+            changes: Fields to replace.
 
         Returns:
             The settings.
@@ -207,7 +207,7 @@ class TrainConfig:
         """The packaged configuration of a data set, merged into the one it names as ``base``.
 
         Raises:
-            ValueError: if there is none.
+            ValueError: If there is none.
         """
         if dataset not in DATASETS:
             raise ValueError(f"there is no configuration {dataset!r} among {sorted(DATASETS)}")
@@ -319,7 +319,7 @@ def configured(
     """A data set's packaged configuration with YAML files and ``key=value`` settings on top.
 
     Args:
-        dataset: the data set.
+        dataset: The data set.
         files: YAML files of `TrainConfig`'s fields, merged in order.
         settings: ``key=value``; dots in the key go down into mappings, the value is YAML.
 
@@ -330,7 +330,7 @@ def configured(
         Arguments for `TrainConfig`.
 
     Raises:
-        ValueError: if a file or a setting cannot be used, or is for another data set; it is named.
+        ValueError: If a file or a setting cannot be used, or is for another data set; it is named.
 
     Example:
         >>> values = configured("digits", settings=["flows.mvae_cnf.T=0.5", "epochs=3"])

@@ -20,7 +20,7 @@ def resolve_device(name: str) -> torch.device:
         The device; a GPU with its number.
 
     Raises:
-        ValueError: if it is none of these, or there is no such GPU.
+        ValueError: If it is none of these, or there is no such GPU.
 
     Example:
         >>> resolve_device("cpu")

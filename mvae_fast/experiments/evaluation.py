@@ -37,12 +37,12 @@ def evaluation(
     """A model's numbers on a data set in all conventions.
 
     Args:
-        model: the model; the rows are taken to its device.
-        dataset: the rows.
-        seed: of the noise.
-        cache: file that keeps the numbers. It is read if it was written for as many rows and
+        model: The model; the rows are taken to its device.
+        dataset: The rows.
+        seed: Of the noise.
+        cache: File that keeps the numbers. It is read if it was written for as many rows and
             samples by this `VERSION`, and written again else, also where it is damaged.
-        samples: samples of z_0 a row, by convention.
+        samples: Samples of z_0 a row, by convention.
 
     Returns:
         The numbers.
@@ -127,10 +127,10 @@ def entries(
     """A model's entries of Table 1.
 
     Args:
-        section: the data set.
-        column: the model.
-        modalities: names, in the paper's order.
-        results: the numbers of each seed.
+        section: The data set.
+        column: The model.
+        modalities: Names, in the paper's order.
+        results: The numbers of each seed.
     """
     for convention in CONVENTIONS:
         for title, key in quantities(modalities, convention).items():
@@ -156,8 +156,8 @@ def log_det_notes(name: str, results: Sequence[Metrics]) -> list[str]:
     """A line on how far a model's integrated traces are from log-determinants; none without a flow.
 
     Args:
-        name: the model.
-        results: the numbers of each seed.
+        name: The model.
+        results: The numbers of each seed.
     """
     errors = [metrics["elbo"].get("log_det_error", (None,))[0] for metrics in results]
     known = [error for error in errors if error is not None]

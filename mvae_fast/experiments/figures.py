@@ -29,15 +29,15 @@ def samples_figure(
     label alone; unconditional ones draw z_T from the prior.
 
     Args:
-        models: models of the same modalities by the name they are shown under.
-        path: file to write; its suffix chooses the format.
-        image: modality that is drawn, grey or with three colours.
-        label: modality that is given, one row for each of its classes.
-        columns: samples a row.
-        seed: of the noise.
+        models: Models of the same modalities by the name they are shown under.
+        path: File to write; its suffix chooses the format.
+        image: Modality that is drawn, grey or with three colours.
+        label: Modality that is given, one row for each of its classes.
+        columns: Samples a row.
+        seed: Of the noise.
 
     Raises:
-        ValueError: if ``label`` has no classes.
+        ValueError: If ``label`` has no classes.
     """
     likelihood = dict(next(iter(models.values())).items())[label].likelihood
     if not isinstance(likelihood, CategoricalLikelihood):
@@ -74,7 +74,7 @@ def tiles(images: Tensor, columns: int) -> np.ndarray:
     Args:
         images: ``(n, height, width)``, or ``(n, channels, height, width)`` with one channel or
             three.
-        columns: images a row; divides n.
+        columns: Images a row; divides n.
 
     Returns:
         ``(n / columns, columns, height, width)``, with a last axis of colours if there are three.

@@ -40,13 +40,13 @@ class MVAEModule(lightning.LightningModule):
     and lambda 1.
 
     Args:
-        model: description of the model, for `build_mvae`.
-        lr: learning rate.
-        annealing_epochs: epochs over which beta rises to 1, mini-batch by mini-batch.
-        seed: of initialisation and noise.
-        annealing_schedule: one of `mvae_fast.vae.ANNEALING`.
-        optimizer: one of `OPTIMIZERS`.
-        validation_samples: samples of z_0 a row in validation.
+        model: Description of the model, for `build_mvae`.
+        lr: Learning rate.
+        annealing_epochs: Epochs over which beta rises to 1, mini-batch by mini-batch.
+        seed: Of initialisation and noise.
+        annealing_schedule: One of `mvae_fast.vae.ANNEALING`.
+        optimizer: One of `OPTIMIZERS`.
+        validation_samples: Samples of z_0 a row in validation.
     """
 
     def __init__(
@@ -137,8 +137,8 @@ class EpochBar(Callback):
     """One bar over all epochs; where output is not a terminal, a line now and then instead.
 
     Args:
-        title: what is trained.
-        lines: how many lines to write when there is no terminal.
+        title: What is trained.
+        lines: How many lines to write when there is no terminal.
     """
 
     def __init__(self, title: str, lines: int = 6) -> None:

@@ -23,11 +23,11 @@ class Entry(NamedTuple):
     """A number of a table.
 
     Attributes:
-        section: of the table: a data set.
-        row: the quantity.
-        source: where it comes from: `PUBLISHED`, or the convention of ours.
-        column: of the table: a model.
-        values: one for each seed.
+        section: Of the table: a data set.
+        row: The quantity.
+        source: Where it comes from: `PUBLISHED`, or the convention of ours.
+        column: Of the table: a model.
+        values: One for each seed.
     """
 
     section: str
@@ -60,12 +60,12 @@ class Report:
     """A table in sections, one below the other.
 
     Args:
-        title: of the table.
-        entries: its numbers; each section's rows and columns come in order of appearance.
-        notes: lines below it.
-        about: anything that belongs into the JSON file, such as settings and versions.
-        digits: decimal places.
-        figure: a picture of the numbers.
+        title: Of the table.
+        entries: Its numbers; each section's rows and columns come in order of appearance.
+        notes: Lines below it.
+        about: Anything that belongs into the JSON file, such as settings and versions.
+        digits: Decimal places.
+        figure: A picture of the numbers.
 
     Example:
         >>> report = Report(

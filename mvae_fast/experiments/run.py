@@ -25,14 +25,14 @@ def load_splits(config: TrainConfig) -> Splits:
     """The data of a run: the data set, with the selection and the supervision that are asked for.
 
     Args:
-        config: settings of the run.
+        config: Settings of the run.
 
     Returns:
         The splits; the first is trained on, the second chooses the epoch, the third is reported.
 
     Raises:
-        ValueError: if the data set is unknown or its files are faulty.
-        FileNotFoundError: if its files are not there.
+        ValueError: If the data set is unknown or its files are faulty.
+        FileNotFoundError: If its files are not there.
     """
     splits = load_dataset(
         config.dataset, config.data_dir, download=config.download, **config.dataset_options
@@ -47,15 +47,15 @@ def run(config: TrainConfig) -> Report:
     """Train the models of ``config``, print and write the table of the test split and the samples.
 
     Args:
-        config: settings of the run.
+        config: Settings of the run.
 
     Returns:
         The table.
 
     Raises:
-        UsageError: if the data or the folder cannot be used, or another run uses it.
-        RunError: if a training cannot go on, or the file system takes no more.
-        KeyboardInterrupt: if the user stopped it; it says how to go on.
+        UsageError: If the data or the folder cannot be used, or another run uses it.
+        RunError: If a training cannot go on, or the file system takes no more.
+        KeyboardInterrupt: If the user stopped it; it says how to go on.
     """
     with usage():
         splits = load_splits(config)

@@ -43,8 +43,8 @@ class Trained:
     """What became of a training.
 
     Attributes:
-        epoch: the epoch, counted from 1, whose weights were kept.
-        seconds: wall time of the training, that before interruptions included.
+        epoch: The epoch, counted from 1, whose weights were kept.
+        seconds: Wall time of the training, that before interruptions included.
     """
 
     epoch: int
@@ -55,7 +55,7 @@ class Trained:
         """What ``finished.json`` says.
 
         Raises:
-            ValueError: if it is damaged.
+            ValueError: If it is damaged.
         """
         saved = read_json(path)
         if not isinstance(saved, dict) or set(saved) != {"epoch", "seconds"}:
@@ -75,9 +75,9 @@ def finished(
     None.
 
     Args:
-        name: of the model.
-        config: settings of the run.
-        tell: is told what cannot be read.
+        name: Of the model.
+        config: Settings of the run.
+        tell: Is told what cannot be read.
     """
     folder = config.folder / name
     path = folder / "finished.json"
@@ -107,18 +107,18 @@ def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
     says so, and goes on from ``previous.ckpt`` or begins anew.
 
     Args:
-        name: of the model, one of ``config.models``.
-        config: settings of the run.
-        splits: the data; the test split is not touched.
+        name: Of the model, one of ``config.models``.
+        config: Settings of the run.
+        splits: The data; the test split is not touched.
 
     Returns:
         What became of it; the model is in ``model.pt``.
 
     Raises:
-        RunError: if the loss is not finite, which leaves the last good epoch, or the checkpoint
+        RunError: If the loss is not finite, which leaves the last good epoch, or the checkpoint
             cannot be gone on with.
-        UsageError: if another process trains the model.
-        KeyboardInterrupt: if the user stopped it.
+        UsageError: If another process trains the model.
+        KeyboardInterrupt: If the user stopped it.
     """
     folder = config.folder / name
     with locked(config.folder, name):

@@ -28,7 +28,7 @@ def going_on(how: str) -> Iterator[None]:
     interruption for the user's wish; what was written until then is whole.
 
     Args:
-        how: the run can be gone on with.
+        how: The run can be gone on with.
     """
     try:
         yield

@@ -43,7 +43,7 @@ class AmortizedCNF(Flow):
         cond_dim: Size C of the condition, >= 1.
         hidden: Widths of the hidden layers.
         kind: ``"bias"``, or ``"rank"`` for biases and an update of every weight matrix.
-        rank: r of that update; for ``kind="rank"``.
+        rank: R of that update; for ``kind="rank"``.
         layer_type: How the shared layers depend on time, as of `mvae_fast.ODEnet`.
         nonlinearity: Between the layers, as of `mvae_fast.ODEnet`; swish has beta = 1.
         T: End time, > 0.

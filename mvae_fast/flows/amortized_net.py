@@ -33,7 +33,7 @@ class AmortizedNet(nn.Module):
         dim: Size D of the state.
         cond_dim: Size C of the condition.
         hidden: Widths of the hidden layers; may be empty.
-        rank: r of U (in, r) and V (r, out); 0 for biases alone.
+        rank: R of U (in, r) and V (r, out); 0 for biases alone.
         layer_type: As of `mvae_fast.ODEnet`.
         nonlinearity: As of `mvae_fast.ODEnet`; swish has beta = 1.
 

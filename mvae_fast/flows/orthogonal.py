@@ -34,7 +34,7 @@ def reflect(x: Tensor, normals: list[Tensor]) -> Tensor:
 
     Args:
         x: (B, D).
-        normals: v of each, (B, D) or (1, D).
+        normals: V of each, (B, D) or (1, D).
 
     Returns:
         (B, D).

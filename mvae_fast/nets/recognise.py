@@ -15,6 +15,7 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+import torch
 import torch.nn.modules.module as every_module
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
@@ -95,7 +96,7 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
         'net.layers.0._layer is Identity, not Linear'
     """
     # The names of modules are put together only where something is wrong: this runs every solve.
-    if _plain(net):
+    if not torch.compiler.is_compiling() and _plain(net):
         return None
     if not isinstance(net, ODEnet):
         return f"{name}{is_not(net, ODEnet)}"
@@ -287,7 +288,7 @@ def _layer(layer: nn.Module, kind: Any, m_in: int, m_out: int) -> str | None:
         found = _other(holder.get("1"), nn.Tanh)
         if found is not None:
             return f"{inside}.1{found}"
-    for child, inputs, outputs, biased in _linears(kind, m_in, m_out):
+    for child, inputs, outputs, biased in _LINEARS[kind](m_in, m_out):
         found = _linear(holder.get(child), inputs, outputs, biased)
         if found is not None:
             return f"{inside}.{child}{found}"

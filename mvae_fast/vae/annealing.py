@@ -13,15 +13,15 @@ def linear_annealing(step: int, n_steps: int, steps_per_epoch: int = 1) -> float
     so that beta does not jump where the annealing ends.
 
     Args:
-        step: mini-batches done so far.
-        n_steps: length of the annealing in mini-batches; 0 means none.
-        steps_per_epoch: mini-batches an epoch; makes no difference here.
+        step: Mini-batches done so far.
+        n_steps: Length of the annealing in mini-batches; 0 means none.
+        steps_per_epoch: Mini-batches an epoch; makes no difference here.
 
     Returns:
         beta in (0, 1].
 
     Raises:
-        ValueError: if ``step`` or ``n_steps`` is negative, or ``steps_per_epoch`` not positive.
+        ValueError: If ``step`` or ``n_steps`` is negative, or ``steps_per_epoch`` not positive.
 
     References:
         Bowman et al., Generating sentences from a continuous space, 2016, section 3.1.
@@ -42,15 +42,15 @@ def jump_annealing(step: int, n_steps: int, steps_per_epoch: int = 1) -> float:
     single epoch of annealing is none. `linear_annealing` rises in that last epoch, too.
 
     Args:
-        step: mini-batches done so far.
-        n_steps: length E of the annealing in mini-batches; 0 means none.
-        steps_per_epoch: mini-batches an epoch.
+        step: Mini-batches done so far.
+        n_steps: Length E of the annealing in mini-batches; 0 means none.
+        steps_per_epoch: Mini-batches an epoch.
 
     Returns:
         beta in (0, 1].
 
     Raises:
-        ValueError: if ``step`` or ``n_steps`` is negative, or ``steps_per_epoch`` not positive.
+        ValueError: If ``step`` or ``n_steps`` is negative, or ``steps_per_epoch`` not positive.
 
     References:
         The code of Wu and Goodman 2018 and of Nedelkoski, Bogojeski, Kao 2020.

@@ -22,8 +22,8 @@ def harmless(x: Tensor, here: Tensor) -> Tensor:
     """Data with 0 in the rows that are missing, whatever they hold.
 
     Args:
-        x: data ``(B, ...)``.
-        here: which rows are there, boolean ``(B,)``.
+        x: Data ``(B, ...)``.
+        here: Which rows are there, boolean ``(B,)``.
 
     Returns:
         ``(B, ...)``.
@@ -48,8 +48,8 @@ def places_of_terms(subsets: Tensor | Sequence[Sequence[bool]], i: int, batch: i
     """Places in ``(S, B)``, laid flat, of the terms that may score modality ``i``.
 
     Args:
-        subsets: boolean ``(S, N)``; of a tensor compiled code does not know the content.
-        i: number of the modality.
+        subsets: Boolean ``(S, N)``; of a tensor compiled code does not know the content.
+        i: Number of the modality.
         batch: B.
 
     Returns:

@@ -24,12 +24,12 @@ class ElboTerms:
     """What the ELBOs of S subsets of N modalities are made of, for B rows and K samples of z_0.
 
     Attributes:
-        subsets: which modalities each term conditions on and scores, boolean ``(S, N)``.
-        active: which rows have the term, boolean ``(S, B)``; elsewhere all entries are 0.
-        nll: for each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score
+        subsets: Which modalities each term conditions on and scores, boolean ``(S, N)``.
+        active: Which rows have the term, boolean ``(S, B)``; elsewhere all entries are 0.
+        nll: For each modality ``-log p(x_i | z_T)``, ``(K, S, B)``; 0 where the term does not score
             it, and of a modality that no row has.
-        kl: the KL divergence, or its one-sample estimates, ``(K, S, B)``.
-        log_det_error: integrated trace minus exact log-determinant for the first sample, ``(S,
+        kl: The KL divergence, or its one-sample estimates, ``(K, S, B)``.
+        log_det_error: Integrated trace minus exact log-determinant for the first sample, ``(S,
             B)``; None where it was not asked for. The density of z_T is that much higher than the
             trace says, and so is the KL term.
     """
@@ -46,7 +46,7 @@ class ElboTerms:
 
         Args:
             weights: lambda of each modality.
-            beta: weight of the KL term.
+            beta: Weight of the KL term.
 
         Returns:
             A scalar.
@@ -93,11 +93,11 @@ def posteriors(
     """The posteriors of z_T given several subsets of modalities: one product of experts.
 
     Args:
-        experts: means and log-variances, ``(B, N, D)`` each.
-        flow: that of the posterior, or None.
-        present: which rows have which modality, boolean ``(B, N)``.
-        subsets: boolean ``(S, N)``.
-        every_row: keep every row in every term; see `elbo_terms`.
+        experts: Means and log-variances, ``(B, N, D)`` each.
+        flow: That of the posterior, or None.
+        present: Which rows have which modality, boolean ``(B, N)``.
+        subsets: Boolean ``(S, N)``.
+        every_row: Keep every row in every term; see `elbo_terms`.
 
     Returns:
         The posterior of the R pairs of subset and row that there are, their places in ``(S, B)``
@@ -146,29 +146,29 @@ def elbo_terms(
     where it has at least two of them: with one left, that term would only repeat the unimodal one.
 
     Args:
-        experts: the unimodal experts of N modalities, means and log-variances, ``(B, N, D)`` each;
+        experts: The unimodal experts of N modalities, means and log-variances, ``(B, N, D)`` each;
             see `MVAE.experts`.
-        modalities: the modalities by name.
-        flow: that of the posterior, or None.
-        x: data, ``(B, ...)`` each; what ``present`` denies may hold anything, NaN too.
-        present: which rows have which modality, boolean ``(B, N)``.
-        subsets: boolean ``(S, N)``, a tensor or lists; compiled code knows only what lists hold.
-        every_row: keep every row in every term, also those that lack most or all of its modalities.
-        at: where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
+        modalities: The modalities by name.
+        flow: That of the posterior, or None.
+        x: Data, ``(B, ...)`` each; what ``present`` denies may hold anything, NaN too.
+        present: Which rows have which modality, boolean ``(B, N)``.
+        subsets: Boolean ``(S, N)``, a tensor or lists; compiled code knows only what lists hold.
+        every_row: Keep every row in every term, also those that lack most or all of its modalities.
+        at: Where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
             which gives the number that the paper's code reports, not a bound. There is no noise
             then: a CNF integrates the exact trace, whatever its setting.
         kl: ``"sample"`` estimates the KL divergence with the z_0 that is decoded (eq. 11);
             ``"closed_form"`` is exact and needs a model without a flow.
-        n_samples: number K of samples of z_0 a row.
-        log_det_error: also find how far the integrated trace is from the log-determinant of the
+        n_samples: Number K of samples of z_0 a row.
+        log_det_error: Also find how far the integrated trace is from the log-determinant of the
             flow's steps (see `mvae_fast.flows.exact_log_det`), for the first sample of each row.
-        generator: source of all noise, on the model's device.
+        generator: Source of all noise, on the model's device.
 
     Returns:
         The terms.
 
     Raises:
-        ValueError: if ``at`` or ``kl`` is unknown, ``kl="closed_form"`` is asked of a model with a
+        ValueError: If ``at`` or ``kl`` is unknown, ``kl="closed_form"`` is asked of a model with a
             flow, ``n_samples`` is not positive or exceeds 1 at the mean, ``log_det_error`` is asked
             of a flow that has no exact log-determinant, or a likelihood does not give one number a
             row.

@@ -65,15 +65,15 @@ def evaluate(
     estimates, :math:`\log p(x_i | X_{-i}) = \log p(X) - \log p(X_{-i})`, and no bounds.
 
     Args:
-        model: the model; it is evaluated in evaluation mode, and each of its modules left in the
+        model: The model; it is evaluated in evaluation mode, and each of its modules left in the
             mode it had.
-        batches: pairs of data and masks, as for ``MVAE.forward``.
-        convention: one of `CONVENTIONS`.
-        n_samples: samples K of z_0 a row; ``"paper"`` has one, at the mean.
+        batches: Pairs of data and masks, as for ``MVAE.forward``.
+        convention: One of `CONVENTIONS`.
+        n_samples: Samples K of z_0 a row; ``"paper"`` has one, at the mean.
         log_det: ``"trace"`` leaves out the correction; ``"paper"`` has none. ``"available"`` is
             ``"exact"`` where the flow has an exact log-determinant (`mvae_fast.flows
             .has_exact_log_det`) and ``"trace"`` where not.
-        seed: of the noise.
+        seed: Of the noise.
 
     Returns:
         Mean over the rows and its standard error, for ``"elbo/joint"``, ``"elbo/<modality>"``
@@ -86,7 +86,7 @@ def evaluate(
         posteriors; nan with ``"available"`` and a flow that has none.
 
     Raises:
-        ValueError: if the convention is unknown, there is no batch, or the log-determinant is to be
+        ValueError: If the convention is unknown, there is no batch, or the log-determinant is to be
             exact and the flow has no exact one, as with adaptive solvers.
 
     References:

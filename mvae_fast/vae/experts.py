@@ -24,8 +24,8 @@ def product_of_experts(
     the result nor a gradient. Where every expert is masked the product is the prior.
 
     Args:
-        mean: expert means, ``(..., N, D)``.
-        logvar: expert log-variances, ``(..., N, D)``.
+        mean: Expert means, ``(..., N, D)``.
+        logvar: Expert log-variances, ``(..., N, D)``.
         mask: True where the expert is present, boolean, broadcastable with ``(..., N)``: a leading
             axis of subsets is welcome. None: all are present.
 
@@ -33,8 +33,8 @@ def product_of_experts(
         Mean and log-variance of the product, ``(..., D)`` each.
 
     Raises:
-        ValueError: if the shapes do not fit.
-        TypeError: if the mask is not boolean.
+        ValueError: If the shapes do not fit.
+        TypeError: If the mask is not boolean.
 
     References:
         Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning, 2018,

@@ -66,10 +66,10 @@ class CategoricalLikelihood(Likelihood):
     """Categorical likelihood with logits over the last axis of the decoder's output.
 
     Args:
-        num_classes: number of classes C; the data are integers in 0..C-1.
+        num_classes: Number of classes C; the data are integers in 0..C-1.
 
     Raises:
-        ValueError: if ``num_classes`` is not an integer of at least 2.
+        ValueError: If ``num_classes`` is not an integer of at least 2.
 
     Example:
         >>> CategoricalLikelihood(10)(torch.zeros(2, 10)).log_prob(torch.tensor([3, 9]))
@@ -107,10 +107,10 @@ class NormalLikelihood(Likelihood):
     """Normal likelihood around the decoder's output, with one fixed standard deviation.
 
     Args:
-        scale: standard deviation.
+        scale: Standard deviation.
 
     Raises:
-        ValueError: if ``scale`` is not positive and finite.
+        ValueError: If ``scale`` is not positive and finite.
 
     Example:
         >>> NormalLikelihood(2.0)(torch.zeros(1, 3)).stddev

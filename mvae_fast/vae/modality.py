@@ -17,17 +17,17 @@ class Modality(nn.Module):
     r"""One modality of an `MVAE`.
 
     Args:
-        encoder: module ``x (B, ...) -> (mean, logvar)``, ``(B, D)`` each: the unimodal Gaussian
+        encoder: Module ``x (B, ...) -> (mean, logvar)``, ``(B, D)`` each: the unimodal Gaussian
             expert.
-        decoder: module ``z (B, D) -> output``.
-        likelihood: a `Likelihood`, or any callable from the decoder's output to a
+        decoder: Module ``z (B, D) -> output``.
+        likelihood: A `Likelihood`, or any callable from the decoder's output to a
             ``torch.distributions`` object whose ``log_prob`` gives one number a row.
         weight: :math:`\lambda` of this modality's log-likelihood in the training objective (eq. 4).
-        shape: shape of one row of data, ``()`` for a label; checked when given.
+        shape: Shape of one row of data, ``()`` for a label; checked when given.
 
     Raises:
-        TypeError: if encoder or decoder are not modules or the likelihood cannot be called.
-        ValueError: if ``weight`` is not positive and finite, or ``shape`` does not hold integers.
+        TypeError: If encoder or decoder are not modules or the likelihood cannot be called.
+        ValueError: If ``weight`` is not positive and finite, or ``shape`` does not hold integers.
 
     References:
         Nedelkoski, Bogojeski, Kao, Learning more expressive joint distributions in multimodal
@@ -91,7 +91,7 @@ class Modality(nn.Module):
         gradients are recorded it is only zero.
 
         Args:
-            part: encoder or decoder.
+            part: Encoder or decoder.
 
         Returns:
             A scalar.

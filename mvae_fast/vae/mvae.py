@@ -44,17 +44,17 @@ class MVAE(nn.Module):
     the MVAE's code for 19 modalities has them in the joint and the image's term only.
 
     Args:
-        modalities: the modalities by name.
-        latent_dim: latent size D.
+        modalities: The modalities by name.
+        latent_dim: Latent size D.
         flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R,
             1)``, with ``cond (R, 2 D)`` too where its ``cond_dim`` is not 0 (see `FlowPosterior`).
-        n_random_subsets: random subsets drawn for each mini-batch.
-        validate_args: check the range of the data in every call, like ``torch.distributions``.
+        n_random_subsets: Random subsets drawn for each mini-batch.
+        validate_args: Check the range of the data in every call, like ``torch.distributions``.
 
     Raises:
-        ValueError: if there is no modality, a name cannot be used, or there are not that many
+        ValueError: If there is no modality, a name cannot be used, or there are not that many
             subsets.
-        TypeError: if a modality is not a `Modality`.
+        TypeError: If a modality is not a `Modality`.
 
     References:
         Wu and Goodman 2018, eq. 3-5; Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10 and 11.
@@ -128,20 +128,20 @@ class MVAE(nn.Module):
         estimated with the sample that is decoded.
 
         Args:
-            x: data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
-            mask: for modalities that some rows lack, True where they have it, boolean ``(B,)``;
+            x: Data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
+            mask: For modalities that some rows lack, True where they have it, boolean ``(B,)``;
                 None where all do; a tensor, array or list. The data of the other rows may hold
                 anything, NaN too.
-            beta: weight of the KL term.
+            beta: Weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
-            generator: source of all noise.
+            generator: Source of all noise.
 
         Returns:
             The loss, a scalar, and the terms it is made of.
 
         Raises:
-            ValueError: if data or masks do not fit the modalities.
-            TypeError: if data or masks have the wrong type.
+            ValueError: If data or masks do not fit the modalities.
+            TypeError: If data or masks have the wrong type.
         """
         one_of("at", at, ("sample", "mean"))
         data, present = self.prepare(x, mask)
@@ -177,8 +177,8 @@ class MVAE(nn.Module):
         image of N(0, I).
 
         Args:
-            x: data by modality, ``(B, ...)`` each.
-            mask: see `forward`.
+            x: Data by modality, ``(B, ...)`` each.
+            mask: See `forward`.
 
         Returns:
             A distribution with batch shape ``(B,)`` and event shape ``(D,)``.
@@ -210,12 +210,12 @@ class MVAE(nn.Module):
         Models with and without a flow go through the same code here.
 
         Args:
-            x: data by modality, ``(B, ...)`` each; pass ``{"image": images}`` for the images' own
+            x: Data by modality, ``(B, ...)`` each; pass ``{"image": images}`` for the images' own
                 ELBO.
-            mask: see `forward`.
+            mask: See `forward`.
             at: ``"sample"``, or ``"mean"`` for the paper's convention, which is not a bound.
-            n_samples: samples of z_0 to average over.
-            generator: source of the noise.
+            n_samples: Samples of z_0 to average over.
+            generator: Source of the noise.
 
         Returns:
             ``(B,)``; a row that has nothing gets minus the KL divergence alone.
@@ -238,10 +238,10 @@ class MVAE(nn.Module):
         """Every modality, also those a row lacks, decoded from the posterior given what it has.
 
         Args:
-            x: data by modality, ``(B, ...)`` each.
-            mask: see `forward`.
+            x: Data by modality, ``(B, ...)`` each.
+            mask: See `forward`.
             at: z_0 at the posterior's mean, or a sample.
-            generator: source of the noise.
+            generator: Source of the noise.
 
         Returns:
             For each modality a distribution of B rows; ``["image"].mean`` gives images.
@@ -264,19 +264,19 @@ class MVAE(nn.Module):
         """Conditional generation: ``n`` samples of every modality for each row of ``given``.
 
         Args:
-            n: samples a row.
-            given: data by modality, ``(B, ...)`` each; a plain number stands for one row. Numbers
+            n: Samples a row.
+            given: Data by modality, ``(B, ...)`` each; a plain number stands for one row. Numbers
                 and arrays that are no tensors are taken to the model's precision, integers of any
                 size and booleans to int64. None stands for a missing modality.
-            mask: see `forward`; each row is conditioned on what it has.
-            generator: source of the noise.
+            mask: See `forward`; each row is conditioned on what it has.
+            generator: Source of the noise.
 
         Returns:
             For each modality a distribution of B·n rows, those of the first condition first.
 
         Raises:
-            ValueError: if ``n`` is no integer >= 0, or data or masks do not fit the modalities.
-            TypeError: if data or masks have the wrong type.
+            ValueError: If ``n`` is no integer >= 0, or data or masks do not fit the modalities.
+            TypeError: If data or masks have the wrong type.
         """
         n = integer("n", n, 0)
         _check_mapping("given", given, self.modalities)
@@ -298,14 +298,14 @@ class MVAE(nn.Module):
         posterior only.
 
         Args:
-            n: number of samples.
-            generator: source of the noise.
+            n: Number of samples.
+            generator: Source of the noise.
 
         Returns:
             For each modality a distribution of ``n`` rows.
 
         Raises:
-            ValueError: if ``n`` is no integer >= 0.
+            ValueError: If ``n`` is no integer >= 0.
         """
         n = integer("n", n, 0)
         parameter = next(self.parameters())
@@ -318,8 +318,8 @@ class MVAE(nn.Module):
         """The unimodal Gaussian experts, each encoder run once on the rows that have its modality.
 
         Args:
-            x: data, ``(B, ...)`` each.
-            present: boolean ``(B, N)``.
+            x: Data, ``(B, ...)`` each.
+            present: Boolean ``(B, N)``.
 
         Returns:
             Means and log-variances, ``(B, N, D)`` each; 0 where the modality is missing.
@@ -366,10 +366,10 @@ class MVAE(nn.Module):
         """The ELBO terms of several subsets of modalities; each encoder runs once.
 
         Args:
-            x: data, ``(B, ...)`` each, as `prepare` gives them.
-            present: boolean ``(B, N)``, likewise.
-            subsets: boolean ``(S, N)``.
-            options: of `elbo_terms`.
+            x: Data, ``(B, ...)`` each, as `prepare` gives them.
+            present: Boolean ``(B, N)``, likewise.
+            subsets: Boolean ``(S, N)``.
+            options: Of `elbo_terms`.
         """
         experts = self.experts(x, present)
         return elbo_terms(experts, dict(self.items()), self.flow, x, present, subsets, **options)
@@ -388,15 +388,15 @@ class MVAE(nn.Module):
         """Check data and masks.
 
         Args:
-            x: see `forward`.
-            mask: see `forward`.
+            x: See `forward`.
+            mask: See `forward`.
 
         Returns:
             The data that are there, and ``present``, boolean ``(B, N)``: on the CPU without masks.
 
         Raises:
-            ValueError: if data or masks do not fit the modalities.
-            TypeError: if data or masks have the wrong type.
+            ValueError: If data or masks do not fit the modalities.
+            TypeError: If data or masks have the wrong type.
         """
         mask = {} if mask is None else mask
         for what, value in (("x", x), ("mask", mask)):

@@ -12,15 +12,15 @@ def sizes(name: str, value: Any, at_least: int = 1) -> tuple[int, ...]:
     """The sizes of several axes or layers; one integer stands for one of them.
 
     Args:
-        name: of the argument, for the message.
-        value: an integer, or integers in any sequence, array or tensor.
-        at_least: how many there must be.
+        name: Of the argument, for the message.
+        value: An integer, or integers in any sequence, array or tensor.
+        at_least: How many there must be.
 
     Returns:
         The sizes.
 
     Raises:
-        ValueError: if there are fewer, or one is no integer >= 1.
+        ValueError: If there are fewer, or one is no integer >= 1.
 
     Example:
         >>> sizes("shape", 5), sizes("shape", [28, 28])

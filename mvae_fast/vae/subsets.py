@@ -12,7 +12,7 @@ def joint_and_unimodal(n: int) -> Tensor:
     """The subset of all ``n`` modalities, then each alone, as rows of a boolean mask.
 
     Args:
-        n: number of modalities.
+        n: Number of modalities.
 
     Returns:
         ``(n + 1, n)``, or ``(1, 1)`` for a single modality, whose two terms are one.
@@ -51,15 +51,15 @@ def random_subsets(n: int, k: int, generator: torch.Generator | None = None) -> 
     of that cardinality, uniform among those not drawn yet.
 
     Args:
-        n: number of modalities.
-        k: number of subsets.
-        generator: source of randomness, on the CPU.
+        n: Number of modalities.
+        k: Number of subsets.
+        generator: Source of randomness, on the CPU.
 
     Returns:
         Boolean ``(k, n)``.
 
     Raises:
-        ValueError: if there are fewer than ``k`` such subsets.
+        ValueError: If there are fewer than ``k`` such subsets.
 
     References:
         Wu and Goodman 2018, section 5.2 and eq. 5.

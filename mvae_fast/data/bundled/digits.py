@@ -15,8 +15,8 @@ def digits(data_dir: str | os.PathLike[str] | None = None, *, download: bool = F
     180 to choose the checkpoint and 360 held out.
 
     Args:
-        data_dir: not needed: the data come with scikit-learn.
-        download: not needed.
+        data_dir: Not needed: the data come with scikit-learn.
+        download: Not needed.
 
     Returns:
         Train, validation and test splits with the modalities ``image`` and ``label``.

@@ -56,8 +56,8 @@ def _read(
     also mirrored. A patch's grey values or edges are found on the patch alone.
 
     Args:
-        data_dir: not needed: the photographs come with the libraries.
-        download: not needed.
+        data_dir: Not needed: the photographs come with the libraries.
+        download: Not needed.
 
     Returns:
         Train, validation and test splits of 1504, 183 and 349 rows with ``image`` (3, 64, 64)

@@ -37,8 +37,8 @@ def shapes6(data_dir: str | os.PathLike[str] | None = None, *, download: bool = 
     alone, and there is a right answer; of a label alone the shape in an image should be right.
 
     Args:
-        data_dir: not needed: the data are computed, and always the same.
-        download: not needed.
+        data_dir: Not needed: the data are computed, and always the same.
+        download: Not needed.
 
     Returns:
         2000 / 200 / 500 rows.

@@ -57,10 +57,10 @@ def _read(
     protocol of the data set's authors: trains on train, chooses on validation.
 
     Args:
-        data_dir: folder of the data sets; see `mvae_fast.data.sources.data_root`.
-        download: has no effect: CelebA's authors ask users to agree to its terms.
+        data_dir: Folder of the data sets; see `mvae_fast.data.sources.data_root`.
+        download: Has no effect: CelebA's authors ask users to agree to its terms.
         train_split: ``"valid"`` or ``"train"``, the official split to train on.
-        verify: check that there are as many images as in the official files. Checksums of them are
+        verify: Check that there are as many images as in the official files. Checksums of them are
             not published; their form is checked in any case.
 
     Returns:
@@ -68,8 +68,8 @@ def _read(
         (3, 64, 64) in [0, 1] and the view, (1, 64, 64) in [0, 1] and of the data set's own name.
 
     Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged, or an argument cannot be used.
+        FileNotFoundError: If files are missing.
+        ValueError: If a file is damaged, or an argument cannot be used.
 
     References:
         Liu, Luo, Wang and Tang, Deep learning face attributes in the wild, ICCV 2015.
@@ -116,15 +116,15 @@ def celeba_edge(
 
     Args:
         data_dir, download, train_split, verify: as for `celeba_gray`.
-        sigma: of Canny's smoothing, pixels of the 64x64 image.
+        sigma: Of Canny's smoothing, pixels of the 64x64 image.
 
     Returns:
         Rows as those of `celeba_gray` with ``image`` (3, 64, 64) in [0, 1] and ``edge``
         (1, 64, 64), 0 or 1.
 
     Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged, or an argument cannot be used.
+        FileNotFoundError: If files are missing.
+        ValueError: If a file is damaged, or an argument cannot be used.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -160,8 +160,8 @@ def celeba19(
         ``wavy_hair`` and ``wearing_hat``.
 
     Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged, or an argument cannot be used.
+        FileNotFoundError: If files are missing.
+        ValueError: If a file is damaged, or an argument cannot be used.
 
     References:
         Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning,

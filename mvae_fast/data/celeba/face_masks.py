@@ -31,15 +31,15 @@ def draw_face(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         landmarks: (68, 2) x and y in pixels, in the order of iBUG 300-W.
-        height: of the mask, pixels.
-        width: of the mask, pixels.
+        height: Of the mask, pixels.
+        width: Of the mask, pixels.
 
     Returns:
         uint8 (height, width), 255 on the parts and 0 elsewhere.
 
     Raises:
-        ValueError: if there are not 68 landmarks.
-        ImportError: if OpenCV is missing.
+        ValueError: If there are not 68 landmarks.
+        ImportError: If OpenCV is missing.
 
     References:
         Sagonas et al., 300 faces in-the-wild challenge, ICCV workshops 2013.
@@ -60,13 +60,13 @@ class FaceMasks:
     twice its size, and its 68 landmarks for the first face found.
 
     Args:
-        model: path of ``shape_predictor_68_face_landmarks.dat``. It comes with Debian's package
+        model: Path of ``shape_predictor_68_face_landmarks.dat``. It comes with Debian's package
             ``libdlib-data`` and from http://dlib.net/files/. It was trained on iBUG 300-W, whose
             licence excludes commercial use.
 
     Raises:
-        FileNotFoundError: if it is not there.
-        ImportError: if dlib is missing.
+        FileNotFoundError: If it is not there.
+        ImportError: If dlib is missing.
     """
 
     def __init__(self, model: str | os.PathLike[str]) -> None:
@@ -106,7 +106,7 @@ def find_model(folders: list[Path]) -> Path:
     """The landmark model in one of the folders, or where Debian puts it.
 
     Raises:
-        FileNotFoundError: if it is nowhere.
+        FileNotFoundError: If it is nowhere.
     """
     folders = [*folders, SYSTEM_FOLDER]
     for folder in folders:

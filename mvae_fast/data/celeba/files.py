@@ -31,11 +31,11 @@ class CelebAFiles:
     """What the files say.
 
     Args:
-        images: folder of the images.
-        partition_path: of ``list_eval_partition.txt``.
-        names: file name of every image.
+        images: Folder of the images.
+        partition_path: Of ``list_eval_partition.txt``.
+        names: File name of every image.
         partition: (n,) number of the part that each belongs to.
-        attribute_names: the 40 names.
+        attribute_names: The 40 names.
         attributes: (n, 40), 0 or 1.
     """
 
@@ -55,14 +55,14 @@ def celeba_files(data_dir: str | os.PathLike[str] | None = None) -> CelebAFiles:
     """Find and read the lists of CelebA.
 
     Args:
-        data_dir: as `mvae_fast.data.sources.data_root` takes it.
+        data_dir: As `mvae_fast.data.sources.data_root` takes it.
 
     Returns:
         What they say.
 
     Raises:
-        FileNotFoundError: if lists or images are missing.
-        ValueError: if a list is damaged, or the two do not name the same images.
+        FileNotFoundError: If lists or images are missing.
+        ValueError: If a list is damaged, or the two do not name the same images.
     """
     paths = find_files(CELEBA, data_dir)
     images, attribute_path, partition_path = (paths[name] for name in CELEBA.files)

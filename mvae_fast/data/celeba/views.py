@@ -62,11 +62,11 @@ def view_splits(
     """Splits of images and a second view of each.
 
     Args:
-        files: the data.
-        train_split: official split to train on.
-        name: of the view's modality.
-        view: takes the RGB image (218, 178, 3) to the view (64, 64), both uint8.
-        settings: what else decides the views.
+        files: The data.
+        train_split: Official split to train on.
+        name: Of the view's modality.
+        view: Takes the RGB image (218, 178, 3) to the view (64, 64), both uint8.
+        settings: What else decides the views.
 
     Returns:
         The splits, with ``image`` and ``name``.

@@ -52,13 +52,13 @@ def mirflickr(
     of the tags fits. The names labelled and unlabelled are about 38 classes that are not read.
 
     Args:
-        data_dir: folder of the data sets; see `mvae_fast.data.sources.data_root`.
-        download: has no effect: there is no mirror with single files.
-        split: which of the five official splits, 1..5.
-        unlabelled: train on the 975,000 unlabelled rows, too.
-        clip: standard deviations at which the standardised features, whose tails are long, are cut
+        data_dir: Folder of the data sets; see `mvae_fast.data.sources.data_root`.
+        download: Has no effect: there is no mirror with single files.
+        split: Which of the five official splits, 1..5.
+        unlabelled: Train on the 975,000 unlabelled rows, too.
+        clip: Standard deviations at which the standardised features, whose tails are long, are cut
             off: a Normal likelihood of variance 1 takes a value of 20 for 200 nats.
-        verify: check that there are as many rows as in the official files. Checksums of them are
+        verify: Check that there are as many rows as in the official files. Checksums of them are
             not published; their form is checked in any case.
 
     Returns:
@@ -66,8 +66,8 @@ def mirflickr(
         1, for a Bernoulli likelihood.
 
     Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged, files do not fit together, or an argument cannot be used.
+        FileNotFoundError: If files are missing.
+        ValueError: If a file is damaged, files do not fit together, or an argument cannot be used.
 
     References:
         Huiskes and Lew, The MIR Flickr retrieval evaluation, MIR 2008. Srivastava and

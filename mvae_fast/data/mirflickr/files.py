@@ -19,15 +19,15 @@ def shards(folder: Path, columns: int) -> LazyArray:
     """The ``.npy`` files of a folder in the order of their names, memory-mapped, as one array.
 
     Args:
-        folder: of the files.
-        columns: that each must have.
+        folder: Of the files.
+        columns: That each must have.
 
     Returns:
         The rows, (n, columns).
 
     Raises:
-        FileNotFoundError: if there is none.
-        ValueError: if one is damaged or of another form.
+        FileNotFoundError: If there is none.
+        ValueError: If one is damaged or of another form.
     """
     paths = sorted(folder.glob("*.npy"))
     if not paths:
@@ -47,7 +47,7 @@ def load_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
     """Arrays of an ``.npz`` file, without unpickling anything.
 
     Raises:
-        ValueError: if the file is damaged or lacks one.
+        ValueError: If the file is damaged or lacks one.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -62,14 +62,14 @@ def row_numbers(path: Path, rows: int) -> np.ndarray:
     """The row numbers of a split.
 
     Args:
-        path: of the ``.npy`` file.
-        rows: number of rows that there are.
+        path: Of the ``.npy`` file.
+        rows: Number of rows that there are.
 
     Returns:
         int64 (n,).
 
     Raises:
-        ValueError: if the file is damaged, or holds something else.
+        ValueError: If the file is damaged, or holds something else.
     """
     numbers = _load(path)
     whole = numbers.astype(np.int64) if numbers.dtype.kind in "iuf" else None
@@ -91,14 +91,14 @@ def packed_tags(path: Path) -> tuple[np.ndarray, np.ndarray, int]:
     """A sparse matrix of counts as bits: 1 where there is a count, 250 bytes for 2000 columns.
 
     Args:
-        path: of an ``.npz`` file with a matrix in compressed sparse row form.
+        path: Of an ``.npz`` file with a matrix in compressed sparse row form.
 
     Returns:
         uint8 (n, ceil(columns / 8)) of bits, boolean (n,) which rows have one, and the number of
         columns.
 
     Raises:
-        ValueError: if the file is damaged or no such matrix.
+        ValueError: If the file is damaged or no such matrix.
     """
     data, indices, indptr, shape = load_npz(path, ("data", "indices", "indptr", "shape"))
     if shape.shape != (2,):

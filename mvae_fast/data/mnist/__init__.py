@@ -39,10 +39,10 @@ def _read(
     EMNIST's files hold the images transposed and the labels as 1..26; both are put right here.
 
     Args:
-        data_dir: folder of the data sets; see `mvae_fast.data.sources.data_root`.
-        download: fetch missing files. NIST has one archive of 0.5 GB with all of EMNIST, of which
+        data_dir: Folder of the data sets; see `mvae_fast.data.sources.data_root`.
+        download: Fetch missing files. NIST has one archive of 0.5 GB with all of EMNIST, of which
             the four files are kept.
-        verify: check that the files are the official ones: their checksums, or, where none is
+        verify: Check that the files are the official ones: their checksums, or, where none is
             known, their numbers of rows. The form of the files is checked in any case.
 
     Returns:
@@ -50,8 +50,8 @@ def _read(
         [0, 1] and ``label`` in 0..9 (EMNIST: 0..25).
 
     Raises:
-        FileNotFoundError: if files are missing.
-        ValueError: if a file is damaged or not the official one.
+        FileNotFoundError: If files are missing.
+        ValueError: If a file is damaged or not the official one.
 
     References:
         LeCun, Bottou, Bengio and Haffner, Gradient-based learning applied to document recognition,

@@ -107,15 +107,15 @@ def parse_idx(content: bytes, path: str | Path, ndim: int) -> np.ndarray:
     axis running fastest.
 
     Args:
-        content: of the file, uncompressed.
-        path: of the file, for messages.
-        ndim: axes expected: 3 for images, 1 for labels.
+        content: Of the file, uncompressed.
+        path: Of the file, for messages.
+        ndim: Axes expected: 3 for images, 1 for labels.
 
     Returns:
         uint8 array with ``ndim`` axes, read-only.
 
     Raises:
-        ValueError: if it is not such a file, or shorter or longer than its header says.
+        ValueError: If it is not such a file, or shorter or longer than its header says.
 
     References:
         LeCun, Cortes and Burges, The MNIST database of handwritten digits.

@@ -28,10 +28,10 @@ def main(argv: Sequence[str]) -> None:
     device so are the numbers.
 
     Args:
-        argv: arguments behind ``mvae-fast evaluate``.
+        argv: Arguments behind ``mvae-fast evaluate``.
 
     Raises:
-        UsageError: if checkpoint, data set or folder cannot be used.
+        UsageError: If checkpoint, data set or folder cannot be used.
     """
     parser = command_parser("evaluate", "Evaluate a trained model on the test split of a data set.")
     add = parser.add_argument
@@ -85,11 +85,11 @@ def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
     """What the run of a checkpoint was evaluated on and how, or for another data set the defaults.
 
     Args:
-        checkpoint: the file, in the folder of a model in that of the run.
-        dataset: the data set; None: that of the run.
+        checkpoint: The file, in the folder of a model in that of the run.
+        dataset: The data set; None: that of the run.
 
     Raises:
-        ValueError: if no data set is named, here or by the run, or the run's file is damaged.
+        ValueError: If no data set is named, here or by the run, or the run's file is damaged.
     """
     path = checkpoint.resolve().parent.parent / "config.yaml"
     try:

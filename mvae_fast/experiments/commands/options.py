@@ -12,9 +12,9 @@ def command_parser(name: str, description: str, **options: Any) -> jsonargparse.
     """The parser of a command, without options so far.
 
     Args:
-        name: of the command.
-        description: for its help.
-        options: of ``ArgumentParser``.
+        name: Of the command.
+        description: For its help.
+        options: Of ``ArgumentParser``.
     """
     return jsonargparse.ArgumentParser(
         prog=f"mvae-fast {name}", description=description, default_env=False, **options

@@ -74,13 +74,13 @@ def main(argv: Sequence[str]) -> None:
     """Run an experiment.
 
     Args:
-        argv: arguments behind ``mvae-fast reproduce``.
+        argv: Arguments behind ``mvae-fast reproduce``.
 
     Raises:
-        UsageError: if a setting or a data file is faulty or missing, or another command uses the
+        UsageError: If a setting or a data file is faulty or missing, or another command uses the
             folder.
-        RunError: if a training cannot go on, or the file system takes no more.
-        KeyboardInterrupt: if the user stopped it; the same command goes on.
+        RunError: If a training cannot go on, or the file system takes no more.
+        KeyboardInterrupt: If the user stopped it; the same command goes on.
     """
     args = parser().parse_args(list(argv))
     with ExitStack() as locks, going_on("The same command goes on from the last epoch."):

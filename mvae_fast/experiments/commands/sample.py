@@ -26,10 +26,10 @@ def main(argv: Sequence[str]) -> None:
     """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none.
 
     Args:
-        argv: arguments behind ``mvae-fast sample``.
+        argv: Arguments behind ``mvae-fast sample``.
 
     Raises:
-        UsageError: if the checkpoint, a condition or the folder cannot be used.
+        UsageError: If the checkpoint, a condition or the folder cannot be used.
     """
     parser = command_parser("sample", "Draw samples of every modality from a trained model.")
     add = parser.add_argument
@@ -78,13 +78,13 @@ def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
 
     Args:
         text: ``MODALITY=VALUE``, with a number or the path of a ``.npy`` file.
-        model: the model.
+        model: The model.
 
     Returns:
         The modality's name, and data ``(1, ...)``.
 
     Raises:
-        ValueError: if the model has no such modality, or the value does not fit it.
+        ValueError: If the model has no such modality, or the value does not fit it.
 
     Example:
         >>> from mvae_fast.vae import label_modality

@@ -24,7 +24,7 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     files, then ``--set``, then options.
 
     Args:
-        argv: arguments behind ``mvae-fast train``.
+        argv: Arguments behind ``mvae-fast train``.
 
     Returns:
         The settings.

@@ -12,14 +12,14 @@ def load_checkpoint(path: str | Path) -> MVAE:
     """The model of a checkpoint: a ``model.pt`` of `save_mvae`, or Lightning's ``.ckpt``.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         The model, on the CPU, in evaluation mode.
 
     Raises:
-        ValueError: if the file is neither, or a folder.
-        FileNotFoundError: if there is no such file.
+        ValueError: If the file is neither, or a folder.
+        FileNotFoundError: If there is no such file.
     """
     path = Path(path)
     if path.is_dir():

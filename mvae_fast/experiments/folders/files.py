@@ -26,14 +26,14 @@ def make_folder(path: str | Path, name: str) -> Path:
     """Make a folder to write to, unless it is there.
 
     Args:
-        path: of the folder.
-        name: of the argument that it came from, for the message.
+        path: Of the folder.
+        name: Of the argument that it came from, for the message.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: if there can be no such folder, for example because a file is in its place.
+        ValueError: If there can be no such folder, for example because a file is in its place.
     """
     path = Path(path)
     try:
@@ -81,8 +81,8 @@ def read_json(path: Path) -> Any:
     """The content of a JSON file.
 
     Raises:
-        ValueError: if it is none.
-        OSError: if it cannot be read.
+        ValueError: If it is none.
+        OSError: If it cannot be read.
     """
     try:
         return json.loads(path.read_bytes())
@@ -105,7 +105,7 @@ def read_yaml(text: str) -> Any:
     """Plain data of a YAML text.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: If it is none.
 
     Example:
         >>> read_yaml("{T: 1e-1, weight: 5E1, name: e1}")

@@ -42,13 +42,13 @@ def check_folder(config: TrainConfig) -> dict[str, Any]:
     writes.
 
     Args:
-        config: settings of the run.
+        config: Settings of the run.
 
     Returns:
         The recipe for the folder.
 
     Raises:
-        ValueError: if the folder holds models to be trained and neither ``resume`` nor
+        ValueError: If the folder holds models to be trained and neither ``resume`` nor
             ``overwrite`` is set, if it keeps models of other settings, its recipe is damaged, or
             something that no run has written is in the way; it is named.
     """
@@ -95,11 +95,11 @@ def open_folder(config: TrainConfig) -> None:
     """Make the folder of a run and write its recipe there, ``config.yaml``.
 
     Args:
-        config: settings of the run.
+        config: Settings of the run.
 
     Raises:
-        ValueError: as `check_folder` does, or if there can be no such folder.
-        UsageError: if another run writes to one of its models.
+        ValueError: As `check_folder` does, or if there can be no such folder.
+        UsageError: If another run writes to one of its models.
     """
     recipe = check_folder(config)
     make_folder(config.folder, "out")
@@ -116,13 +116,13 @@ def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a ``config.yaml`` that `open_folder` wrote.
 
     Args:
-        path: the file.
+        path: The file.
 
     Returns:
         `TrainConfig.recipe` of the run.
 
     Raises:
-        ValueError: if the file is damaged.
+        ValueError: If the file is damaged.
     """
     try:
         recipe = read_yaml(path.read_text())
@@ -147,7 +147,7 @@ def mark(folder: Path) -> None:
     """Make the folder of a model, one that `discard` may empty, without what a kill left in it.
 
     Raises:
-        ValueError: if it is there and somebody else's.
+        ValueError: If it is there and somebody else's.
     """
     _check_model(folder, replace=False)
     folder.mkdir(parents=True, exist_ok=True)
@@ -182,8 +182,8 @@ def _check_model(folder: Path, replace: bool) -> None:
     """Raise unless a model's folder is not there, is empty, or is one of ours.
 
     Args:
-        folder: the folder.
-        replace: what is in it, and not only write to it.
+        folder: The folder.
+        replace: What is in it, and not only write to it.
     """
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(

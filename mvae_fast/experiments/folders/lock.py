@@ -20,13 +20,13 @@ def locked(folder: Path, model: str = "") -> Iterator[None]:
     the processes of one training the first holds it for all.
 
     Args:
-        folder: of the run.
-        model: of the run, where the lock is for what one process writes of it. ``reproduce
+        folder: Of the run.
+        model: Of the run, where the lock is for what one process writes of it. ``reproduce
             --jobs`` holds the run in one process and trains its models in others, which may live
             on when the first is killed.
 
     Raises:
-        UsageError: if another process holds it, and then nothing has been changed, or if there can
+        UsageError: If another process holds it, and then nothing has been changed, or if there can
             be no such folder.
     """
     from lightning.pytorch.utilities import rank_zero_only  # takes seconds, which readers save

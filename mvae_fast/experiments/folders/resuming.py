@@ -27,7 +27,7 @@ class WholeCheckpoints(CheckpointIO):
     onto the good file: a kill or a full disk in that moment lost all epochs.
 
     Args:
-        previous: file name by that of the checkpoint: where the one before is kept.
+        previous: File name by that of the checkpoint: where the one before is kept.
     """
 
     def __init__(self, previous: dict[str, str]) -> None:
@@ -57,15 +57,15 @@ def resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     begins anew.
 
     Args:
-        folder: of the model.
-        settings: the hyperparameters that the checkpoints must have.
+        folder: Of the model.
+        settings: The hyperparameters that the checkpoints must have.
 
     Returns:
         ``last.ckpt``, into whose place ``previous.ckpt`` comes where it is damaged; None for the
         start.
 
     Raises:
-        RunError: if one of them is another training's.
+        RunError: If one of them is another training's.
     """
     last, previous, best = (folder / name for name in (LAST, PREVIOUS, BEST))
     there = [path for path in (last, previous) if path.exists()]
@@ -95,8 +95,8 @@ def _read(path: Path, keys: set[str], settings: Mapping[str, Any]) -> dict[str, 
     """A checkpoint of a training with these settings.
 
     Raises:
-        ValueError: if it is damaged.
-        RunError: if it is whole, and another training's.
+        ValueError: If it is damaged.
+        RunError: If it is whole, and another training's.
     """
     saved = read_saved(path, keys)
     theirs = saved["hyper_parameters"]

@@ -26,8 +26,8 @@ class Classifier(lightning.LightningModule):
     The paper calls its own classifier simple and not tuned, and says no more.
 
     Args:
-        n_pixels: pixels of an image.
-        num_classes: number of labels.
+        n_pixels: Pixels of an image.
+        num_classes: Number of labels.
 
     Example:
         >>> Classifier(784, 10)(torch.zeros(3, 28, 28)).shape
@@ -96,12 +96,12 @@ def trained_classifier(
     there, else written to it.
 
     Args:
-        train: rows with the modalities ``image`` and ``label``; those that lack one are left out.
-        num_classes: number of labels.
-        path: file of the weights, with what they were trained on and how.
-        rows_of: what the rows are, in plain data.
-        epochs: passes over the rows.
-        seed: of initialisation and shuffling.
+        train: Rows with the modalities ``image`` and ``label``; those that lack one are left out.
+        num_classes: Number of labels.
+        path: File of the weights, with what they were trained on and how.
+        rows_of: What the rows are, in plain data.
+        epochs: Passes over the rows.
+        seed: Of initialisation and shuffling.
 
     Returns:
         The classifier, in evaluation mode.

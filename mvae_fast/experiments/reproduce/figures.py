@@ -27,9 +27,9 @@ def figure3(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
     z_0 is drawn from the posterior given the label alone; shown are the pixels' means.
 
     Args:
-        laboratory: where models are trained; the first of its seeds is shown.
-        datasets: data sets of images and labels.
-        models: models, side by side.
+        laboratory: Where models are trained; the first of its seeds is shown.
+        datasets: Data sets of images and labels.
+        models: Models, side by side.
 
     Returns:
         The files written.
@@ -58,10 +58,10 @@ def figure4(
     pushes N(0, I) through the flow first.
 
     Args:
-        laboratory: where models are trained; the first of its seeds is shown.
-        datasets: data sets with the modality ``image``.
-        models: models, side by side.
-        through_flow: sample as the paper's code does.
+        laboratory: Where models are trained; the first of its seeds is shown.
+        datasets: Data sets with the modality ``image``.
+        models: Models, side by side.
+        through_flow: Sample as the paper's code does.
 
     Returns:
         The files written.
@@ -89,9 +89,9 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
     posterior's mean; the sample decodes N(0, I).
 
     Args:
-        laboratory: where models are trained; the first of its seeds is shown.
-        datasets: pairs, or names of `PAIRS`.
-        models: models, one below the other.
+        laboratory: Where models are trained; the first of its seeds is shown.
+        datasets: Pairs, or names of `PAIRS`.
+        models: Models, one below the other.
 
     Returns:
         The files written.

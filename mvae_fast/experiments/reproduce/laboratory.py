@@ -59,7 +59,7 @@ class Run:
     """One model, trained with one seed.
 
     Args:
-        config: settings, with that model alone.
+        config: Settings, with that model alone.
     """
 
     config: TrainConfig
@@ -106,15 +106,15 @@ class Laboratory:
     settings is refused.
 
     Args:
-        out: folder for everything written.
-        seeds: of the runs of each model.
-        jobs: runs that are trained at the same time, in processes of their own.
-        data_dir: folder of the data sets that are read from files.
-        download: fetch data sets that are not there.
-        device: where models are trained and evaluated, as `resolve_device` takes it.
+        out: Folder for everything written.
+        seeds: Of the runs of each model.
+        jobs: Runs that are trained at the same time, in processes of their own.
+        data_dir: Folder of the data sets that are read from files.
+        download: Fetch data sets that are not there.
+        device: Where models are trained and evaluated, as `resolve_device` takes it.
         files: YAML files of settings, as `configured` takes them.
         settings: ``key=value`` settings, likewise.
-        locks: where the locks of `train` are held on to; None: nowhere.
+        locks: Where the locks of `train` are held on to; None: nowhere.
     """
 
     out: Path
@@ -148,11 +148,11 @@ class Laboratory:
         """The runs of a model, one a seed.
 
         Args:
-            dataset: the data set.
-            model: the model.
-            label: name of the folder where it is not the data set's: settings differ there.
+            dataset: The data set.
+            model: The model.
+            label: Name of the folder where it is not the data set's: settings differ there.
             changes: ``key=value`` settings on top of the laboratory's.
-            fields: fields of `TrainConfig` to replace.
+            fields: Fields of `TrainConfig` to replace.
         """
         with usage():
             values = configured(dataset, self.files, [*self.settings, *changes])
@@ -184,13 +184,13 @@ class Laboratory:
         """Train and evaluate what is missing.
 
         Args:
-            runs: the runs.
-            needs: what the data sets must have, one of `NEEDS`.
+            runs: The runs.
+            needs: What the data sets must have, one of `NEEDS`.
 
         Raises:
-            UsageError: if a run has other settings than its folder, another command uses it, a
+            UsageError: If a run has other settings than its folder, another command uses it, a
                 model's description is faulty, or data are faulty or missing, or do not suit.
-            RunError: if a training cannot go on.
+            RunError: If a training cannot go on.
         """
         runs = list(runs)
         with usage():  # what can be wrong shows before hours of work

@@ -113,7 +113,7 @@ def table4(dataset: str, rows: tuple[str, str, str]) -> Iterator[Entry]:
     """Table 4: an image and a transformation of it.
 
     Args:
-        dataset: the pair.
-        rows: names of the rows: together, image, transformation.
+        dataset: The pair.
+        rows: Names of the rows: together, image, transformation.
     """
     return _entries(dataset, rows, _TABLE4.get(dataset, {}))

@@ -15,9 +15,9 @@ def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     """Train, evaluate in all conventions, and set beside the paper.
 
     Args:
-        laboratory: where models are trained.
-        datasets: data sets.
-        models: models; the paper has ``mvae`` and ``mvae_cnf``.
+        laboratory: Where models are trained.
+        datasets: Data sets.
+        models: Models; the paper has ``mvae`` and ``mvae_cnf``.
 
     Returns:
         The table; a section for each data set.

@@ -26,10 +26,10 @@ def labelled_samples(model: MVAE, n: int, num_classes: int, seed: int) -> tuple[
     z_0 is drawn from the posterior given the label alone; an image is the pixels' means given z_T.
 
     Args:
-        model: a model with the modalities ``image`` and ``label``.
-        n: number of images, rounded down to a multiple of the number of labels.
-        num_classes: number of labels.
-        seed: of the noise.
+        model: A model with the modalities ``image`` and ``label``.
+        n: Number of images, rounded down to a multiple of the number of labels.
+        num_classes: Number of labels.
+        seed: Of the noise.
 
     Returns:
         Images ``(n, ...)`` and their labels ``(n,)``.
@@ -45,9 +45,9 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     """How often a classifier, trained on real images, agrees with the label that was given.
 
     Args:
-        laboratory: where models are trained.
-        datasets: data sets of images and labels.
-        models: models.
+        laboratory: Where models are trained.
+        datasets: Data sets of images and labels.
+        models: Models.
 
     Returns:
         The table; a section for each data set.

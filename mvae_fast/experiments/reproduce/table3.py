@@ -33,9 +33,9 @@ class Point(NamedTuple):
     """An entry's place on the curves.
 
     Attributes:
-        model: name of the curve.
-        fraction: of the rows that stay paired.
-        entry: the quantity, one value a seed.
+        model: Name of the curve.
+        fraction: Of the rows that stay paired.
+        entry: The quantity, one value a seed.
     """
 
     model: str
@@ -63,10 +63,10 @@ def table3(
     """Train with a fraction of the rows paired and the others taken apart, for several fractions.
 
     Args:
-        laboratory: where models are trained.
-        datasets: data sets of two modalities.
-        models: models.
-        fractions: default: the paper's for ``mirflickr``, else `FRACTIONS`.
+        laboratory: Where models are trained.
+        datasets: Data sets of two modalities.
+        models: Models.
+        fractions: Default: the paper's for ``mirflickr``, else `FRACTIONS`.
 
     Returns:
         The table, a section for each data set, a column for each fraction and model; with the
@@ -115,7 +115,7 @@ def learning_curves(points: Iterable[Point]) -> Figure:
     """Quantities against the paired fraction: means over the seeds, bars of a standard deviation.
 
     Args:
-        points: of any number of data sets and models; a row of panels for each data set, a curve
+        points: Of any number of data sets and models; a row of panels for each data set, a curve
             for each model. Quantities that are not among `SHOWN` are left out.
 
     Returns:

@@ -22,9 +22,9 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
     """Train on each pair, and print the loss of each modality and of both, as the paper does.
 
     Args:
-        laboratory: where models are trained.
-        datasets: pairs, or names of `PAIRS`.
-        models: models.
+        laboratory: Where models are trained.
+        datasets: Pairs, or names of `PAIRS`.
+        models: Models.
 
     Returns:
         The table; a section for each pair.

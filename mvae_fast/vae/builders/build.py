@@ -35,9 +35,9 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
         The model; its ``config`` attribute keeps a copy of the description, of Python's own types.
 
     Raises:
-        ValueError: if the description names something unknown, lacks something, or holds
+        ValueError: If the description names something unknown, lacks something, or holds
             something that is not plain data.
-        TypeError: if it is not a mapping.
+        TypeError: If it is not a mapping.
 
     Example:
         >>> model = build_mvae(
@@ -86,14 +86,14 @@ def save_mvae(model: MVAE, path: str | Path) -> None:
     says so. The file is whole or not there: until the new one is written, the old one stays.
 
     Args:
-        model: the model.
-        path: file to write.
+        model: The model.
+        path: File to write.
 
     Raises:
-        ValueError: if the model has no description, or its parts are no longer those that its
+        ValueError: If the model has no description, or its parts are no longer those that its
             description makes, so that it would not load as it is: a module was replaced, a hook
             added; save its ``state_dict()`` instead.
-        OSError: if the file cannot be written.
+        OSError: If the file cannot be written.
     """
     if model.config is None:
         raise ValueError(
@@ -123,15 +123,15 @@ def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVA
     """Read a model that `save_mvae` wrote.
 
     Args:
-        path: file to read.
-        map_location: device for the weights.
+        path: File to read.
+        map_location: Device for the weights.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: if the file is damaged or something else.
-        OSError: if it cannot be opened.
+        ValueError: If the file is damaged or something else.
+        OSError: If it cannot be opened.
     """
     saved = read_saved(path, {"config", "state_dict"})
     return restore(path, saved["config"], saved["state_dict"]).to(map_location)
@@ -141,15 +141,15 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
     """Read a mapping that ``torch.save`` wrote, to the CPU and without pickle's trust.
 
     Args:
-        path: file to read.
-        keys: what the mapping must hold.
+        path: File to read.
+        keys: What the mapping must hold.
 
     Returns:
         The mapping.
 
     Raises:
-        ValueError: if the file is damaged or something else, or lacks a key.
-        OSError: if it cannot be opened.
+        ValueError: If the file is damaged or something else, or lacks a key.
+        OSError: If it cannot be opened.
     """
     with Path(path).open("rb") as file:
         try:
@@ -167,15 +167,15 @@ def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVA
     """The model of a description, with weights.
 
     Args:
-        path: where they were read, for the message.
-        config: the description, as `build_mvae` takes it.
-        state_dict: the weights.
+        path: Where they were read, for the message.
+        config: The description, as `build_mvae` takes it.
+        state_dict: The weights.
 
     Returns:
         The model, in evaluation mode.
 
     Raises:
-        ValueError: if there is no such model, or the weights are those of another one.
+        ValueError: If there is no such model, or the weights are those of another one.
     """
     try:
         model = build_mvae(config)

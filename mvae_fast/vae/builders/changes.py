@@ -21,8 +21,8 @@ def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
     likelihoods of parts.
 
     Args:
-        model: the model.
-        described: what its description makes.
+        model: The model.
+        described: What its description makes.
 
     Returns:
         A sentence for each difference.
@@ -57,8 +57,8 @@ def changed_settings(model: nn.Module, described: nn.Module) -> list[str]:
     """Settings that differ, such as a flow's ``n_steps``: loading would undo them.
 
     Args:
-        model: the model.
-        described: what its description makes, of the same parts.
+        model: The model.
+        described: What its description makes, of the same parts.
 
     Returns:
         A phrase for each.

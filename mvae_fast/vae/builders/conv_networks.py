@@ -30,12 +30,12 @@ class ConvEncoder(nn.Module):
 
     Args:
         shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
-        latent_dim: latent size D.
-        hidden: widths of fully connected layers between convolutions and head.
-        channels: of the first convolution; each further one has twice as many.
+        latent_dim: Latent size D.
+        hidden: Widths of fully connected layers between convolutions and head.
+        channels: Of the first convolution; each further one has twice as many.
 
     Raises:
-        ValueError: if ``shape`` does not fit.
+        ValueError: If ``shape`` does not fit.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4 (CelebA: 4 x [conv, batch norm], 196 latent
@@ -77,13 +77,13 @@ class ConvDecoder(nn.Module):
     convolution, batch norm and Swish, and a transposed convolution to the output.
 
     Args:
-        latent_dim: latent size D.
+        latent_dim: Latent size D.
         shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
-        hidden: widths of fully connected layers before the convolutions.
-        channels: into the last convolution; each one before has twice as many.
+        hidden: Widths of fully connected layers before the convolutions.
+        channels: Into the last convolution; each one before has twice as many.
 
     Raises:
-        ValueError: if ``shape`` does not fit.
+        ValueError: If ``shape`` does not fit.
 
     References:
         As of `ConvEncoder`.

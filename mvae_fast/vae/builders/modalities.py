@@ -39,9 +39,9 @@ def mlp_modality(
     numbers of an image, standardised, with ``likelihood="normal"``, and 2000 tags of 0 or 1.
 
     Args:
-        shape: shape of one row; an integer for rows of that many numbers.
-        latent_dim: latent size D.
-        hidden: width of the hidden layers: two in the encoder, three in the decoder.
+        shape: Shape of one row; an integer for rows of that many numbers.
+        latent_dim: Latent size D.
+        hidden: Width of the hidden layers: two in the encoder, three in the decoder.
         likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
         weight: lambda of this modality.
 
@@ -49,7 +49,7 @@ def mlp_modality(
         The modality.
 
     Raises:
-        ValueError: if the likelihood is unknown, or a size is no positive integer.
+        ValueError: If the likelihood is unknown, or a size is no positive integer.
 
     Example:
         >>> mlp_modality((28, 28), latent_dim=128).shape
@@ -71,9 +71,9 @@ def label_modality(
     """A class label, with the paper's embedding encoder and fully connected decoder.
 
     Args:
-        num_classes: number of classes; labels are integers in 0..num_classes-1.
-        latent_dim: latent size D.
-        hidden: width of the embedding and of the hidden layers.
+        num_classes: Number of classes; labels are integers in 0..num_classes-1.
+        latent_dim: Latent size D.
+        hidden: Width of the embedding and of the hidden layers.
         weight: lambda of this modality.
 
     Returns:
@@ -105,10 +105,10 @@ def conv_modality(
 
     Args:
         shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
-        latent_dim: latent size D; the paper's is 196.
-        hidden: width of a fully connected layer between convolutions and latents, on both sides;
+        latent_dim: Latent size D; the paper's is 196.
+        hidden: Width of a fully connected layer between convolutions and latents, on both sides;
             None, as in the paper, for no such layer.
-        channels: of the convolution next to the image; see `ConvEncoder`.
+        channels: Of the convolution next to the image; see `ConvEncoder`.
         likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
         weight: lambda of this modality.
 
@@ -116,7 +116,7 @@ def conv_modality(
         The modality.
 
     Raises:
-        ValueError: if the likelihood is unknown, or ``shape`` does not fit.
+        ValueError: If the likelihood is unknown, or ``shape`` does not fit.
 
     Example:
         >>> conv_modality((3, 64, 64), latent_dim=196).shape
@@ -142,8 +142,8 @@ def attribute_modality(latent_dim: int, *, hidden: int = 512, weight: float = 1.
     encoder's embedding takes.
 
     Args:
-        latent_dim: latent size D.
-        hidden: width of the embedding and of the hidden layers.
+        latent_dim: Latent size D.
+        hidden: Width of the embedding and of the hidden layers.
         weight: lambda of this modality.
 
     Returns:
@@ -170,9 +170,9 @@ def attributes_modality(
     Fully connected layers with batch norm and Swish, and a Bernoulli each.
 
     Args:
-        n: number of attributes.
-        latent_dim: latent size D.
-        hidden: width of the hidden layers: two in the encoder, three in the decoder.
+        n: Number of attributes.
+        latent_dim: Latent size D.
+        hidden: Width of the hidden layers: two in the encoder, three in the decoder.
         weight: lambda of this modality.
 
     Returns:

@@ -18,8 +18,8 @@ def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
     """Linear layers through ``widths``, each followed by Swish (no learned beta).
 
     Args:
-        widths: of the input, then of each layer.
-        batch_norm: normalise before each Swish; see `BatchNorm1d`.
+        widths: Of the input, then of each layer.
+        batch_norm: Normalise before each Swish; see `BatchNorm1d`.
 
     Returns:
         The layers; none for a single width.
@@ -42,8 +42,8 @@ class GaussianHead(nn.Module):
     """Linear layers for the mean and the log-variance of a diagonal Gaussian.
 
     Args:
-        width: number of input features.
-        latent_dim: latent size D.
+        width: Number of input features.
+        latent_dim: Latent size D.
 
     Example:
         >>> import torch
@@ -67,10 +67,10 @@ class MLPEncoder(nn.Module):
     """Flatten, Swish layers, Gaussian head: the paper's image encoder.
 
     Args:
-        shape: shape of one row of data, for example ``(28, 28)``.
-        latent_dim: latent size D.
-        hidden: widths of the hidden layers; the paper's are two of 512.
-        batch_norm: normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
+        shape: Shape of one row of data, for example ``(28, 28)``.
+        latent_dim: Latent size D.
+        hidden: Widths of the hidden layers; the paper's are two of 512.
+        batch_norm: Normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4 (512 units, Swish, heads of D units).
@@ -107,9 +107,9 @@ class EmbeddingEncoder(nn.Module):
     run once for each class, and the rows pick theirs.
 
     Args:
-        num_classes: number of classes.
-        latent_dim: latent size D.
-        hidden: width of the embedding, then of the hidden layers; the paper's are 512, 512.
+        num_classes: Number of classes.
+        latent_dim: Latent size D.
+        hidden: Width of the embedding, then of the hidden layers; the paper's are 512, 512.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4.
@@ -150,11 +150,11 @@ class MLPDecoder(nn.Module):
     decoder.
 
     Args:
-        latent_dim: latent size D.
-        shape: shape of one row of output, for example ``(28, 28)`` pixels or ``(10,)`` class
+        latent_dim: Latent size D.
+        shape: Shape of one row of output, for example ``(28, 28)`` pixels or ``(10,)`` class
             logits.
-        hidden: widths of the hidden layers; the paper's are three of 512.
-        batch_norm: normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
+        hidden: Widths of the hidden layers; the paper's are three of 512.
+        batch_norm: Normalise before each Swish, as the MVAE's nets for CelebA's attributes do.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4.

@@ -13,7 +13,7 @@ def plain(name: str, value: Any) -> Any:
     """A copy of ``value`` that JSON and ``torch.load(weights_only=True)`` take.
 
     Args:
-        name: of the argument, for the message.
+        name: Of the argument, for the message.
         value: None, a boolean, number or string, an array or tensor, a sequence or mapping with
             string keys of such; also of NumPy's, OmegaConf's or any other class.
 
@@ -22,7 +22,7 @@ def plain(name: str, value: Any) -> Any:
         and ``dict``.
 
     Raises:
-        ValueError: if there is anything else in it.
+        ValueError: If there is anything else in it.
 
     Example:
         >>> plain("config", {"hidden": np.array([8, 9]), "T": np.float32(0.5), "shape": (3, 4)})

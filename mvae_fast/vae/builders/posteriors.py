@@ -43,25 +43,25 @@ def cnf_posterior(
     noise.
 
     Args:
-        latent_dim: latent size D.
-        hidden: widths of the ODE net's hidden layers.
-        layer_type: how the layers depend on time.
-        nonlinearity: between the layers.
+        latent_dim: Latent size D.
+        hidden: Widths of the ODE net's hidden layers.
+        layer_type: How the layers depend on time.
+        nonlinearity: Between the layers.
         T: integration time, of each block.
         solver: ``"euler"``, or a torchdiffeq solver.
-        n_steps: equal steps from 0 to T, in each block.
+        n_steps: Equal steps from 0 to T, in each block.
         trace: ``"exact"`` or ``"hutchinson"``.
-        n_probes: probes that Hutchinson's estimator averages.
+        n_probes: Probes that Hutchinson's estimator averages.
         log_det: ``"trace"``, ``"second_order"`` or ``"exact"``, as of `mvae_fast.FastCNF`.
-        adjoint: gradients by the continuous adjoint.
-        n_blocks: flows one after the other, each with a net of its own.
-        engine: which engine integrates.
+        adjoint: Gradients by the continuous adjoint.
+        n_blocks: Flows one after the other, each with a net of its own.
+        engine: Which engine integrates.
 
     Returns:
         The flow; a chain of them where there are several blocks.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4.
@@ -96,15 +96,15 @@ def planar_posterior(latent_dim: int, *, n_flows: int = 16, amortized: bool = Tr
     literature takes more of these.
 
     Args:
-        latent_dim: latent size D.
-        n_flows: number of flows.
-        amortized: parameters of each row's own, from mean and log-variance of z_0.
+        latent_dim: Latent size D.
+        n_flows: Number of flows.
+        amortized: Parameters of each row's own, from mean and log-variance of z_0.
 
     Returns:
         The flow.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         Rezende and Mohamed 2015; van den Berg et al. 2018, section 6.
@@ -129,18 +129,18 @@ def sylvester_posterior(
     orthonormal columns or eight reflections.
 
     Args:
-        latent_dim: latent size D.
+        latent_dim: Latent size D.
         variant: ``"orthogonal"``, ``"householder"`` or ``"triangular"``.
-        n_flows: number of flows.
-        n_ortho: columns of Q for ``"orthogonal"``; None for 8, or D if that is smaller.
-        n_householder: reflections for ``"householder"``.
-        amortized: parameters of each row's own, from mean and log-variance of z_0.
+        n_flows: Number of flows.
+        n_ortho: Columns of Q for ``"orthogonal"``; None for 8, or D if that is smaller.
+        n_householder: Reflections for ``"householder"``.
+        amortized: Parameters of each row's own, from mean and log-variance of z_0.
 
     Returns:
         The flow.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         van den Berg et al. 2018.
@@ -169,16 +169,16 @@ def iaf_posterior(
     """Inverse autoregressive flows; four with networks of 320 units, as in van den Berg et al.
 
     Args:
-        latent_dim: latent size D.
-        n_flows: number of flows.
-        hidden: widths of the hidden layers of each network.
-        amortized: the networks also see mean and log-variance of z_0.
+        latent_dim: Latent size D.
+        n_flows: Number of flows.
+        hidden: Widths of the hidden layers of each network.
+        amortized: The networks also see mean and log-variance of z_0.
 
     Returns:
         The flow.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         Kingma et al. 2016; van den Berg et al. 2018, section 6.
@@ -202,15 +202,15 @@ def cnf_bias_posterior(latent_dim: int, **options: Any) -> AmortizedCNF | Sequen
     does.
 
     Args:
-        latent_dim: latent size D.
-        options: those of `cnf_posterior` that `AmortizedCNF` has: all but ``adjoint`` and
+        latent_dim: Latent size D.
+        options: Those of `cnf_posterior` that `AmortizedCNF` has: all but ``adjoint`` and
             ``engine``; ``log_det`` is ``"trace"`` or ``"exact"``.
 
     Returns:
         The flow; a chain of them where there are several blocks.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         Grathwohl et al., FFJORD, 2019, section 4.2.
@@ -228,15 +228,15 @@ def cnf_rank_posterior(
     """As `cnf_bias_posterior`, with a low-rank update of the weights of each row's own too.
 
     Args:
-        latent_dim: latent size D.
-        rank: of the update of every weight matrix; FFJORD's script has 1, its best results 64.
-        options: as of `cnf_bias_posterior`.
+        latent_dim: Latent size D.
+        rank: Of the update of every weight matrix; FFJORD's script has 1, its best results 64.
+        options: As of `cnf_bias_posterior`.
 
     Returns:
         The flow; a chain of them where there are several blocks.
 
     Raises:
-        ValueError: if an argument does not fit.
+        ValueError: If an argument does not fit.
 
     References:
         Grathwohl et al., FFJORD, 2019, section 4.2.
