@@ -262,8 +262,8 @@ def leaves_of(problem: Problem) -> dict[str, Tensor]:
         found |= {name: getattr(field, name) for name in ("weight", "gate", "bias", "inner")}
     else:
         found |= {f"tensor {i}": x for i, x in enumerate(field.tensors)} | {"time": field.time}
-    found |= {f"u {l}": u for l, u in enumerate(field.context, 1)}
-    found |= {f"gamma {l}": u for l, u in enumerate(field.gate_context, 1)}
+    found |= {f"u {i}": u for i, u in enumerate(field.context, 1)}
+    found |= {f"gamma {i}": u for i, u in enumerate(field.gate_context, 1)}
     return {name: x for name, x in found.items() if x is not None}
 
 
@@ -351,6 +351,13 @@ def totals(
     return ours, theirs
 
 
+Value = tuple[str, int]
+
+
+def _pair(names: list[str], one: Value, other: Value) -> tuple[Value, Value]:
+    return (one, other) if names.index(one[0]) < names.index(other[0]) else (other, one)
+
+
 def covering(**factors: Sequence[Any]) -> list[dict[str, Any]]:
     """Few choices of all factors in which every pair of values of two factors occurs.
 
@@ -376,16 +383,12 @@ def covering(**factors: Sequence[Any]) -> list[dict[str, Any]]:
             if name in chosen:
                 continue
 
-            def gain(value: int, name: str = name) -> tuple[int, int]:
-                one = (name, value)
-                new = sum(
-                    ((one, other) if names.index(name) < names.index(other[0]) else (other, one))
-                    in missing
-                    for other in chosen.items()
-                )
-                return new, -uses.get(one, 0)
-
-            chosen[name] = max(range(len(factors[name])), key=gain)
+            gains = [
+                (sum(_pair(names, (name, x), other) in missing for other in chosen.items()), x)
+                for x in range(len(factors[name]))
+            ]
+            # Of equal ones that which has been taken least.
+            _, _, chosen[name] = max((n, -uses.get((name, x), 0), x) for n, x in gains)
         for one in chosen.items():
             uses[one] = uses.get(one, 0) + 1
         ordered = [(name, chosen[name]) for name in names]

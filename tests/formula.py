@@ -31,21 +31,21 @@ def velocity(field: Field | Tables, e: int, z: Tensor) -> Tensor:
     """f at evaluation ``e``."""
     count = len(field.widths) - 1
     y = z
-    for l in range(1, count + 1):
-        a = (_layer_of_tables if isinstance(field, Tables) else _layer)(field, e, l, y)
-        y = PHI[field.nonlinearity](a) if l < count else a
+    for layer in range(1, count + 1):
+        a = (_layer_of_tables if isinstance(field, Tables) else _layer)(field, e, layer, y)
+        y = PHI[field.nonlinearity](a) if layer < count else a
     return y - z if field.residual else y
 
 
-def _rows(given: tuple[Tensor | None, ...], l: int) -> Tensor | float:
-    u = given[l - 1] if given else None
+def _rows(given: tuple[Tensor | None, ...], number: int) -> Tensor | float:
+    u = given[number - 1] if given else None
     return 0.0 if u is None else u
 
 
-def _layer(field: Field, e: int, l: int, y: Tensor) -> Tensor:
-    """sigma(G psi + gamma) (W y + B psi + u) + H psi, of which no gate at all means 1."""
-    layer = field.structure.layers[l - 1]
-    m, before = field.widths[l], field.widths[l - 1]
+def _layer(field: Field, e: int, number: int, y: Tensor) -> Tensor:
+    """sigma(G psi + gamma) (W y + B psi + u) + H psi, of which neither G nor gamma means 1."""
+    layer = field.structure.layers[number - 1]
+    m, before = field.widths[number], field.widths[number - 1]
     at = field.time[e]
     psi = torch.stack((torch.ones_like(at), at)) if field.time.ndim == 1 else at
 
@@ -60,24 +60,25 @@ def _layer(field: Field, e: int, l: int, y: Tensor) -> Tensor:
                 result = result + numbers(column, 1)[:, 0] * psi[k]
         return result
 
-    inner = y @ numbers(layer.weight, before).T + total(layer.bias) + _rows(field.context, l)
-    if layer.gate or field.gate_context:
-        inner = inner * torch.sigmoid(total(layer.gate) + _rows(field.gate_context, l))
+    inner = y @ numbers(layer.weight, before).T + total(layer.bias) + _rows(field.context, number)
+    gamma = field.gate_context[number - 1] if field.gate_context else None
+    if gamma is not None or any(column is not None for column in layer.gate):
+        inner = inner * torch.sigmoid(total(layer.gate) + (0.0 if gamma is None else gamma))
     return inner + total(layer.late_bias)
 
 
-def _layer_of_tables(field: Tables, e: int, l: int, y: Tensor) -> Tensor:
+def _layer_of_tables(field: Tables, e: int, number: int, y: Tensor) -> Tensor:
     """G (W y + u) + C."""
     widths = field.widths
 
     def piece(table: Tensor, sizes: list[int]) -> Tensor:
         row = table[min(e, table.shape[0] - 1)]
-        return row[sum(sizes[: l - 1]) :][: sizes[l - 1]]
+        return row[sum(sizes[: number - 1]) :][: sizes[number - 1]]
 
     sizes = list(widths[1:])
     areas = [a * b for a, b in zip(widths[1:], widths[:-1], strict=True)]
-    weight = piece(field.weight, areas).reshape(widths[l], widths[l - 1])
-    inner = y @ weight.T + _rows(field.context, l)
+    weight = piece(field.weight, areas).reshape(widths[number], widths[number - 1])
+    inner = y @ weight.T + _rows(field.context, number)
     if field.gate is not None:
         inner = inner * piece(field.gate, sizes)
     return inner + piece(field.bias, sizes)

@@ -51,7 +51,9 @@ _PROBLEM = _structure(
 _FORWARD = _structure("Forward", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
 _INPUTS = _structure("Inputs", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
 _GRADIENTS = ("z", "h", "weight", "gate", "bias", "trace", "second")
-_BACKWARD = _structure("Backward", **dict.fromkeys((*_GRADIENTS, "layers", "time", "context"), Pointer))
+_BACKWARD = _structure(
+    "Backward", **dict.fromkeys((*_GRADIENTS, "layers", "time", "context"), Pointer)
+)
 _DEVICE = _structure("Device", **dict.fromkeys(("sms", "per_block", "per_sm"), Int))
 _SETTINGS = _structure(
     "Settings",
