@@ -217,5 +217,6 @@ def fourier(t: Tensor, frequencies: tuple[float, ...]) -> Tensor:
         tensor([[1., 1., 1., 0., 0.],
                 [1., 1., 1., 0., 0.]])
     """
-    angles = torch.stack([w * t for w in frequencies], 1)
-    return torch.cat((torch.ones_like(t).unsqueeze(1), angles.cos(), angles.sin()), 1)
+    angles = [w * t for w in frequencies]
+    waves = [*map(torch.cos, angles), *map(torch.sin, angles)]
+    return torch.stack([torch.ones_like(t), *waves], 1)

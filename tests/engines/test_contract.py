@@ -100,20 +100,20 @@ def test_values_and_gradients(contestant, case):
         exact = oracle(asked)
         # In float64 an engine differs from the oracle in the order of its sums only.
         assert_near(run(contestant, asked.problem()), exact, note=asked)
-        if contestant == "triton":  # an interpreter's sums are not those of a GPU: see below
+        if contestant == "triton":  # tests/kernels/test_triton.py has float32: it takes long
             continue
         single = run(contestant, asked.problem(), torch.float32)
         for name, x in exact.items():
             assert single[name].dtype == torch.float32 and single[name].shape == x.shape
             pair = distance(single[name], x), distance(eager(asked)[name], x)
             errors.setdefault(name, []).append(pair)
-    if contestant in SLOW:  # of one problem a single tensor may come out exact by luck
+    if errors and contestant in SLOW:  # of one problem a single tensor may come out exact by luck
         errors = {"all": [pair for pairs in errors.values() for pair in pairs]}
     # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the
     # problems, because a single small tensor may come out exact by luck. For the same reason the
     # floor: one rounding of the result.
     for name, pairs in errors.items():
-        ours, eagers = (sum(column) / max(1, len(pairs)) for column in zip(*pairs, strict=True))
+        ours, eagers = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
         assert ours <= 2 * eagers + EPSILON, f"{name}: {ours:.2e} against {eagers:.2e}, {case}"
 
 
