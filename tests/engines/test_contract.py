@@ -265,6 +265,22 @@ def test_extreme_preactivations_stay_finite(contestant, trace):
             assert_near(run(contestant, problem, dtype), exact, tolerance)
 
 
+@everyone
+@pytest.mark.parametrize("trace", TRACES)
+def test_extreme_gates_stay_finite(contestant, trace):
+    problem = Case((5, 3, (7,)), "concatsquash", trace=trace).problem()
+    tensors = list(problem.field.tensors)
+    for layer in problem.field.structure.layers:
+        for column in layer.gate:
+            x = tensors[column.tensor]
+            tensors[column.tensor] = torch.linspace(-1000, 1000, x.numel(), dtype=x.dtype)
+    problem = replace(problem, field=replace(problem.field, tensors=tuple(tensors)))
+    exact = run("reference", problem)
+    assert all(torch.isfinite(x).all() for x in exact.values())
+    for dtype in (torch.float32, torch.float64):
+        assert_near(run(contestant, problem, dtype), exact, 4 * torch.finfo(dtype).eps * 1000)
+
+
 @on_one_set
 @pytest.mark.parametrize("trace", TRACES)
 @pytest.mark.parametrize("shape", [(2, 2, ()), (2, 2, (3,)), (2, 2, (2, 1)), (1, 2, (1, 2, 2))])

@@ -43,7 +43,7 @@ def run_flow(net, engine, dtype, z, **settings):
 )
 @pytest.mark.parametrize("layer_type", LAYERS)
 def test_nets(shape, layer_type):
-    """From a module's parameters and T on, of which tests/engines/test_contract.py knows nothing."""
+    """From a module's parameters and T on, of which the contract's suite knows nothing."""
     batch, dim, hidden = shape
     net = random_net(hidden, dim, layer_type)
     z = torch.randn(batch, dim, dtype=torch.float64)
