@@ -55,21 +55,21 @@ CASES = [
 ]
 
 
-def entrants(cases, engines_=(*CPP, *SLOW), share=1):
-    """Parameters (contestant, case); of the slow engines, which take no context, every ``share``-th
-    of those that they take."""
+def entrants(cases, shares):
+    """Parameters (contestant, case); of the engines for GPUs, which take no context, every n-th of
+    those that they take."""
+    plain = [case for case in cases if not case.context]
+    taken = {**dict.fromkeys(CPP, cases), **{name: plain[::n] for name, n in shares.items()}}
     return [
         pytest.param(name, case, id=f"{name}-{i}")
-        for name in engines_
-        for i, case in enumerate(
-            [x for x in cases if not x.context][::share] if name in SLOW else cases
-        )
+        for name, some in taken.items()
+        for i, case in enumerate(some)
     ]
 
 
-def cases(*arguments, **keywords):
+def cases(cases, **shares):
     return pytest.mark.parametrize(
-        ("contestant", "case"), entrants(*arguments, **keywords), indirect=["contestant"]
+        ("contestant", "case"), entrants(cases, shares), indirect=["contestant"]
     )
 
 
@@ -88,7 +88,7 @@ def test_every_pair_of_choices_occurs():
     assert len(CASES) < 1.1 * len(FORMS) * len(SHAPES + LARGER)
 
 
-@cases(CASES, share=4)
+@cases(CASES, emulated=2)
 def test_values_and_gradients(contestant, case):
     # Every other mode: all pairs of trace and residual go round over the cases.
     modes = [(trace, (i + case.seed) % 2 == 1) for i, trace in enumerate(TRACES)]
@@ -100,14 +100,12 @@ def test_values_and_gradients(contestant, case):
         exact = oracle(asked)
         # In float64 an engine differs from the oracle in the order of its sums only.
         assert_near(run(contestant, asked.problem()), exact, note=asked)
-        if contestant == "triton":  # tests/kernels/test_triton.py has float32: it takes long
-            continue
         single = run(contestant, asked.problem(), torch.float32)
         for name, x in exact.items():
             assert single[name].dtype == torch.float32 and single[name].shape == x.shape
             pair = distance(single[name], x), distance(eager(asked)[name], x)
             errors.setdefault(name, []).append(pair)
-    if errors and contestant in SLOW:  # of one problem a single tensor may come out exact by luck
+    if contestant in SLOW:  # of one problem a single tensor may come out exact by luck
         errors = {"all": [pair for pairs in errors.values() for pair in pairs]}
     # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the
     # problems, because a single small tensor may come out exact by luck. For the same reason the
@@ -115,6 +113,28 @@ def test_values_and_gradients(contestant, case):
     for name, pairs in errors.items():
         ours, eagers = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
         assert ours <= 2 * eagers + EPSILON, f"{name}: {ours:.2e} against {eagers:.2e}, {case}"
+
+
+# A Runge-Kutta method takes Triton's interpreter many seconds: tests/kernels has a few of them.
+SIMPLE = [
+    Case(**{"seed": seed, **choice})
+    for seed, choice in enumerate(
+        covering(
+            shape=SHAPES,
+            form=[*TABLES, "mixed"],
+            nonlinearity=NONLINEARITIES,
+            trace=TRACES,
+            residual=[False, True],
+            every=[1, 2],
+        )
+    )
+]
+
+
+@pytest.mark.parametrize("contestant", ["triton"], indirect=True)
+@pytest.mark.parametrize("case", SIMPLE, ids=range(len(SIMPLE)))
+def test_values_and_gradients_in_an_interpreter(contestant, case):
+    assert_near(run(contestant, case.problem()), oracle(case), note=case)
 
 
 PENALISED = [
@@ -135,7 +155,7 @@ PENALISED = [
 ]
 
 
-@cases(PENALISED, share=2)
+@cases(PENALISED, emulated=1, triton=4)
 def test_penalties(contestant, case):
     exact = oracle(case)
     assert exact["penalties"].shape[1:] == (len(case.penalties), case.shape[0])
@@ -159,7 +179,7 @@ SECOND = [
 ]
 
 
-@cases(SECOND)
+@cases(SECOND, emulated=1, triton=4)
 def test_second_order(contestant, case):
     assert_near(run(contestant, case.problem()), oracle(case), note=case)
 
@@ -190,7 +210,7 @@ def precisions(name):
         for name in (*CPP, *SLOW)
         for precision in precisions(name)
         for kind in ROUNDED
-        if not (name in SLOW and kind[2])
+        if not (name in SLOW and kind[2]) and not (name == "triton" and kind[1] == "softplus")
     ],
     indirect=["contestant"],
 )
@@ -317,7 +337,7 @@ def test_gradcheck_of_penalties(contestant):
     assert torch.autograd.gradcheck(function, inputs)
 
 
-@everyone
+@pytest.mark.parametrize("contestant", [*CPP, "emulated", "reference"], indirect=True)
 @pytest.mark.parametrize("form", ["tables 1EE", "concatsquash"])
 def test_gradients_of_some_inputs_only(contestant, form):
     context = "" if contestant in SLOW else "some"

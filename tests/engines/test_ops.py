@@ -2,131 +2,226 @@
 
 import copy
 import functools
+from dataclasses import replace
 
 import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from mvae_fast import FastCNF, ODEfunc
+from mvae_fast import FastCNF, ODEfunc, ODEnet, engines
+from mvae_fast.core.problem import PENALTIES, PRECISIONS, Problem
 from mvae_fast.core.tableaus import TABLEAUS
-from mvae_fast.core.tables import build_tables
-from mvae_fast.core.trace import second_order_table, trace_table
-from mvae_fast.engines import cpp as ops
-from mvae_fast.engines import table_ops
+from mvae_fast.engines import cpp, ops
+from mvae_fast.engines.enums import OPERANDS
+from tests.contract import Case, converted
 from tests.oracles import LAYER_TYPES, random_net
 
-needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
+needs_cpp = pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")
 
 
-def op_arguments(
-    shape,
-    trace,
-    layer_type="squash",
-    requires_grad=False,
-    steps=3,
-    method="euler",
-    second=False,
-    checkpoint_every=1,
-    penalties=0,
-    operands=0,
-):
-    batch, dim, hidden = shape
-    net = random_net(hidden, dim, layer_type, "tanh", torch.float32)
-    with torch.no_grad():
-        tableau = TABLEAUS[method]
-        tables = build_tables(net, torch.linspace(0, 1, steps * len(tableau.b)))
-        table = trace_table(tables) if trace == "exact" else None
-    probes = torch.randn(2, batch, dim) if trace == "hutchinson" else None
-    tensors = [
-        torch.randn(batch, dim),
-        torch.full((steps,), 0.1),
-        tables.weight,
-        tables.gate,
-        tables.bias,
-        table,
-        second_order_table(tables) if second else None,
-    ]
-    tensors = [None if x is None else x.requires_grad_(requires_grad) for x in tensors]
-    net_as_op = list(tables.widths), table_ops.nonlinearity_number(tables.nonlinearity), False
-    method = list(tableau.a), list(tableau.b), [1, steps], checkpoint_every, penalties, operands
-    return (*tensors, probes, *net_as_op, *method)
+def op_arguments(monkeypatch, case, requires_grad=False, **changes):
+    """What the op is called with for a problem in float32."""
+    seen = []
+
+    def note(name, probes, statics, save, z, h, *tensors):
+        seen.append(
+            (
+                z,
+                h,
+                probes,
+                list(tensors),
+                *(list(x) if isinstance(x, tuple) else x for x in statics),
+            )
+        )
+        raise StopIteration
+
+    problem = converted(case.problem(), lambda x: x.float().requires_grad_(requires_grad))
+    if problem.probes is not None:
+        problem = replace(problem, probes=problem.probes.detach())
+    with monkeypatch.context() as patch, torch.no_grad():
+        patch.setattr(ops, "_forward", note)
+        with pytest.raises(StopIteration):
+            engines.solve("cpp", replace(problem, **changes))
+    return seen[0]
 
 
-@needs_cpp
-@pytest.mark.parametrize("shape", [(5, 3, (7,)), (1, 1, (1,)), (33, 17, (3, 5)), (3, 2, (3, 4, 5))])
-@pytest.mark.parametrize("trace", ["none", "exact", "hutchinson"])
-@pytest.mark.parametrize("requires_grad", [False, True])
-def test_opcheck(shape, trace, requires_grad):
-    layer_type = "concat" if trace == "none" else "blend" if trace == "hutchinson" else "squash"
-    check_op(op_arguments(shape, trace, layer_type, requires_grad), requires_grad)
-
-
-@needs_cpp
-@pytest.mark.parametrize("requires_grad", [False, True])
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"method": "rk4"},
-        {"second": True},
-        {"steps": 7, "checkpoint_every": 2},
-        {"penalties": 7},
-        {"trace": "hutchinson", "penalties": 10},
-        {"operands": 1},
-    ],
-)
-def test_opcheck_of_options(options, requires_grad):
-    options = {"trace": "exact", "requires_grad": requires_grad, **options}
-    check_op(op_arguments((5, 3, (7,)), **options), requires_grad)
-
-
-def check_op(arguments, requires_grad):
-    integrate = torch.ops.mvae_fast.integrate.default
-    for save in (False, True) if not requires_grad else (True,):
-        torch.library.opcheck(integrate, (*arguments, save))
-    plain = [x.detach() if isinstance(x, torch.Tensor) else x for x in arguments]
-    *results, states = integrate(*plain, True)
-    z, *rest = arguments
-    for table_grads in (False, True):
+def check_op(arguments):
+    # The op itself has no autograd: engines/ops.py says why.
+    checks = ("test_schema", "test_faketensor")
+    solve = torch.ops.mvae_fast.solve.default
+    for save in (False, True):
+        torch.library.opcheck(solve, (*arguments, save), test_utils=checks)
+    *results, states = solve(*arguments, True)
+    for tensor_grads in (False, True):
         torch.library.opcheck(
-            torch.ops.mvae_fast.integrate_backward.default,
-            (*map(torch.ones_like, results), z, states, *rest, table_grads),
-            # Its backward refuses by design: only what does not differentiate it applies.
-            test_utils=("test_schema", "test_faketensor")
-            if requires_grad
-            else ("test_schema", "test_autograd_registration", "test_faketensor"),
+            torch.ops.mvae_fast.solve_backward.default,
+            (*map(torch.ones_like, results), states, *arguments, tensor_grads),
+            test_utils=checks,
         )
 
 
 @needs_cpp
-def test_op_refuses_double_backward():
-    arguments = op_arguments((5, 3, (7,)), "exact", requires_grad=True)
-    z_out, *_ = torch.ops.mvae_fast.integrate.default(*arguments, True)
-    (first,) = torch.autograd.grad(z_out.sum(), arguments[0], create_graph=True)
+@pytest.mark.parametrize("shape", [(5, 3, (7,)), (1, 1, (1,)), (33, 17, (3, 5)), (3, 2, (3, 4, 5))])
+@pytest.mark.parametrize("trace", [None, "exact", "hutchinson"])
+@pytest.mark.parametrize("context", ["", "some"])
+def test_opcheck(monkeypatch, shape, trace, context):
+    form = {None: "tables 10E", "exact": "tables 1EE", "hutchinson": "tables EEE"}[trace]
+    for kind in (form, "concatsquash", "pieces"):
+        case = Case(shape, kind, trace=trace, context=context, outputs=(1, 3))
+        check_op(op_arguments(monkeypatch, case))
+
+
+@needs_cpp
+@pytest.mark.parametrize("form", ["tables 1EE", "squash", "features"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "rk4"},
+        {"log_det": "second_order"},
+        {"steps": 7, "every": 2, "outputs": (1, 7)},
+        {"penalties": PENALTIES[:3]},
+        {"trace": "hutchinson", "penalties": PENALTIES[1::2]},
+        {"precision": "bf16"},
+        {"requires_grad": True},
+    ],
+)
+def test_opcheck_of_options(monkeypatch, form, options):
+    options = {"trace": "exact", "outputs": (1, 3), **options}
+    others = {name: options.pop(name) for name in ("precision", "requires_grad") if name in options}
+    check_op(op_arguments(monkeypatch, Case((5, 3, (7,)), form, **options), **others))
+
+
+@needs_cpp
+@pytest.mark.parametrize("form", ["tables 1EE", "squash"])
+def test_op_checks_its_arguments(monkeypatch, form):
+    solve = torch.ops.mvae_fast.solve.default
+    arguments = op_arguments(monkeypatch, Case(form=form, trace="exact", context="all"))
+    names = [x.name for x in solve._schema.arguments]
+    *results, states = solve(*arguments, True)
+    ones = [*map(torch.ones_like, results)]
+
+    def refused(match, op=solve, head=(), tail=(False,), **changes):
+        given = dict(zip(names, arguments, strict=False)) | changes
+        with pytest.raises(RuntimeError, match=match):
+            op(*head, *given.values(), *tail)
+
+    refused("z has shape", z=torch.zeros(5, 4))
+    refused("z must be float32 or float64", z=torch.zeros(5, 3, dtype=torch.float16))
+    refused("h has", h=torch.zeros(2, 2))
+    refused("widths", widths=[3, 7, 4])
+    refused("a must be zero on and above", a=[1.0])
+    refused("b is 2 for a single stage", b=[2.0])
+    refused("outputs must end with the number of steps, 3", outputs=[2])
+    refused("outputs must ascend", outputs=[0, 3])
+    refused("both an exact trace and probes", probes=torch.zeros(1, 5, 3))
+    refused("penalties includes that of J eps without probes", penalties=8)
+    refused("operands is neither 0", operands=OPERANDS["fp16"])
+    refused("rounded operands need a float32 z", z=torch.zeros(5, 3).double(), operands=1)
+    layout, tensors = arguments[names.index("layout")], arguments[names.index("tensors")]
+    refused("layout names tensor|names tensor", tensors=tensors[:1])
+    refused("layout has .* numbers, too few", layout=layout[:-1])
+    refused("layout has .* numbers, expected", layout=[*layout, -1])
+    refused("layout begins with 2", layout=[2, *layout[1:]])
+    refused("context", tensors=[*tensors[:-1], tensors[-1][:4]])
+    refused("a tensor", tensors=[*tensors[:-1], tensors[-1].double()])
+    if form == "squash":
+        refused(
+            "weight has 12 numbers, expected 7 times 3", tensors=[torch.zeros(4, 3), *tensors[1:]]
+        )
+        refused("time", h=torch.zeros(4), outputs=[4])
+        refused("layout has 33 time features", layout=[*layout[:2], 33, *layout[3:]])
+    else:
+        refused("weight has", tensors=[tensors[0][:, 1:].contiguous(), *tensors[1:]])
+        refused("gate has 3 rows, expected 1 or 4", h=torch.zeros(4), outputs=[4])
+        refused("layout has no weight", layout=[1, -1, *layout[2:]])
+    # The backward: of other states than those that the forward saved.
+    backward = torch.ops.mvae_fast.solve_backward.default
+    refused("states has", backward, (*ones, states[:1]), (True,))
+    refused("grad_z", backward, (ones[0][:, :4].contiguous(), *ones[1:], states), (True,))
+
+
+@needs_cpp
+def test_no_closed_form_of_deep_nets(monkeypatch):
+    arguments = list(op_arguments(monkeypatch, Case((5, 3, (4, 4, 4)), "squash")))
+    names = [x.name for x in torch.ops.mvae_fast.solve.default._schema.arguments]
+    arguments[names.index("exact")] = True
+    with pytest.raises(RuntimeError, match="of 4 layers, but a closed form exists up to 3"):
+        torch.ops.mvae_fast.solve.default(*arguments, False)
+
+
+@needs_cpp
+@pytest.mark.parametrize("form", ["tables 1EE", "squash"])
+def test_double_backward_is_refused(form):
+    problem = converted(Case(form=form, trace="exact").problem(), lambda x: x.requires_grad_())
+    z_out, *_ = engines.solve("cpp", problem)
+    (first,) = torch.autograd.grad(z_out.sum(), problem.z, create_graph=True)
     with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
         first.sum().backward()
-    results = torch.ops.mvae_fast.integrate.default(*arguments, True)
-    *results, states = (x.detach() for x in results)
-    gradients = torch.ops.mvae_fast.integrate_backward.default(
-        *results, arguments[0], states, *arguments[1:], True
-    )
-    with pytest.raises(RuntimeError, match=r"the compiled engines have first derivatives only"):
-        gradients[0].sum().backward()
 
 
-@needs_cpp
-def test_op_needs_saved_states_for_backward():
-    arguments = op_arguments((5, 3, (7,)), "exact", requires_grad=True)
-    z_out, *_ = torch.ops.mvae_fast.integrate.default(*arguments, False)
-    with pytest.raises(RuntimeError, match="backward needs the states of save=True"):
-        z_out.sum().backward()
+class Stub:
+    """What `ops.solve` looks at of a tensor that is on a GPU."""
+
+    requires_grad = False
+
+    def __init__(self, is_cuda, dtype=torch.float32):
+        self.is_cuda, self.dtype = is_cuda, dtype
+
+    def contiguous(self):
+        return self
 
 
-@needs_cpp
-def test_op_checks_its_arguments():
-    arguments = list(op_arguments((5, 3, (7,)), "exact"))
-    arguments[0] = torch.zeros(5, 4)
-    with pytest.raises(RuntimeError, match="z has shape"):
-        torch.ops.mvae_fast.integrate.default(*arguments, False)
+CPU, GPU, GPU64 = Stub(False), Stub(True), Stub(True, torch.float64)
+
+
+@pytest.fixture
+def statics(monkeypatch):
+    """What is given to an op besides tensors."""
+
+    def call(z, **settings):
+        seen = []
+
+        def note(name, probes, statics, save, *tensors):
+            seen.append(statics)
+            return z, z, z, z
+
+        field = Case().problem().field
+        problem = Problem(z, Stub(False), field, **{"outputs": (4,), **settings})
+        with monkeypatch.context() as patch:
+            patch.setattr(ops, "_forward", note)
+            ops.solve("solve", problem, [], [1], exact=True)
+        return seen[0]
+
+    return call
+
+
+def test_what_a_problem_is_to_the_op(statics):
+    given = {"outputs": (2, 4), "tableau": TABLEAUS["midpoint"], "checkpoint_every": 3}
+    got = statics(CPU, **given, penalties=("root_mean_square", "frobenius"), precision="bf16")
+    tableau = TABLEAUS["midpoint"]
+    assert got[2:] == (1, False, True, tableau.a, tableau.b, (2, 4), 3, 2 + 8, 1)
+    # More steps than there are between checkpoints, and than an int holds.
+    assert statics(CPU, checkpoint_every=10**30)[8] == 4
+
+
+def test_numbers_of_precisions(statics):
+    assert [statics(CPU, precision=name)[-1] for name in PRECISIONS] == [0, 1, 2]
+
+
+@pytest.fixture
+def matmul_precision():
+    before = torch.get_float32_matmul_precision()
+    yield torch.set_float32_matmul_precision
+    torch.set_float32_matmul_precision(before)
+
+
+def test_products_on_a_gpu_follow_pytorchs_switch(statics, matmul_precision):
+    matmul_precision("highest")
+    assert statics(GPU)[-1] == 0
+    matmul_precision("high")
+    assert statics(GPU)[-1] == 3  # TF32
+    assert statics(GPU, precision="bf16")[-1] == 1
+    assert statics(CPU)[-1] == statics(GPU64)[-1] == 0
 
 
 def flow_and_states(engine, trace="exact", **settings):
@@ -341,3 +436,34 @@ def test_export(engine):
     flow, z, logp = flow_and_states(engine)
     program = torch.export.export(flow, (z, logp))
     torch.testing.assert_close(program.module()(z, logp), flow(z, logp))
+
+
+def test_compile_and_export_with_context(engine):
+    net = ODEnet((5,), (3,), layer_type="concatsquash", context_dim=2)
+    flow = FastCNF(ODEfunc(net), n_steps=2, trace="exact", engine=engine).double()
+    z, context = torch.randn(4, 3).double(), torch.randn(4, 2).double()
+    torch._dynamo.reset()
+    compiled = torch.compile(flow, fullgraph=True, backend="aot_eager")
+    results = []
+    for call in (flow, compiled):
+        start, given = z.clone().requires_grad_(), context.clone().requires_grad_()
+        z_t, logp = call(start, z.new_zeros(4, 1), context=given)
+        grads = torch.autograd.grad(z_t.square().sum() + logp.sum(), (start, given))
+        results.append((z_t, logp, *grads))
+    torch.testing.assert_close(results[1], results[0], rtol=1e-12, atol=1e-12)
+    program = torch.export.export(flow, (z, z.new_zeros(4, 1)), {"context": context})
+    got = program.module()(z, z.new_zeros(4, 1), context=context)
+    torch.testing.assert_close(got, results[0][:2])
+
+
+def test_func_with_context(engine):
+    problem = Case(form="concatsquash", trace="exact", context="all").problem()
+
+    def loss(u):
+        field = replace(problem.field, context=(u, problem.field.context[1]))
+        return engines.solve(engine, replace(problem, field=field)).logp.square().sum()
+
+    u = problem.field.context[0].clone().requires_grad_()
+    (expected,) = torch.autograd.grad(loss(u), u)
+    got = torch.func.grad(loss)(u.detach())
+    torch.testing.assert_close(got, expected, rtol=1e-13, atol=1e-13)
