@@ -11,8 +11,7 @@ called there, no engine knows. Velocities whose weights depend on time are `Tabl
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -62,16 +61,19 @@ class Structure:
         layers: L of them.
         nonlinearity: A name of `mvae_fast.core.nonlinearities`, after layers 1..L-1.
         features: F.
+
+    Attributes:
+        numbers: The layers as the compiled engines read them (csrc/arguments.h).
     """
 
     widths: tuple[int, ...]
     layers: tuple[Layer, ...]
     nonlinearity: str
     features: int = 2
+    # Not a cached property: torch.compile does not know the lock that one has before Python 3.12.
+    numbers: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def numbers(self) -> tuple[int, ...]:
-        """The layers as the compiled engines read them (csrc/arguments.h)."""
+    def __post_init__(self) -> None:
         flat: list[int] = []
         for layer in self.layers:
             flat += layer.weight
@@ -79,7 +81,7 @@ class Structure:
                 for k in range(self.features):
                     column = kind[k] if k < len(kind) else None
                     flat += (-1, 0, 0) if column is None else column
-        return tuple(flat)
+        object.__setattr__(self, "numbers", tuple(flat))
 
 
 @dataclass(frozen=True, eq=False)

@@ -116,7 +116,9 @@ def test_op_checks_its_arguments(monkeypatch, form):
     refused("both an exact trace and probes", probes=torch.zeros(1, 5, 3))
     refused("penalties includes that of J eps without probes", penalties=8)
     refused("operands is neither 0", operands=OPERANDS["fp16"])
-    refused("rounded operands need a float32 z", z=torch.zeros(5, 3).double(), operands=1)
+    double = {"z": torch.zeros(5, 3).double(), "h": torch.zeros(3).double()}
+    refused("h must have the dtype of z", z=double["z"])
+    refused("rounded operands need a float32 z", **double, operands=1)
     layout, tensors = arguments[names.index("layout")], arguments[names.index("tensors")]
     refused("layout names tensor|names tensor", tensors=tensors[:1])
     refused("layout has .* numbers, too few", layout=layout[:-1])
