@@ -108,18 +108,41 @@ struct Velocity {
   std::vector<T*> context;
 };
 
+// `count` stretches of `width` numbers of a tensor, `stride` apart from `offset` on.
+struct Piece {
+  int64_t tensor, offset, stride, count, width;
+
+  int64_t end() const { return offset + (count - 1) * stride + width; }
+};
+
+// Whether two pieces of the same tensor have a number in common.
+inline bool overlap(const Piece& x, const Piece& y) {
+  if (!x.width || !y.width || x.offset >= y.end() || y.offset >= x.end()) return false;
+  if (x.stride == y.stride) {  // columns of one matrix
+    const int64_t between = ((y.offset - x.offset) % x.stride + x.stride) % x.stride;
+    return between < x.width || x.stride - between < y.width;
+  }
+  for (int64_t i = 0; i < x.count; ++i) {
+    const int64_t begin = x.offset + i * x.stride - y.offset;  // from y on
+    if (begin + x.width <= 0) continue;
+    const int64_t last = (begin + x.width - 1) / y.stride;  // of y's stretches that begin before
+    if ((last < y.count ? last : y.count - 1) * y.stride + y.width > begin) return true;
+  }
+  return false;
+}
+
 // Walks a layout and hands out pointers: `address(index)` is that of a tensor. What is checked of a
-// tensor is checked here, in `used`: how many numbers of each have a place.
+// tensor is checked here, in `pieces`: which of its numbers have a place.
 template <class T, class Address>
 class Placement {
  public:
   Placement(const Call& call, int64_t rows, const Address& address)
-      : used(call.tensors.size(), 0), call_(call), rows_(rows), address_(address) {
+      : call_(call), rows_(rows), address_(address) {
     const Home home = Home::of(call.z);
     for (const Tensor& x : call.tensors) check_home("a tensor", x, home, true);
   }
 
-  std::vector<int64_t> used;
+  std::vector<Piece> pieces;
 
   Velocity<T> velocity() {
     const int64_t form = next();
@@ -151,7 +174,7 @@ class Placement {
   T* whole(const char* name, int64_t index, const Ints& sizes) {
     const Tensor& x = tensor(index);
     check_sizes(name, x, sizes);
-    used[static_cast<size_t>(index)] += x.numel();
+    pieces.push_back({index, 0, 1, 1, x.numel()});
     return address_(index);
   }
   T* table(const char* name, bool required, int64_t size) {
@@ -168,7 +191,7 @@ class Placement {
     require(offset >= 0 && stride >= width && end <= x.numel(), name, " has ", x.numel(),
             " numbers, expected ", count, " times ", width, " that are ", stride, " apart from ",
             offset, " on");
-    used[static_cast<size_t>(index)] += count * width;
+    pieces.push_back({index, offset, stride, count, width});
     return address_(index) + offset;
   }
 
@@ -345,11 +368,18 @@ struct Backward {
     const auto address = [&](int64_t i) { return out<T>(tensors[static_cast<size_t>(i)]); };
     Placement<T, decltype(address)> placement(x, x.z.size(0), address);
     velocity = placement.velocity();
-    for (size_t i = 0; i < tensors.size(); ++i) {
-      require(placement.used[i] <= tensors[i].numel(), "layout uses numbers of tensor ", i,
-              " twice: one of them would lose its gradient");
-      if (placement.used[i] < tensors[i].numel()) torch::stable::zero_(tensors[i]);
+    const std::vector<Piece>& pieces = placement.pieces;
+    std::vector<int64_t> used(tensors.size(), 0);
+    for (size_t i = 0; i < pieces.size(); ++i) {
+      const Piece& piece = pieces[i];
+      for (size_t j = 0; j < i; ++j)
+        require(pieces[j].tensor != piece.tensor || !overlap(pieces[j], piece),
+                "layout uses numbers of tensor ", piece.tensor,
+                " twice: one of them would lose its gradient");
+      used[static_cast<size_t>(piece.tensor)] += piece.count * piece.width;
     }
+    for (size_t i = 0; i < tensors.size(); ++i)
+      if (used[i] < tensors[i].numel()) torch::stable::zero_(tensors[i]);
     outputs.weight = velocity.weight;
     outputs.gate = velocity.gate;
     outputs.bias = velocity.bias;

@@ -10,8 +10,8 @@ called there, no engine knows. Velocities whose weights depend on time are `Tabl
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -42,7 +42,7 @@ class Layer(NamedTuple):
     Args:
         weight: W (m, m_in), its rows ``stride`` apart.
         bias: B, a column (m,) for each feature, None for zeros; those that are not there are zeros.
-        gate: G, likewise; empty for a layer without a gate.
+        gate: G, likewise; a layer with no such column has no gate.
         late_bias: H, likewise: what the gate does not reach.
     """
 
@@ -61,16 +61,19 @@ class Structure:
         layers: L of them.
         nonlinearity: A name of `mvae_fast.core.nonlinearities`, after layers 1..L-1.
         features: F.
+
+    Attributes:
+        numbers: The layers as the compiled engines read them (csrc/arguments.h).
     """
 
     widths: tuple[int, ...]
     layers: tuple[Layer, ...]
     nonlinearity: str
     features: int = 2
+    # Not a cached property: torch.compile does not know the lock that one has before Python 3.12.
+    numbers: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
-    @cached_property
-    def numbers(self) -> tuple[int, ...]:
-        """The layers as the compiled engines read them (csrc/arguments.h)."""
+    def __post_init__(self) -> None:
         flat: list[int] = []
         for layer in self.layers:
             flat += layer.weight
@@ -78,7 +81,7 @@ class Structure:
                 for k in range(self.features):
                     column = kind[k] if k < len(kind) else None
                     flat += (-1, 0, 0) if column is None else column
-        return tuple(flat)
+        object.__setattr__(self, "numbers", tuple(flat))
 
 
 class Field(NamedTuple):
@@ -91,7 +94,8 @@ class Field(NamedTuple):
             features themselves, for example of `fourier`.
         context: u, what each row of the batch adds: for each layer (B, m_l) or None; empty for
             none.
-        gate_context: gamma, likewise, in the gates: the reference has it.
+        gate_context: gamma, likewise, in the gates: the reference has it. A layer has a gate if it
+            has columns of G or a gamma.
         residual: The velocity is ``a_L - z`` instead of ``a_L``.
 
     Example:
@@ -123,19 +127,16 @@ class Field(NamedTuple):
         weight = torch.cat([self._weight(i) for i in range(len(self.structure.layers))])
         inner, gate, late = (self._total(kind) for kind in ("bias", "gate", "late_bias"))
         empty = self.time.new_zeros((1, sum(self.widths[1:])))
+        gated = [any(c is not None for c in layer.gate) for layer in self.structure.layers]
         if self.gate_context:
             gate, late, inner = (empty if x is None else x for x in (gate, late, inner))
+            gammas = [gamma is not None for gamma in self.gate_context]
+            gated = [any(pair) for pair in zip(gated, gammas, strict=True)]
+            gate = self._where(gated, gate, torch.inf)
             known = (self.widths, self.nonlinearity, self.residual, self.context)
             return Tables(weight.unsqueeze(0), gate, late, *known, self.gate_context, inner)
         if gate is not None:
-            gate = torch.sigmoid(gate)
-            gated = [bool(layer.gate) for layer in self.structure.layers]
-            if not all(gated):
-                ones = [
-                    torch.full((m,), g, device=gate.device)
-                    for g, m in zip(gated, self.widths[1:], strict=True)
-                ]
-                gate = torch.where(torch.cat(ones), gate, 1.0)
+            gate = self._where(gated, torch.sigmoid(gate), 1.0)
         bias = inner
         if inner is not None and gate is not None:
             bias = gate * inner
@@ -145,15 +146,29 @@ class Field(NamedTuple):
         known = (self.widths, self.nonlinearity, self.residual, self.context)
         return Tables(weight.unsqueeze(0), gate, bias, *known)
 
+    def _where(self, gated: Sequence[bool], gate: Tensor, other: float) -> Tensor:
+        """``gate``, and ``other`` for the layers without one."""
+        if all(gated):
+            return gate
+        there = [
+            torch.full((m,), g, device=gate.device)
+            for g, m in zip(gated, self.widths[1:], strict=True)
+        ]
+        return torch.where(torch.cat(there), gate, other)
+
     def _weight(self, layer: int) -> Tensor:
-        where, m_in = self.structure.layers[layer].weight, self.widths[layer]
+        where, (m_in, m) = self.structure.layers[layer].weight, self.widths[layer : layer + 2]
         tensor = self.tensors[where.tensor]
-        if where.stride != m_in:
-            start = where.offset % where.stride
-            rows = tensor.reshape(-1, where.stride)[where.offset // where.stride :]
-            return rows[: self.widths[layer + 1], start : start + m_in].flatten()
-        size = m_in * self.widths[layer + 1]
-        return tensor.flatten()[where.offset : where.offset + size]
+        if where.stride == m_in:
+            return tensor.flatten()[where.offset : where.offset + m * m_in]
+        first, start = divmod(where.offset, where.stride)
+        if tensor.numel() % where.stride == 0 and start + m_in <= where.stride:
+            # Columns of a matrix: views of less dispatch than `unfold`.
+            rows = tensor.reshape(-1, where.stride)[first : first + m]
+            return rows[:, start : start + m_in].flatten()
+        size = (m - 1) * where.stride + m_in
+        piece = tensor.flatten()[where.offset : where.offset + size]
+        return piece.unfold(0, m_in, where.stride).flatten()
 
     def _total(self, kind: str) -> Tensor | None:
         """One kind of coefficients times the features: (1 or E, M), or None for zeros."""
@@ -203,5 +218,6 @@ def fourier(t: Tensor, frequencies: tuple[float, ...]) -> Tensor:
         tensor([[1., 1., 1., 0., 0.],
                 [1., 1., 1., 0., 0.]])
     """
-    angles = torch.stack([w * t for w in frequencies], 1)
-    return torch.cat((torch.ones_like(t).unsqueeze(1), angles.cos(), angles.sin()), 1)
+    angles = [w * t for w in frequencies]
+    waves = [*map(torch.cos, angles), *map(torch.sin, angles)]
+    return torch.stack([torch.ones_like(t), *waves], 1)

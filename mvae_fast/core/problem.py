@@ -104,7 +104,10 @@ class Solution(NamedTuple):
 
 
 def complete(problem: Problem, solution: Solution) -> Solution:
-    """With the ``-D`` of the trace of ``f - z``, which that of ``f``, which was taken, lacks."""
+    """With the ``-D`` of the trace of ``f - z``, which that of ``f``, which was taken, lacks; and
+    without a trace that probes gave which are for a penalty only."""
+    if problem.trace is None and problem.probes is not None:
+        return solution._replace(logp=torch.zeros_like(solution.logp))
     if not problem.field.residual or problem.trace is None or problem.log_det != "trace":
         return solution
     passed = problem.h.cumsum(0)
@@ -148,6 +151,10 @@ def _check_method(problem: Problem) -> None:
     if needs_probes and problem.probes is None:
         wants = "trace 'hutchinson'" if problem.trace == "hutchinson" else "penalty 'frobenius'"
         raise ValueError(f"probes: got None, expected (K, B, D) for the {wants}")
+    if problem.probes is not None and not needs_probes:
+        raise ValueError(
+            "probes: given, but only trace 'hutchinson' and penalty 'frobenius' take them"
+        )
     check_log_det(problem)
 
 

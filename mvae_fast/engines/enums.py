@@ -17,13 +17,15 @@ __all__ = [
     "TABLES",
 ]
 
+#: Those that the engines for GPUs know, too.
+FIRST_NONLINEARITIES: tuple[str, ...] = (
+    "softplus", "tanh", "relu", "elu", "silu", "square", "identity",
+)  # fmt: skip
+_MORE = ("gelu", "gelu_tanh", "selu", "leaky_relu", "sigmoid", "sin")
 #: ``Nonlinearity``.
 NONLINEARITIES: dict[str, int] = {
-    name: number
-    for number, name in enumerate(("softplus", "tanh", "relu", "elu", "silu", "square", "identity"))
+    name: number for number, name in enumerate((*FIRST_NONLINEARITIES, *_MORE))
 }
-#: Those that the engines for GPUs know, too.
-FIRST_NONLINEARITIES: tuple[str, ...] = tuple(NONLINEARITIES)[:7]
 #: ``Operands``.
 OPERANDS: dict[str, int] = {name: n for n, name in enumerate((*PRECISIONS, "tf32"))}
 #: ``kMeanMagnitude`` and the others.

@@ -1,10 +1,11 @@
-"""The emulated CUDA engine, under the name "emulated", for the tests of this directory."""
+"""The emulated CUDA engine, under the name "emulated"."""
 
 import shutil
 
 import pytest
 
 from mvae_fast import engines
+from mvae_fast.engines import cuda
 from tests.cuda.emulator import Emulator, build
 
 
@@ -12,12 +13,12 @@ from tests.cuda.emulator import Emulator, build
 def emulator_library(tmp_path_factory):
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    return build(tmp_path_factory.mktemp("emulator"))
+    return build(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
 def emulated(emulator_library, monkeypatch):
     emulator = Emulator(emulator_library)
-    entry = engines.Engine(emulator.integrate, lambda: None)
+    entry = engines.Engine(emulator.solve, lambda: None, refuses=cuda.refuses)
     monkeypatch.setitem(engines._ENGINES, "emulated", entry)
     return emulator

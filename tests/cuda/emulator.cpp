@@ -93,7 +93,7 @@ void backward_on(const Problem<typename M::T>& p, const BackwardInputs<typename 
 template <class T, class F>
 void by_operands(Operands operands, const F& f) {
   switch (operands) {
-    case Operands::same:
+    case Operands::full:
       return f(HostMachine<Full, T>());
     case Operands::tf32:
       return f(HostMachine<Tf32, T>());

@@ -6,6 +6,7 @@ import ctypes
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,10 @@ import torch
 from torch import Tensor
 
 from mvae_fast.core.problem import Problem, Solution
-from mvae_fast.engines import table_ops
+from mvae_fast.core.trace import second_order_table, trace_table
+from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS
 
 ROOT = Path(__file__).parents[2]
-TF32 = 3  # its number among the operands of csrc/problem.h
-
 Int, Pointer = ctypes.c_int64, ctypes.c_void_p
 
 
@@ -42,13 +42,18 @@ _PROBLEM = _structure(
     n_outputs=Int,
     **dict.fromkeys(("weight", "gate", "bias", "trace", "second"), Pointer),
     **{f"{name}_stride": Int for name in ("weight", "gate", "bias", "trace", "second")},
-    **dict.fromkeys(("net", "t"), Pointer),
+    **dict.fromkeys(("layers", "time"), Pointer),
+    F=Int,
+    features=ctypes.c_bool,
     exact=ctypes.c_bool,
+    context=Pointer,
 )
 _FORWARD = _structure("Forward", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
 _INPUTS = _structure("Inputs", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
 _GRADIENTS = ("z", "h", "weight", "gate", "bias", "trace", "second")
-_BACKWARD = _structure("Backward", **dict.fromkeys((*_GRADIENTS, "net", "t"), Pointer))
+_BACKWARD = _structure(
+    "Backward", **dict.fromkeys((*_GRADIENTS, "layers", "time", "context"), Pointer)
+)
 _DEVICE = _structure("Device", **dict.fromkeys(("sms", "per_block", "per_sm"), Int))
 _SETTINGS = _structure(
     "Settings",
@@ -70,6 +75,7 @@ class Launch:
     tf32: bool = False  # float32 operands as TF32
 
 
+@cache
 def build(directory: Path) -> ctypes.CDLL:
     """Compile the kernels for the host."""
     compiler = shutil.which("g++") or shutil.which("c++")
@@ -93,7 +99,7 @@ def _stride(table: Tensor | None) -> int:
 
 
 class Emulator:
-    """An engine: `integrate`, on the host, with the launch that `using` says."""
+    """An engine: `solve`, on the host, with the launch that `using` says."""
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
@@ -104,13 +110,13 @@ class Emulator:
         """Launch as these changes of `Launch` say from now on."""
         self.launch = replace(Launch(), **changes)
 
-    def integrate(self, problem: Problem) -> Solution:
-        tables = problem.tables
-        given = (problem.z, problem.h, tables.weight, tables.gate, tables.bias)
-        tensors = [
-            None if x is None else x.contiguous() for x in (*given, problem.trace, problem.second)
-        ]
-        return Solution(*_Solve.apply(self, problem, *tensors)[:3])
+    def solve(self, problem: Problem) -> Solution:
+        tables = problem.field.tables()
+        table = trace_table(tables) if problem.closed else None
+        second = second_order_table(tables) if problem.log_det == "second_order" else None
+        tensors = (problem.z, problem.h, tables.weight, tables.gate, tables.bias, table, second)
+        dense = [None if x is None else x.contiguous() for x in tensors]
+        return Solution(*_Solve.apply(self, problem, *dense)[:3])
 
     def call(self, name: str, z: Tensor, *arguments: Any) -> None:
         function = getattr(
@@ -131,35 +137,36 @@ class Emulator:
         """The C++ struct of a problem, and what has to live as long as it does."""
         z, h, weight, gate, bias, trace, second = tensors
         assert z is not None and h is not None and weight is not None and bias is not None
-        tables, method = problem.tables, problem.method
-        probes = table_ops.dense_probes(problem.probes)
-        a, b, outputs, every, penalties, operands = table_ops.method_arguments(method, z)
-        if self.launch.tf32:
-            operands = TF32
+        field, tableau = problem.field, problem.tableau
+        probes = problem.probes
+        if probes is not None and probes.stride()[1:] not in ((z.shape[1], 1), (0, 1)):
+            probes = probes.contiguous()
+        operands = OPERANDS["tf32" if self.launch.tf32 else problem.precision]
+        penalties = sum(PENALTY_BITS[name] for name in problem.penalties)
 
         def array(kind: Any, values: Any) -> Any:
             return (kind * len(values))(*values)
 
         kept = [
-            array(Int, tables.widths),
-            array(ctypes.c_double, a),
-            array(ctypes.c_double, b),
-            array(Int, outputs),
+            array(Int, field.widths),
+            array(ctypes.c_double, tableau.a),
+            array(ctypes.c_double, tableau.b),
+            array(Int, problem.outputs),
             tensors,
             probes,
         ]
         widths, a_array, b_array, output_array = (ctypes.addressof(x) for x in kept[:4])
         count = 0 if probes is None else probes.shape[0]
         struct = _PROBLEM(
-            *(z.shape[0], h.shape[0], len(tables.widths) - 1, count, widths),
-            *(table_ops.nonlinearity_number(tables.nonlinearity), operands, tables.residual),
-            *(penalties, len(b), a_array, b_array, every),
+            *(z.shape[0], h.shape[0], len(field.widths) - 1, count, widths),
+            *(NONLINEARITIES[field.nonlinearity], operands, field.residual),
+            *(penalties, len(tableau.b), a_array, b_array, problem.checkpoint_every),
             *map(_address, (z, h, probes)),
             *((0, 0) if probes is None else probes.stride()[:2]),
-            *(output_array, len(outputs)),
+            *(output_array, len(problem.outputs)),
             *map(_address, tensors[2:]),
             *map(_stride, tensors[2:]),
-            *(None, None, False),
+            *(None, None, 0, False, False, None),
         )
         return struct, kept
 
@@ -169,9 +176,8 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, emulator: Emulator, problem: Problem, *tensors: Tensor | None) -> Any:
         z, h = tensors[:2]
         assert z is not None and h is not None
-        method = problem.method
-        count, penalties = len(method.outputs), len(method.penalties)
-        saved = (h.shape[0] - 1) // method.checkpoint_every
+        count, penalties = len(problem.outputs), len(problem.penalties)
+        saved = (h.shape[0] - 1) // problem.checkpoint_every
         outputs = [
             z.new_full(shape, float("nan"))
             for shape in (
@@ -204,6 +210,6 @@ class _Solve(torch.autograd.Function):
             tensors[0],
             struct,
             _INPUTS(*map(_address, (*incoming, states))),
-            _BACKWARD(*map(_address, results), None, None),
+            _BACKWARD(*map(_address, results), None, None, None),
         )
         return None, None, *results

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc
-from mvae_fast.core.tables import build_tables
 from mvae_fast.core.trace import trace_table
 from mvae_fast.engines import cpp as ops
-from mvae_fast.engines import table_ops
+from mvae_fast.engines.enums import NONLINEARITIES
+from mvae_fast.nets.fields import field_of
 from tests.oracles import autograd_trace, gradients, random_net
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
@@ -18,11 +18,11 @@ EXTREMES = (-(2**63), -1, 0, 1, 2, 2**31, 2**32, 2**62, 2**63 - 1)
 STEPS, DIM, HIDDEN = 4, 3, 5
 
 
-def common():
+def method():
     return {
-        "widths": [DIM, HIDDEN, DIM],
-        "nonlinearity": table_ops.nonlinearity_number("tanh"),
+        "nonlinearity": NONLINEARITIES["tanh"],
         "residual": False,
+        "exact": True,
         "a": [0.0],
         "b": [1.0],
         "outputs": [2, STEPS],
@@ -32,52 +32,41 @@ def common():
     }
 
 
-def net_arguments(batch=7):
-    net = random_net((HIDDEN,), DIM, "ignore", "tanh")
-    layers = [layer._layer for layer in net.layers]
-    parameters = [x.detach() for layer in layers for x in (layer.weight, layer.bias)]
-    head = {"z": torch.randn(batch, DIM).double(), "t": torch.zeros(STEPS).double()}
-    head |= {"h": torch.full((STEPS,), 0.1).double(), "parameters": parameters, "probes": None}
-    settings = common()
-    widths = settings.pop("widths")
-    return {**head, "widths": widths, "layer": 0, "exact": True, **settings}
+def field():
+    return field_of(random_net((HIDDEN,), DIM, "ignore", "tanh"), torch.zeros(STEPS).double())
 
 
-def table_arguments(batch=7):
-    net = random_net((HIDDEN,), DIM, "ignore", "tanh")
+def problem(tensors, layout, batch):
+    head = {"z": torch.randn(batch, DIM).double(), "h": torch.full((STEPS,), 0.1).double()}
+    given = {"probes": None, "tensors": [x.detach() for x in tensors]}
+    return {**head, **given, "widths": [DIM, HIDDEN, DIM], "layout": layout, **method()}
+
+
+def coefficients(batch=7):
+    """Layout: form, time, F, layers (weight, offset, ld and columns of three numbers), context."""
+    given = field()
+    layout = [0, len(given.tensors), 2, *given.structure.numbers, -1, -1]
+    return problem((*given.tensors, given.time), layout, batch)
+
+
+def tables(batch=7):
+    """Layout: form, weight, gate, bias, trace, second, context."""
     with torch.no_grad():
-        tables = build_tables(net, torch.zeros(STEPS).double())
-        trace = trace_table(tables)
-    tensors = {"z": torch.randn(batch, DIM).double(), "h": torch.full((STEPS,), 0.1).double()}
-    tensors |= {"weight": tables.weight, "gate": None, "bias": tables.bias, "trace": trace}
-    return {**tensors, "second": None, "probes": None, **common()}
+        given = field().tables()
+        trace = trace_table(given)
+    return problem((given.weight, given.bias, trace), [1, 0, -1, 1, 2, -1, -1, -1], batch)
 
 
-def hidden_arguments(batch=7):
-    random = torch.randn
-    tensors = {"u": random(batch, HIDDEN), "h": random(STEPS), "matrix": random(HIDDEN, HIDDEN)}
-    tensors |= {"gate": None, "bias": random(1, HIDDEN), "drift": random(1, HIDDEN)}
-    return {**tensors, "trace": None, "coefficients": None, "nonlinearity": 1}
+FORMS = {"coefficients": coefficients, "tables": tables}
 
 
-OPS = {
-    "integrate": table_arguments,
-    "integrate_net": net_arguments,
-    "integrate_hidden": hidden_arguments,
-}
-
-
-def run(name, arguments):
+def run(arguments):
     """The forward, then the backward of ones: all results, or the error."""
-    operators = torch.ops.mvae_fast
     arguments = list(arguments.values())
     try:
-        *results, states = getattr(operators, name).default(*arguments, True)
+        *results, states = torch.ops.mvae_fast.solve.default(*arguments, True)
         ones = [torch.ones_like(x) for x in results]
-        rest = arguments[1:]
-        extra = () if name == "integrate_hidden" else (True,)
-        backward = getattr(operators, f"{name}_backward").default
-        grads = backward(*ones, arguments[0], states, *rest, *extra)
+        grads = torch.ops.mvae_fast.solve_backward.default(*ones, states, *arguments, True)
     except RuntimeError as error:
         return error
     return [*results, *(x for grad in grads for x in (grad if isinstance(grad, list) else [grad]))]
@@ -89,29 +78,28 @@ def same(actual, expected):
 
 
 @pytest.mark.parametrize("every", [2, 3, STEPS, STEPS + 1, 2**31, 2**32 + 1, 2**62, 2**63 - 1])
-@pytest.mark.parametrize("name", ["integrate", "integrate_net"])
+@pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("capability", ops.capabilities())
 def test_any_number_of_steps_between_checkpoints(name, every, capability):
     best = ops.capability()
     ops.set_capability(capability)
     try:
-        arguments = OPS[name]()
-        expected = run(name, arguments)
-        same(run(name, arguments | {"checkpoint_every": every}), expected)
+        arguments = FORMS[name]()
+        expected = run(arguments)
+        same(run(arguments | {"checkpoint_every": every}), expected)
     finally:
         ops.set_capability(best)
 
 
 VALID = {
     "nonlinearity": range(7),
-    "layer": (0,),  # the others have more tensors
     "checkpoint_every": range(1, 2**63),
     "penalties": range(8),  # 8 wants probes
     "operands": (0,),  # the others want float32, or a GPU
 }
 SCALARS = [
     (name, argument)
-    for name, make in OPS.items()
+    for name, make in FORMS.items()
     for argument, value in make().items()
     if isinstance(value, int) and not isinstance(value, bool)
 ]
@@ -120,28 +108,28 @@ SCALARS = [
 @pytest.mark.parametrize("value", EXTREMES)
 @pytest.mark.parametrize(("name", "argument"), SCALARS)
 def test_every_integer(name, argument, value):
-    arguments = OPS[name]() | {argument: value}
-    result = run(name, arguments)
+    arguments = FORMS[name]() | {argument: value}
+    result = run(arguments)
     if value in VALID[argument]:
         assert not isinstance(result, RuntimeError), result
         assert all(x.isfinite().all() for x in result)
     else:
         assert isinstance(result, RuntimeError)
-        if not (argument == "layer" and 0 <= value < 5):  # whose tensors do not fit then
-            assert argument in str(result)
+        assert argument in str(result)
 
 
 @pytest.mark.parametrize("batch", [7, 0])
 @pytest.mark.parametrize("value", EXTREMES)
-@pytest.mark.parametrize("name", ["integrate", "integrate_net"])
+@pytest.mark.parametrize("name", FORMS)
 def test_every_integer_of_the_lists(name, value, batch):
     for argument in ("widths", "outputs"):
-        arguments = OPS[name](batch)
+        arguments = FORMS[name](batch)
         for place in range(len(arguments[argument])):
             changed = list(arguments[argument])
             changed[place] = value
-            result = run(name, arguments | {argument: changed})
-            if argument == "outputs" and place == 0 and value in (1, 2):
+            result = run(arguments | {argument: changed})
+            fits = argument == "outputs" or name == "coefficients"  # which are pieces of tensors
+            if fits and place == (argument == "widths") and value in (1, 2):
                 assert not isinstance(result, RuntimeError)
             else:
                 assert isinstance(result, RuntimeError), (argument, changed)
@@ -160,27 +148,51 @@ WRAPPING = [
 
 
 @pytest.mark.parametrize("widths", WRAPPING)
-@pytest.mark.parametrize("name", ["integrate", "integrate_net"])
+@pytest.mark.parametrize("name", FORMS)
 def test_widths_whose_products_wrap(name, widths):
     """A state without rows may have them, and tables of no columns fit the wrapped products."""
-    arguments = OPS[name]() | {"widths": widths, "z": torch.empty(0, widths[0]).double()}
+    arguments = FORMS[name]() | {"widths": widths, "z": torch.empty(0, widths[0]).double()}
     layers, weights = len(widths) - 1, sum(a * b for a, b in itertools.pairwise(widths))
-    if name == "integrate":
+    if name == "tables":
         weight, bias = weights % 2**64, sum(widths[1:]) % 2**64
         if max(weight, bias) > 2**20:
             weight = bias = 0
-        tables = {"weight": torch.ones(1, weight).double(), "bias": torch.ones(1, bias).double()}
-        arguments |= {**tables, "trace": None}
+        tensors = [torch.ones(1, weight).double(), torch.ones(1, bias).double()]
+        arguments |= {"tensors": tensors, "layout": [1, 0, -1, 1, -1, -1, *[-1] * layers]}
     else:
-        arguments |= {"parameters": [torch.ones(0).double()] * (2 * layers), "exact": False}
-    assert isinstance(run(name, arguments), RuntimeError)
+        tensors = [torch.ones(0).double(), torch.zeros(STEPS).double()]
+        each = [[0, 0, before, 0, 0, 1, *[-1, 0, 0] * 5] for before in widths[:-1]]
+        arguments |= {"tensors": tensors, "layout": [0, 1, 2, *sum(each, []), *[-1] * layers]}
+    assert isinstance(run(arguments | {"exact": False}), RuntimeError)
+
+
+@pytest.mark.parametrize("value", EXTREMES)
+@pytest.mark.parametrize("name", FORMS)
+def test_every_integer_of_the_layout(name, value):
+    """An index, an offset or a distance of any size is refused, or within its tensor."""
+    arguments = FORMS[name]()
+    for place, before in enumerate(arguments["layout"]):
+        changed = list(arguments["layout"])
+        changed[place] = value
+        result = run(arguments | {"layout": changed})
+        if value == before:
+            assert not isinstance(result, RuntimeError)
+        elif abs(value) > 2:
+            # Below 0 an index is that of nothing; of what is not there, the rest is not read.
+            unread = name == "coefficients" and not isinstance(result, RuntimeError)
+            assert isinstance(result, RuntimeError) or value < 0 or unread, (place, value)
+        if not isinstance(result, RuntimeError):
+            assert len(result) == 5 + len(arguments["tensors"])
+    for changed in (arguments["layout"][:-1], [*arguments["layout"], value], [value], []):
+        assert isinstance(run(arguments | {"layout": changed}), RuntimeError)
 
 
 @pytest.mark.parametrize("probes", [2**31, 2**58, 2**62, 2**63 - 1])
 def test_more_probes_than_memory(probes):
     """Of a state without rows: they take no memory, their products' scratch would."""
-    arguments = table_arguments(0) | {"trace": None}
-    result = run("integrate", arguments | {"probes": torch.empty(probes, 0, DIM).double()})
+    arguments = tables(0) | {"exact": False}
+    arguments["layout"][4] = -1  # no table of the trace
+    result = run(arguments | {"probes": torch.empty(probes, 0, DIM).double()})
     assert isinstance(result, RuntimeError)
     assert "memory" in str(result)
 

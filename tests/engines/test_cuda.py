@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from mvae_fast.engines import cuda as cuda_ops
+from mvae_fast.engines import cuda, ops
 
 NO_IMAGE = "no kernel image is available for execution on the device"
 
@@ -18,15 +18,15 @@ def gpus(monkeypatch):
             asked.append(index)
             return found[index][2]
 
-        monkeypatch.setattr(cuda_ops, "_device_error", error)
+        monkeypatch.setattr(ops, "cuda_device_error", error)
         monkeypatch.setattr(torch.cuda, "current_device", lambda: current)
         monkeypatch.setattr(torch.cuda, "get_device_name", lambda index: found[index][0])
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda index: found[index][1])
         return asked
 
-    cuda_ops._asked_once.cache_clear()
+    cuda._asked_once.cache_clear()
     yield make
-    cuda_ops._asked_once.cache_clear()
+    cuda._asked_once.cache_clear()
 
 
 def test_a_gpu_that_the_library_has_no_code_for(gpus):
@@ -36,14 +36,14 @@ def test_a_gpu_that_the_library_has_no_code_for(gpus):
         ("Tesla T4", (7, 5), NO_IMAGE),
         current=1,
     )
-    assert cuda_ops.excludes(torch.device("cuda:0")) is None
-    reason = cuda_ops.excludes(torch.device("cuda:1"))
+    assert cuda.excludes(torch.device("cuda:0")) is None
+    reason = cuda.excludes(torch.device("cuda:1"))
     assert reason == (
         f"on NVIDIA RTX A6000, of compute capability 8.6, CUDA says: {NO_IMAGE}; "
         "remedy: run `TORCH_CUDA_ARCH_LIST=8.6 pip install .` again"
     )
-    assert cuda_ops.excludes(torch.device("cuda")) == reason
-    old = cuda_ops.excludes(torch.device("cuda:2"))
+    assert cuda.excludes(torch.device("cuda")) == reason
+    old = cuda.excludes(torch.device("cuda:2"))
     assert "of compute capability 7.5" in old
     assert old.endswith("remedy: engine='auto', since its kernels need 8.0")
     assert asked == [0, 1, 2]  # each once
@@ -53,7 +53,7 @@ def test_torch_compile_takes_the_answer_for_a_constant(gpus):
     gpus(("NVIDIA H100", (9, 0), ""), ("Tesla T4", (7, 5), NO_IMAGE))
 
     def choose(x, device):
-        return x + 1 if cuda_ops.excludes(device) is None else x - 1
+        return x + 1 if cuda.excludes(device) is None else x - 1
 
     compiled = torch.compile(choose, fullgraph=True, backend="eager")
     x = torch.zeros(3)
