@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
-from mvae_fast.ode.torchdiffeq import ADAPTIVE, FIXED_GRID
+from mvae_fast.ode.settings import ADAPTIVE, FIXED_GRID
 from tests.oracles import distance, ffjord_euler, gradients, random_net
 
 DIM = 3
