@@ -11,7 +11,6 @@ called there, no engine knows. Velocities whose weights depend on time are `Tabl
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
 from typing import NamedTuple
 
 import torch
@@ -68,9 +67,17 @@ class Structure:
     nonlinearity: str
     features: int = 2
 
-    @cached_property
+    @property
     def numbers(self) -> tuple[int, ...]:
         """The layers as the compiled engines read them (csrc/arguments.h)."""
+        # Under torch.compile this is traced, which with functools.cached_property it cannot be.
+        found = self.__dict__.get("_numbers")
+        if found is None:
+            found = self._flattened()
+            object.__setattr__(self, "_numbers", found)
+        return found
+
+    def _flattened(self) -> tuple[int, ...]:
         flat: list[int] = []
         for layer in self.layers:
             flat += layer.weight

@@ -82,10 +82,11 @@ def field_of(
     return Field(structure, tensors, t, rows, (), residual)
 
 
-def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
+def _structure(kind: Any, widths: tuple[int, ...], nonlinearity: str) -> Structure:
     # torch.compile warns of every cache that it looks through.
-    make = _make_structure if torch.compiler.is_compiling() else _cached_structure
-    return make(kind, widths, nonlinearity)
+    if torch.compiler.is_compiling():
+        return _make_structure(kind, widths, nonlinearity)
+    return _cached_structure(kind, widths, nonlinearity)
 
 
 def _make_structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
