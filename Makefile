@@ -12,14 +12,22 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PACKAGING := pyproject.toml setup.py $(wildcard build_backend/*.py)
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/*/*.cpp)
 
-.PHONY: demo test lint bench clean
+.PHONY: demo check test lint bench clean
+
+# Processes that share the tests. Each test has one thread, folders of its own and no fixed port.
+WORKERS ?= 2
+SHARED := -n $(WORKERS) --dist worksteal
 
 demo: $(VENV)/.stamp-train
 	$(BIN)/mvae-fast train --out runs/demo --overwrite
 	@echo "Results: runs/demo (samples.png, the table); curves: $(BIN)/tensorboard --logdir runs"
 
+# Under a minute on two cores; `make test` is everything.
+check: lint
+	$(BIN)/python -m pytest -q $(SHARED) -m "not slow"
+
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(SHARED)
 	$(BIN)/python -m pytest --doctest-modules mvae_fast
 
 lint: $(VENV)/.stamp-dev

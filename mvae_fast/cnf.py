@@ -14,6 +14,7 @@ from mvae_fast.core import grid
 from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.nets.fields import field_of
+from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 from mvae_fast.ode.called import base_of, must_be_called
 from mvae_fast.ode.noise import as_probes, draw_probes, scaled
@@ -519,6 +520,9 @@ class FastCNF(NotScriptable, HasSettings):
                     f"{name}: got {given.dtype} on {given.device}, expected those of z, {z.dtype} "
                     f"on {z.device}"
                 )
+        net = getattr(self._base, "diffeq", None)
+        if isinstance(net, ODEnet) and type(net).forward is ODEnet.forward:
+            net.check_context(context)
 
     def get_regularization_states(self) -> tuple[Tensor, ...] | None:
         """The integrals of the regularisers over the last solve in training; cleared by reading."""

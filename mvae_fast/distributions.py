@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
 from mvae_fast.checks import integers, tensor
-from mvae_fast.flows.base import takes_generator
+from mvae_fast.flows.base import arguments
 
 __all__ = ["FlowPosterior"]
 
@@ -32,7 +32,8 @@ class FlowPosterior(Distribution):
     A flow whose attribute ``cond_dim`` is not 0 is amortised: it is called with ``cond (R, 2 D)``,
     mean and log-variance of z_0 of each row (see `cond`). Unlike the features of an encoder these
     exist whatever subset of the modalities a product of experts was made of. A ``generator`` also
-    goes to a flow that takes one: it is the source of Hutchinson's noise, too.
+    goes to a flow that takes one: it is the source of Hutchinson's noise, too. So do ``trace`` and
+    ``log_det``, as of `mvae_fast.flows.Flow.forward`; a `mvae_fast.FastCNF` takes them as settings.
 
     Args:
         mean: Mean of z_0, ``(..., D)``.
@@ -122,19 +123,23 @@ class FlowPosterior(Distribution):
         sample_shape: torch.Size | tuple[int, ...] = (),
         *,
         generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reparametrised samples z_T with log q_T(z_T), for one integration.
 
         Args:
             sample_shape: Leading shape of the result.
             generator: Source of all noise.
+            trace: ``"exact"``, or None as the flow is set.
+            log_det: ``"exact"``, or None as the flow is set.
 
         Returns:
             z_T ``(*sample_shape, *batch_shape, D)`` and log q_T(z_T) ``(*sample_shape,
             *batch_shape)``.
         """
         noise = self.draw_noise(sample_shape, generator=generator)
-        return self.transport_noise(noise, generator=generator)
+        return self.transport_noise(noise, generator=generator, trace=trace, log_det=log_det)
 
     def draw_noise(
         self,
@@ -156,7 +161,12 @@ class FlowPosterior(Distribution):
         return self.loc.new_empty(shape).normal_(generator=generator)
 
     def transport_noise(
-        self, noise: Tensor, *, generator: torch.Generator | None = None
+        self,
+        noise: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""Push :math:`z_0 = \mu + \sigma \epsilon` through the flow.
 
@@ -166,15 +176,23 @@ class FlowPosterior(Distribution):
         Args:
             noise: epsilon, ``(..., *batch_shape, D)``.
             generator: Source of the flow's noise.
+            trace: ``"exact"``, or None as the flow is set.
+            log_det: ``"exact"``, or None as the flow is set.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
         tensor("noise", noise, "(..., *batch_shape, D)")
-        return self._push(self.loc + self.scale * noise, noise, generator)
+        z0 = self.loc + self.scale * noise
+        return self._push(z0, noise, generator=generator, trace=trace, log_det=log_det)
 
     def transport(
-        self, z0: Tensor, *, generator: torch.Generator | None = None
+        self,
+        z0: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Push given z_0 through the flow.
 
@@ -183,14 +201,24 @@ class FlowPosterior(Distribution):
         Args:
             z0: ``(..., *batch_shape, D)``.
             generator: Source of the flow's noise.
+            trace: ``"exact"``, or None as the flow is set.
+            log_det: ``"exact"``, or None as the flow is set.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
         tensor("z0", z0, "(..., *batch_shape, D)")
-        return self._push(z0, self._noise_of(z0), generator)
+        noise = self._noise_of(z0)
+        return self._push(z0, noise, generator=generator, trace=trace, log_det=log_det)
 
-    def log_prob(self, value: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
+    def log_prob(
+        self,
+        value: Tensor,
+        *,
+        generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
+    ) -> Tensor:
         """Log-density at ``value`` = z_T, through ``flow(z_T, 0, reverse=True)``.
 
         An integrator run backwards undoes its forward run only up to the error of its steps; where
@@ -199,6 +227,8 @@ class FlowPosterior(Distribution):
         Args:
             value: ``(..., *batch_shape, D)``.
             generator: Source of the flow's noise.
+            trace: ``"exact"``, or None as the flow is set.
+            log_det: ``"exact"``, or None as the flow is set.
 
         Returns:
             ``(..., *batch_shape)``.
@@ -207,7 +237,8 @@ class FlowPosterior(Distribution):
         shape = torch.broadcast_shapes(value.shape, self.loc.shape)
         z0, change = value.expand(shape), value.new_zeros(shape[:-1])
         if self.flow is not None:
-            z0, change = self._through(self.flow, z0, change, generator, reverse=True)
+            extra = arguments(self.flow, generator=generator, trace=trace, log_det=log_det)
+            z0, change = self._through(self.flow, z0, change, reverse=True, **extra)
         return self._log_q0(self._noise_of(z0)) - change
 
     def _noise_of(self, z0: Tensor) -> Tensor:
@@ -217,27 +248,16 @@ class FlowPosterior(Distribution):
     def _log_q0(self, noise: Tensor) -> Tensor:
         return -0.5 * (noise.square() + self.logvar + math.log(2 * math.pi)).sum(dim=-1)
 
-    def _push(
-        self, z0: Tensor, noise: Tensor, generator: torch.Generator | None
-    ) -> tuple[Tensor, Tensor]:
+    def _push(self, z0: Tensor, noise: Tensor, **how: Any) -> tuple[Tensor, Tensor]:
         logp = self._log_q0(noise)
         if self.flow is None:
             return z0, logp
-        return self._through(self.flow, z0, logp, generator)
+        return self._through(self.flow, z0, logp, **arguments(self.flow, **how))
 
-    def _through(
-        self,
-        flow: Flow,
-        z: Tensor,
-        logp: Tensor,
-        generator: torch.Generator | None,
-        **extra: Any,
-    ) -> tuple[Tensor, Tensor]:
+    def _through(self, flow: Flow, z: Tensor, logp: Tensor, **extra: Any) -> tuple[Tensor, Tensor]:
         """States (..., D) and log-densities (...) through the flow, which sees rows."""
         if (cond := self.cond) is not None:
             extra["cond"] = cond.expand(*z.shape[:-1], -1).reshape(-1, cond.shape[-1])
-        if generator is not None and takes_generator(flow):
-            extra["generator"] = generator
         flat, logp_t = flow(z.reshape(-1, z.shape[-1]), logp.reshape(-1, 1), **extra)
         return flat.view(z.shape), logp_t.view(logp.shape)
 

@@ -3,7 +3,7 @@
 from mvae_fast.cnf import FastCNF
 from mvae_fast.flows.amortized_cnf import AmortizedCNF
 from mvae_fast.flows.base import Flow
-from mvae_fast.flows.exact import exact_log_det, exact_trace, has_exact_log_det
+from mvae_fast.flows.exact import has_exact_log_det
 from mvae_fast.flows.iaf import IAF
 from mvae_fast.flows.planar import PlanarFlow
 from mvae_fast.flows.sequential import SequentialFlow
@@ -17,7 +17,5 @@ __all__ = [
     "PlanarFlow",
     "SequentialFlow",
     "SylvesterFlow",
-    "exact_log_det",
-    "exact_trace",
     "has_exact_log_det",
 ]

@@ -71,6 +71,8 @@ class AmortizedCNF(Flow):
         (torch.Size([5, 3]), torch.Size([5, 1]))
     """
 
+    integrates = True
+
     def __init__(
         self,
         dim: int,
@@ -115,7 +117,10 @@ class AmortizedCNF(Flow):
         one_of("log_det", self.log_det, ("trace", "exact"))
         non_negative("atol", self.atol)
         non_negative("rtol", self.rtol)
-        if self.log_det == "exact" and self.solver not in TABLEAUS:
+        self._check_log_det(self.log_det)
+
+    def _check_log_det(self, log_det: str) -> None:
+        if log_det == "exact" and self.solver not in TABLEAUS:
             names = ", ".join(TABLEAUS)
             raise ValueError(f"log_det: 'exact' is that of the steps of the solvers {names}")
 
@@ -126,31 +131,35 @@ class AmortizedCNF(Flow):
         reverse: bool,
         with_change: bool,
         generator: torch.Generator | None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         self.check_settings()
+        trace, log_det = trace or self.trace, log_det or self.log_det
+        self._check_log_det(log_det)
         own = self.net.theta(cond)
         if self.solver in TABLEAUS:
             tableau = TABLEAUS[self.solver]
             times = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
             velocity = self.net.at(grid.evaluation_times(times, tableau.c), own)
-            if with_change and self.log_det == "exact":
+            if with_change and log_det == "exact":
                 path, change = log_det_steps(z, times.h, velocity.jacobian, tableau, times.outputs)
                 return path[0], change[0]
-            evaluate = self._evaluator(z, with_change, generator)
+            evaluate = self._evaluator(z, with_change, trace, generator)
             path, change, _ = steps(
                 z, times.h, tableau, times.outputs, lambda x, e: (*evaluate(velocity, x, e), None)
             )
             return path[0], change[0]
-        return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change, generator))
+        return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change, trace, generator))
 
     def _evaluator(
-        self, z: Tensor, with_change: bool, generator: torch.Generator | None
+        self, z: Tensor, with_change: bool, trace: str, generator: torch.Generator | None
     ) -> Callable[[Velocity, Tensor, int], tuple[Tensor, Tensor | None]]:
         """Velocity and, if the change is wanted, trace; with the noise of one call."""
         if not with_change:
             return lambda velocity, x, s: (velocity.sweep(x, s)[0], None)
         probes = None
-        if self.trace == "hutchinson":
+        if trace == "hutchinson":
             drawn = draw_probes(z, self.n_probes, generator=generator)
             probes = scaled(drawn).transpose(0, 1)
         return lambda velocity, x, s: velocity.trace(x, s, probes)

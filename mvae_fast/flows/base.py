@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.checks import NotScriptable, boolean, integer, tensor
+from mvae_fast.checks import NotScriptable, boolean, integer, one_of, tensor
+from mvae_fast.cnf import FastCNF
+from mvae_fast.ode.settings import Settings
 
-__all__ = ["Flow"]
+__all__ = ["Flow", "arguments", "exact_settings", "innermost", "integrates", "takes"]
 
 
 class Flow(NotScriptable, nn.Module, ABC):
@@ -50,6 +54,8 @@ class Flow(NotScriptable, nn.Module, ABC):
 
     dim: int
     cond_dim: int
+    #: Whether the log-density is an integral, so that ``_move`` takes ``trace`` and ``log_det``.
+    integrates: ClassVar[bool] = False
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
         super().__init__()
@@ -64,6 +70,8 @@ class Flow(NotScriptable, nn.Module, ABC):
         *,
         cond: Tensor | None = None,
         generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Move states along the flow.
 
@@ -73,6 +81,10 @@ class Flow(NotScriptable, nn.Module, ABC):
             reverse: The inverse map.
             cond: (B, C), what the parameters are made from; None if and only if ``cond_dim`` is 0.
             generator: Source of the noise, of which only an `AmortizedCNF` has any.
+            trace: ``"exact"``: for this call, no estimate of a trace; None as the flow is set.
+            log_det: ``"exact"``: for this call, the log-determinant of the steps that are taken, in
+                place of the integral of the trace; None as the flow is set. A flow that integrates
+                nothing has the exact one in any case.
 
         Returns:
             The moved states, shaped like ``z``; with ``logp`` also their log-density, shaped like
@@ -83,6 +95,7 @@ class Flow(NotScriptable, nn.Module, ABC):
             ValueError: If a shape or dtype does not fit, or ``cond`` is missing or not wanted.
         """
         check_types(z, logp, reverse, cond)
+        check_exact(trace, log_det)
         device = z.device.type
         if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
             # Rounded to half precision the map would not be the one whose density is kept.
@@ -90,9 +103,18 @@ class Flow(NotScriptable, nn.Module, ABC):
             logp = None if logp is None else logp.to(dtype)
             cond = None if cond is None else cond.to(dtype)
             with torch.autocast(device, enabled=False):
-                return self.forward(z.to(dtype), logp, reverse, cond=cond, generator=generator)
+                return self.forward(
+                    z.to(dtype),
+                    logp,
+                    reverse,
+                    cond=cond,
+                    generator=generator,
+                    trace=trace,
+                    log_det=log_det,
+                )
         self._check_input(z, logp, cond)
-        z_out, change = self._move(z, cond, reverse, logp is not None, generator)
+        exact: dict[str, Any] = {"trace": trace, "log_det": log_det} if self.integrates else {}
+        z_out, change = self._move(z, cond, reverse, logp is not None, generator, **exact)
         if logp is None:
             return z_out
         assert change is not None
@@ -127,13 +149,74 @@ class Flow(NotScriptable, nn.Module, ABC):
                 )
 
 
-def takes_generator(flow: Callable[..., object]) -> bool:
-    """Whether a flow, a module or any callable, can be told the source of its noise."""
-    # Compiled and distributed flows take whatever the flow inside of them takes.
+def innermost(flow: Callable[..., Any]) -> Callable[..., Any]:
+    """A flow out of its wrappers: compiled and distributed ones take what the one inside takes."""
     while isinstance(inner := getattr(flow, "_orig_mod", getattr(flow, "module", None)), nn.Module):
         flow = inner
+    return flow
+
+
+def takes(flow: Callable[..., Any], name: str) -> bool:
+    """Whether a flow, a module or any callable, has an argument of this name."""
+    flow = innermost(flow)
     call = flow.forward if isinstance(flow, nn.Module) else flow
-    return "generator" in inspect.signature(call).parameters
+    return name in inspect.signature(call).parameters
+
+
+def integrates(flow: object) -> bool:
+    """Whether a flow's log-density is an integral over time."""
+    return isinstance(flow, FastCNF) or (isinstance(flow, Flow) and flow.integrates)
+
+
+def arguments(
+    flow: Callable[..., Any],
+    *,
+    generator: torch.Generator | None = None,
+    trace: str | None = None,
+    log_det: str | None = None,
+) -> dict[str, Any]:
+    """How to call a flow of any kind so: those of these arguments that it takes, in its own words.
+
+    Raises:
+        ValueError: If an argument does not fit, or an exact trace or log-determinant is asked of a
+            module that holds a flow which has an integral, and does not take the argument.
+    """
+    check_exact(trace, log_det)
+    found: dict[str, Any] = {}
+    if generator is not None and takes(flow, "generator"):
+        found["generator"] = generator
+    exact = {"trace": trace, "log_det": log_det}
+    exact = {name: value for name, value in exact.items() if value is not None}
+    inside = innermost(flow)
+    if exact and isinstance(inside, FastCNF) and takes(flow, "settings"):
+        return {**found, "settings": exact_settings(inside.settings, **exact)}
+    for name, value in exact.items():
+        if takes(flow, name):
+            found[name] = value
+        elif isinstance(inside, nn.Module) and any(map(integrates, inside.modules())):
+            raise ValueError(
+                f"{name}: got {value!r}, but the forward of {type(inside).__name__}, which holds a "
+                f"continuous flow, takes no {name}; remedy: take it, and hand it to that flow"
+            )
+    return found
+
+
+def exact_settings(
+    settings: Settings, trace: str | None = None, log_det: str | None = None
+) -> Settings:
+    """The settings of a `FastCNF` with an exact trace, or log-determinant of its steps."""
+    if log_det is None:
+        return settings if trace is None else replace(settings, trace=trace)
+    # Plain PyTorch takes it, through the steps and in full precision: these are the same steps.
+    return replace(
+        settings, log_det=log_det, trace="exact", engine="auto", adjoint=False, precision="full"
+    )
+
+
+def check_exact(trace: str | None, log_det: str | None) -> None:
+    """Raise ValueError unless each is ``"exact"`` or None."""
+    one_of("trace", trace, (None, "exact"))
+    one_of("log_det", log_det, (None, "exact"))
 
 
 def check_types(z: Tensor, logp: Tensor | None, reverse: bool, cond: Tensor | None) -> None:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.flows.base import check_cond, check_types, takes_generator
+from mvae_fast.flows.base import arguments, check_cond, check_types
 
 __all__ = ["SequentialFlow"]
 
@@ -19,8 +18,8 @@ class SequentialFlow(nn.Module):
     .. math:: z' = g_n(\dots g_1(z))
 
     Takes `mvae_fast.FastCNF`, everything in `mvae_fast.flows` and any module of the same calling
-    convention. ``cond`` goes to the flows with ``cond_dim`` > 0, ``generator`` to those whose
-    ``forward`` takes one. State_dict keys are ``chain.i.*``, as those of FFJORD's class of this
+    convention. ``cond`` goes to the flows with ``cond_dim`` > 0, each other argument to those whose
+    ``forward`` takes it. State_dict keys are ``chain.i.*``, as those of FFJORD's class of this
     name.
 
     Args:
@@ -56,15 +55,17 @@ class SequentialFlow(nn.Module):
         *,
         cond: Tensor | None = None,
         generator: torch.Generator | None = None,
+        trace: str | None = None,
+        log_det: str | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As `mvae_fast.flows.Flow.forward`, through all flows; ``generator`` is the source of
         their noise, if any has some."""
         check_types(z, logp, reverse, cond)
         check_cond(cond, self.cond_dim, z.shape[0])
         for flow in reversed(self.chain) if reverse else self.chain:
-            extra: dict[str, Any] = {"cond": cond} if _cond_dim(flow) else {}
-            if generator is not None and takes_generator(flow):
-                extra["generator"] = generator
+            extra = arguments(flow, generator=generator, trace=trace, log_det=log_det)
+            if _cond_dim(flow):
+                extra["cond"] = cond
             if logp is None:
                 z = flow(z, None, reverse=reverse, **extra)
             else:

@@ -81,13 +81,22 @@ def field_of(
     return Field(structure, tensors, t, rows, (), residual)
 
 
-@cache
-def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
+def _structure(kind: Any, widths: tuple[int, ...], nonlinearity: str) -> Structure:
+    # torch.compile warns of every cache that it looks through.
+    if torch.compiler.is_compiling():
+        return _make_structure(kind, widths, nonlinearity)
+    return _cached_structure(kind, widths, nonlinearity)
+
+
+def _make_structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
     names, layer = _LAYERS[kind]
     # Every linear module has a weight and, but for the slopes of biases in time, a bias.
     each = 2 * len(names) - ("_hyper_bias" in names)
     placed = (layer(i * each, m) for i, m in enumerate(widths[:-1]))
     return Structure(widths, tuple(placed), "silu" if nonlinearity == "swish" else nonlinearity)
+
+
+_cached_structure = cache(_make_structure)
 
 
 def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:

@@ -126,14 +126,18 @@ class ODEnet(nn.Module):
         Raises:
             ValueError: If ``context`` is missing, or not wanted, or of another size.
         """
-        if not self.context_dim and context is None:
-            return ()
-        if not self.context_dim:
+        self.check_context(context)
+        return () if context is None else tuple(layer(context) for layer in self.context_layers)
+
+    def check_context(self, context: Tensor | None) -> None:
+        """Raise ValueError if ``context`` is missing, or not wanted, or of another size."""
+        if not self.context_dim and context is not None:
             raise ValueError("context: given, expected None, as the net has context_dim=0")
+        if not self.context_dim:
+            return
         if context is None or context.ndim != 2 or context.shape[1] != self.context_dim:
             got = None if context is None else f"shape {tuple(context.shape)}"
             raise ValueError(f"context: got {got}, expected (B, {self.context_dim})")
-        return tuple(layer(context) for layer in self.context_layers)
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, layer_type={self.layer_type}, {self.nonlinearity}"

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from mvae_fast.nets.recognise import altered, is_not
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc
 
-__all__ = ["Called", "base_of", "must_be_called"]
+__all__ = ["Called", "base_of", "graphless", "must_be_called"]
 
 _FORWARD = ODEfunc.forward
 _FORWARD_REGULARIZED = RegularizedODEfunc.forward
@@ -51,6 +52,15 @@ def must_be_called(odefunc: nn.Module) -> str | None:
     return None if found is None else f"{name}{found}"
 
 
+def graphless(states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    """States without the graph of others where none is recorded.
+
+    The forward of `torchdiffeq.odeint_adjoint` cuts its states out of one tensor. Where that needs
+    a gradient, so do the pieces, but no graph leads from them to what is made of them.
+    """
+    return states if torch.is_grad_enabled() else tuple(x.detach() for x in states)
+
+
 class Called(nn.Module):
     """An ODE function as torchdiffeq integrates it.
 
@@ -68,7 +78,7 @@ class Called(nn.Module):
         base_of(odefunc).before_odeint(probes)
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        base = base_of(self.odefunc)
+        base, states = base_of(self.odefunc), graphless(states)
         if not isinstance(base, ODEfunc):
             return tuple(self.odefunc(t, states))
         # Set for every call: with the adjoint method the backward calls again, later, and the noise

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchdiffeq import odeint, odeint_adjoint
 
 from mvae_fast.core.grid import stepped
-from mvae_fast.ode.called import Called, base_of, must_be_called
+from mvae_fast.ode.called import Called, base_of, graphless, must_be_called
 from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import RegularizationFn, evaluate
@@ -60,6 +60,7 @@ class _Dynamics(nn.Module):
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         self.odefunc.evaluations += 1
+        states = graphless(states)
         # A state that stays as it is: with the adjoint method only states and parameters get
         # gradients.
         z, extras = states[0], states[-1:] if self.context else ()

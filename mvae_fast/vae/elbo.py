@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
@@ -11,7 +10,6 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.distributions import FlowPosterior
-from mvae_fast.flows import exact_log_det, exact_trace
 from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
@@ -130,6 +128,7 @@ def elbo_terms(
     kl: Literal["sample", "closed_form"] = "sample",
     n_samples: int = 1,
     log_det_error: bool = False,
+    trace: str | None = None,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.
@@ -161,7 +160,8 @@ def elbo_terms(
             ``"closed_form"`` is exact and needs a model without a flow.
         n_samples: Number K of samples of z_0 a row.
         log_det_error: Also find how far the integrated trace is from the log-determinant of the
-            flow's steps (see `mvae_fast.flows.exact_log_det`), for the first sample of each row.
+            flow's steps, for the first sample of each row.
+        trace: ``"exact"``: no estimate of a trace, whatever the flow's setting; None as it is set.
         generator: Source of all noise, on the model's device.
 
     Returns:
@@ -194,11 +194,10 @@ def elbo_terms(
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
         noise = torch.zeros_like(mean).unsqueeze(0)
-        with exact_trace(flow) if flow is not None else nullcontext():
-            z, log_q = posterior.transport_noise(noise)
+        z, log_q = posterior.transport_noise(noise, trace="exact")
     else:
         noise = posterior.draw_noise((n_samples,), generator=generator)
-        z, log_q = posterior.transport_noise(noise, generator=generator)
+        z, log_q = posterior.transport_noise(noise, generator=generator, trace=trace)
     if kl == "closed_form":
         divergence = gaussian_kl(mean, logvar).expand_as(log_q)
     else:
@@ -237,7 +236,6 @@ def elbo_terms(
         nll[name] = scatter(-log_prob.view(n_samples, -1), rows[here])
     error = None
     if log_det_error:
-        with exact_log_det(flow) if flow is not None else nullcontext():
-            exact = posterior.transport_noise(noise[:1])[1]
+        exact = posterior.transport_noise(noise[:1], log_det="exact")[1]
         error = scatter(exact - log_q[:1], rows).squeeze(0)
     return ElboTerms(masks.to(present.device), active, nll, scatter(divergence, rows), error)

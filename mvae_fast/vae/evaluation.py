@@ -3,14 +3,14 @@ conditional, in three conventions."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mvae_fast.checks import integer
-from mvae_fast.flows import exact_trace, has_exact_log_det
+from mvae_fast.flows import has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
@@ -104,10 +104,10 @@ def evaluate(
     names = list(model.modalities)
     subsets = _subsets(len(names), convention)
     columns: dict[str, list[Tensor]] = {}
-    trace = nullcontext() if log_det == "trace" else exact_trace(model)
-    with _evaluation_mode(model), trace:
-        correct = model.flow is not None and convention != "paper" and log_det != "trace"
-        unknown = correct and log_det == "available" and not has_exact_log_det(model)
+    with _evaluation_mode(model):
+        flow = model.flow
+        correct = flow is not None and convention != "paper" and log_det != "trace"
+        unknown = log_det == "available" and flow is not None and not has_exact_log_det(flow)
         for x, mask in batches:
             data, present = model.prepare(x, mask)
             terms = model.terms(
@@ -117,6 +117,7 @@ def evaluate(
                 at="mean" if convention == "paper" else "sample",
                 n_samples=1 if convention == "paper" else n_samples,
                 log_det_error=correct and not unknown,
+                trace=None if log_det == "trace" else "exact",
                 generator=generator,
             )
             iwae = convention == "iwae"
@@ -131,7 +132,7 @@ def evaluate(
         if len(values):
             spread = values.std(correction=1) / len(values) ** 0.5 if len(values) > 1 else math.nan
             result[key] = (values.mean().item(), float(spread))
-    if unknown and convention == "elbo":
+    if correct and unknown and convention == "elbo":
         result["log_det_error"] = (math.nan, math.nan)
     return result
 

@@ -40,7 +40,12 @@ def ours(problem: Problem, tensors: Tensors) -> dict[str, Tensor]:
     sampled = problem.trace == "hutchinson" or "jacobian_norm" in problem.penalties
     logp = None if problem.trace is None else tensors.z[:, :1] * 0.5
     results = flow(
-        z, logp, tensors.times, problem.reverse, probes=tensors.probes if sampled else None
+        z,
+        logp,
+        tensors.times,
+        problem.reverse,
+        context=tensors.context,
+        probes=tensors.probes if sampled else None,
     )
     z_out, logp_out = results if isinstance(results, tuple) else (results, None)
     if problem.intervals > 1:  # the start comes with them

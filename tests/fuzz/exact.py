@@ -80,7 +80,7 @@ class Solver:
 
     def field(self, t: Tensor) -> Field:
         def f(z: Tensor) -> Tensor:
-            velocity = self.tensors.net(t, z)
+            velocity = self.tensors.net(t, z, self.tensors.context)
             return velocity - z if self.problem.residual else velocity
 
         return f

@@ -46,7 +46,8 @@ class Problem:
     log_det: str
     checkpoint_every: int
     layout: str
-    needs_grad: tuple[bool, ...]  # of z and, going round, of the parameters
+    needs_grad: tuple[bool, ...]  # of z and, going round, of the context and the parameters
+    context_dim: int
 
     def __str__(self) -> str:
         return "\n".join(f"  {x.name} = {getattr(self, x.name)}" for x in fields(self))
@@ -117,6 +118,7 @@ def draw(seed: int) -> Problem:
         checkpoint_every=every,
         layout=rng.choice(LAYOUTS),
         needs_grad=(True,) if rng.random() < 0.7 else tuple(rng.random() < 0.6 for _ in range(4)),
+        context_dim=rng.randint(1, 9) if rng.random() < 0.3 else 0,
     )
 
 
@@ -129,17 +131,31 @@ class Tensors:
     root_end: Tensor  # sqrt(T), as the flow holds it
     times: Tensor | None
     probes: Tensor | None  # (K, B, D)
+    context: Tensor | None  # (B, C)
 
     def inputs(self, problem: Problem) -> dict[str, Tensor]:
         """What gradients are wanted of, by name."""
         wanted = problem.needs_grad
         candidates = {"z": self.z, **dict(self.net.named_parameters())}
+        if self.context is not None:
+            candidates["context"] = self.context
         found = {
             name: x for i, (name, x) in enumerate(candidates.items()) if wanted[i % len(wanted)]
         }
         if problem.train_T and problem.times is None:
             found["T"] = self.root_end
         return found
+
+
+def with_context(net: ODEnet, context_dim: int) -> ODEnet:
+    """A net with the same numbers and, behind them, those of a context."""
+    names = {"layer_type": net.layer_type, "nonlinearity": net.nonlinearity}
+    more = ODEnet(net.widths[1:-1], net.widths[:1], context_dim=context_dim, **names).double()
+    more.load_state_dict(net.state_dict(), strict=False)
+    with torch.no_grad():
+        for layer in more.context_layers:
+            layer.weight.normal_(0, 0.6 / context_dim**0.5)
+    return more
 
 
 def shaken(x: Tensor, shake: float, generator: torch.Generator) -> Tensor:
@@ -160,6 +176,10 @@ def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0, draw: int = 0
         z = torch.randn(problem.batch, problem.dim, dtype=torch.float64)
         rows = 1 if problem.shared_probes else problem.batch
         probes = torch.randn(problem.n_probes, rows, problem.dim, dtype=torch.float64)
+        context = None
+        if problem.context_dim:
+            net = with_context(net, problem.context_dim)
+            context = torch.randn(problem.batch, problem.context_dim, dtype=torch.float64)
     finally:
         torch.set_rng_state(state)
     own = problem.dtype
@@ -173,6 +193,7 @@ def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0, draw: int = 0
         for parameter in net.parameters():
             parameter.copy_(number(parameter))
     z, probes = number(z), number(probes)
+    context = None if context is None else number(context)
     if problem.layout == "expanded":
         z = z[:1].expand(z.shape)
     root_end = number(torch.tensor(problem.end).sqrt())
@@ -180,11 +201,11 @@ def make(problem: Problem, dtype: torch.dtype, shake: float = 0.0, draw: int = 0
     if problem.times is not None:
         times = torch.tensor(problem.times, dtype=torch.float64).to(own).to(dtype)
     probes = probes.expand(problem.n_probes, problem.batch, problem.dim)
-    tensors = Tensors(net, z, root_end, times, probes)
+    tensors = Tensors(net, z, root_end, times, probes, context)
     wanted = tensors.inputs(problem)
     for name, parameter in net.named_parameters():
         parameter.requires_grad_(name in wanted)
-    for name in ("z", "T"):
+    for name in ("z", "T", "context"):
         if name in wanted:
             wanted[name].requires_grad_()
     return tensors

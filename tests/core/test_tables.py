@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from mvae_fast.core import reference
-from mvae_fast.core.tables import build_tables
+from mvae_fast.nets.fields import field_of
 from tests.oracles import LAYER_TYPES, NONLINEARITIES, gradients, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.3, 0.75], dtype=torch.float64)
@@ -20,7 +20,7 @@ def test_tables_give_the_net_and_its_gradients(layer_type, nonlinearity, hidden)
     t = TIMES.clone().requires_grad_()
     inputs = [t, *net.parameters()]
 
-    tables = build_tables(net, t)
+    tables = field_of(net, t).tables()
     by_tables = tuple(reference.dynamics(z, tables, s)[0] for s in range(3))
     by_forward = tuple(net(t[s], z) for s in range(3))
 
@@ -44,7 +44,7 @@ def test_tables_give_the_net_and_its_gradients(layer_type, nonlinearity, hidden)
     ],
 )
 def test_what_does_not_vary_is_stored_once(layer_type, rows):
-    tables = build_tables(random_net((4,), 2, layer_type), TIMES)
+    tables = field_of(random_net((4,), 2, layer_type), TIMES).tables()
     gate = None if tables.gate is None else tables.gate.shape[0]
     assert (tables.weight.shape[0], gate, tables.bias.shape[0]) == rows
 
@@ -52,7 +52,7 @@ def test_what_does_not_vary_is_stored_once(layer_type, rows):
 def test_residual_subtracts_the_state():
     net = random_net((4,), 2)
     z = torch.randn(5, 2, dtype=torch.float64)
-    velocity, *_ = reference.dynamics(z, build_tables(net, TIMES, residual=True), 1)
+    velocity, *_ = reference.dynamics(z, field_of(net, TIMES, residual=True).tables(), 1)
     torch.testing.assert_close(velocity, net(TIMES[1], z) - z)
 
 
@@ -65,7 +65,7 @@ def test_swish_beta_near_zero(beta):
         for parameter in betas:
             parameter.fill_(beta)
     z = torch.randn(6, 3, dtype=torch.float64)
-    by_tables, *_ = reference.dynamics(z, build_tables(net, TIMES), 1)
+    by_tables, *_ = reference.dynamics(z, field_of(net, TIMES).tables(), 1)
     by_forward = net(TIMES[1], z)
     torch.testing.assert_close(by_tables, by_forward, rtol=1e-7, atol=1e-7)
     for got, expected in zip(
@@ -79,5 +79,5 @@ def test_parametrized_weights_are_read_through_their_parametrization():
     torch.nn.utils.parametrizations.spectral_norm(net.layers[0]._layer)
     net.eval()
     z = torch.randn(4, 3, dtype=torch.float64)
-    velocity, *_ = reference.dynamics(z, build_tables(net, TIMES), 2)
+    velocity, *_ = reference.dynamics(z, field_of(net, TIMES).tables(), 2)
     torch.testing.assert_close(velocity, net(TIMES[2], z))

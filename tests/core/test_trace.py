@@ -5,8 +5,8 @@ import torch
 
 from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.core import reference
-from mvae_fast.core.tables import build_tables
 from mvae_fast.core.trace import exact_probes, trace_table
+from mvae_fast.nets.fields import field_of
 from tests.oracles import LAYER_TYPES, NONLINEARITIES, pairwise, random_net
 
 TIMES = torch.tensor([0.0, 0.6], dtype=torch.float64)
@@ -24,7 +24,7 @@ def jacobian_trace(net, t, z):
 def test_exact_trace_is_that_of_the_jacobian(layer_type, hidden, nonlinearity):
     net = random_net(hidden, 3, layer_type, nonlinearity)
     z = torch.randn(4, 3, dtype=torch.float64)
-    tables = build_tables(net, TIMES)
+    tables = field_of(net, TIMES).tables()
     table = trace_table(tables)
     assert (table is None) == (len(hidden) > 2)
     for s in range(2):

@@ -62,9 +62,11 @@ def test_integrals_along_the_path():
 
 
 @pytest.mark.parametrize("adjoint", [False, True])
-def test_gradients_reach_the_parameters(adjoint):
+@pytest.mark.parametrize("needs_grad", [False, True])
+def test_gradients_reach_the_parameters(adjoint, needs_grad):
     flow = make(("l2int", "JFrobint"), solver="rk4", n_steps=30, adjoint=adjoint)
     z, logp = states()
+    z.requires_grad_(needs_grad)
     flow(z, logp)
     l2, frobenius = flow.get_regularization_states()
     (l2 + frobenius).backward()

@@ -8,7 +8,8 @@ import torch
 
 from mvae_fast import FastCNF, ODEfunc, engines
 from mvae_fast.core.tableaus import TABLEAUS
-from mvae_fast.ode.torchdiffeq import SolverConfig, solve
+from mvae_fast.ode.settings import Settings
+from mvae_fast.ode.torchdiffeq import solve
 from tests.oracles import distance, engines_on, gradients, random_net
 
 DIM = 3
@@ -45,7 +46,7 @@ def test_engines_equal_torchdiffeq(capability, engine, name, hidden, residual):
             flow.odefunc,
             z,
             torch.stack((torch.zeros_like(end), end)),
-            SolverConfig(name, n_steps=4, atol=0.0, rtol=0.0),
+            Settings(name, n_steps=4, atol=0.0, rtol=0.0),
             trace=trace,
             probes=None if noise is None else noise * 2**-0.5,
         )
@@ -126,5 +127,5 @@ def test_states_that_are_saved(every):
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         flow(torch.randn(60, DIM, dtype=torch.float64, requires_grad=True))
-    if engines.resolve("auto", torch.device("cpu"), torch.float64) == "cpp":
+    if engines.usual("auto", torch.device("cpu"), torch.float64) == "cpp":
         assert [x.shape for x in saved if x.ndim == 3] == [((7 - 1) // every, 60, DIM)]

@@ -2,17 +2,29 @@
 
 import dataclasses
 import shutil
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet, engines
-from mvae_fast.core.problem import Method, Problem
+from mvae_fast.core.problem import Problem
 from mvae_fast.core.tables import Tables
 from mvae_fast.engines import cpp as ops
+from mvae_fast.engines import extension
+from mvae_fast.nets.fields import field_of
 from tests.oracles import engines_on
 
 CPU = torch.device("cpu")
+NET = ODEnet((4,), (3,))
+
+
+def choose(name, device, dtype, precision="full", field=None, **settings):
+    """For a state of which only place and dtype are there: of a GPU that this machine has not."""
+    field = field_of(NET, torch.zeros(3)) if field is None else field
+    z = SimpleNamespace(device=torch.device(device), dtype=dtype)
+    problem = Problem(z, torch.ones(3), field, (3,), precision=precision, **settings)
+    return engines.choose(name, problem)
 
 
 @pytest.mark.skipif(
@@ -28,22 +40,22 @@ def test_cpp_is_there_where_a_compiler_is():
 
 def test_auto_takes_the_fastest_that_fits():
     cpp_if_built = engines.available()[0]
-    assert engines.resolve("auto", CPU, torch.float32) == cpp_if_built
-    assert engines.resolve("auto", CPU, torch.float64) == cpp_if_built
-    assert engines.resolve("auto", CPU, torch.bfloat16) == "reference"
-    assert engines.resolve("auto", torch.device("meta"), torch.float32) == "reference"
+    assert choose("auto", CPU, torch.float32) == cpp_if_built
+    assert choose("auto", CPU, torch.float64) == cpp_if_built
+    assert choose("auto", CPU, torch.bfloat16) == "reference"
+    assert choose("auto", torch.device("meta"), torch.float32) == "reference"
 
 
 @pytest.mark.parametrize("name", engines_on("cpu"))
 def test_by_name_it_is_that_one(name):
-    assert engines.resolve(name, CPU, torch.float32) == name
+    assert choose(name, CPU, torch.float32) == name
 
 
 @pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 def test_what_the_named_engine_lacks_is_named():
     for device, dtype in ((CPU, torch.bfloat16), (CPU, torch.float16), ("meta", torch.float32)):
         with pytest.raises(ValueError, match=f"'cpp' got a {dtype} .* float32, float64 on cpu"):
-            engines.resolve("cpp", torch.device(device), dtype)
+            choose("cpp", device, dtype)
     flow = FastCNF(ODEfunc(ODEnet((4,), (3,))), engine="cpp").bfloat16()
     with pytest.raises(
         ValueError, match=r"supports float32, float64 on cpu; remedy: engine='auto'"
@@ -54,22 +66,24 @@ def test_what_the_named_engine_lacks_is_named():
 
 
 def test_unknown_names():
-    for call in (engines.why_missing, lambda name: engines.resolve(name, CPU, torch.float32)):
+    for call in (engines.why_missing, lambda name: choose(name, CPU, torch.float32)):
         with pytest.raises(ValueError, match="engine: got 'tvm', expected one of 'auto', 'cpp'"):
             call("tvm")
 
 
 def without_extension(monkeypatch, folder):
-    monkeypatch.setattr(ops, "_PACKAGE", folder)
-    monkeypatch.setattr(ops, "_LOAD_ERROR", ops._load())
+    loaded = ("_C", "_build_error.txt", "the C++ extension", "a compiler", folder)
+    error = extension.load(torch.ops.load_library, *loaded)
+    assert error is not None
+    monkeypatch.setattr(ops, "_LOAD_ERROR", error)
 
 
 def test_missing_engine_names_reason_and_remedy(monkeypatch, tmp_path):
     without_extension(monkeypatch, tmp_path)
     assert "cpp" not in engines.available()
-    assert engines.resolve("auto", CPU, torch.float32) == "reference"
+    assert choose("auto", CPU, torch.float32) == "reference"
     with pytest.raises(RuntimeError, match=r"'cpp' is not available: .* not built; remedy: have a"):
-        engines.resolve("cpp", CPU, torch.float32)
+        choose("cpp", CPU, torch.float32)
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -125,43 +139,41 @@ def gpu_engines(monkeypatch):
 def test_choice_for_tensors_on_a_gpu(gpu_engines):
     gpu = torch.device("cuda")
     gpu_engines("cuda", "triton")
-    assert engines.resolve("auto", gpu, torch.float32) == "cuda"
-    assert engines.resolve("auto", gpu, torch.float32, "fp16") == "cuda"
-    assert engines.resolve("auto", gpu, torch.float64) == "triton"
-    assert engines.resolve("auto", gpu, torch.bfloat16) == "reference"
+    assert choose("auto", gpu, torch.float32) == "cuda"
+    assert choose("auto", gpu, torch.float32, "fp16") == "cuda"
+    assert choose("auto", gpu, torch.float64) == "triton"
+    assert choose("auto", gpu, torch.bfloat16) == "reference"
     gpu_engines("triton")
-    assert engines.resolve("auto", gpu, torch.float32) == "triton"
+    assert choose("auto", gpu, torch.float32) == "triton"
     with pytest.raises(RuntimeError, match="'cuda' is not available: not here; remedy: have it"):
-        engines.resolve("cuda", gpu, torch.float32)
+        choose("cuda", gpu, torch.float32)
     gpu_engines()
-    assert engines.resolve("auto", gpu, torch.float32) == "reference"
+    assert choose("auto", gpu, torch.float32) == "reference"
     with pytest.raises(ValueError, match=r"'cpp' got a torch.float32 state on cuda, but supports"):
-        engines.resolve("cpp", gpu, torch.float32)
+        choose("cpp", gpu, torch.float32)
 
 
 @pytest.mark.parametrize("name", ["cuda", "triton"])
 def test_the_engines_for_gpus_refuse_newer_nonlinearities(gpu_engines, name):
     gpu = torch.device("cuda")
     gpu_engines(name)
-    z, h = torch.zeros(2, 3), torch.ones(1)
     for nonlinearity, taken in (("identity", name), ("silu", name), ("gelu", "reference")):
         tables = Tables(torch.zeros(1, 24), None, torch.zeros(1, 7), (3, 4, 3), nonlinearity)
-        problem = Problem(z, h, tables, Method((1,)))
-        assert engines.resolve("auto", gpu, torch.float32, problem=problem) == taken
-    with pytest.raises(ValueError, match=f"'{name}' has the nonlinearities .*, got 'gelu'; remedy"):
-        engines.resolve(name, gpu, torch.float32, problem=problem)
+        assert choose("auto", gpu, torch.float32, field=tables) == taken
+    with pytest.raises(ValueError, match=f"'{name}' has no nonlinearity 'gelu'; remedy"):
+        choose(name, gpu, torch.float32, field=tables)
 
 
 def test_a_gpu_that_an_engine_cannot_use(gpu_engines):
     first, second = torch.device("cuda:0"), torch.device("cuda:1")
     gpu_engines("cuda", "triton")
-    assert engines.resolve("auto", first, torch.float32) == "cuda"
-    assert engines.resolve("auto", second, torch.float32) == "triton"
-    assert engines.resolve("cuda", first, torch.float32) == "cuda"
+    assert choose("auto", first, torch.float32) == "cuda"
+    assert choose("auto", second, torch.float32) == "triton"
+    assert choose("cuda", first, torch.float32) == "cuda"
     with pytest.raises(RuntimeError, match="'cuda' is not available: no code; remedy: make it"):
-        engines.resolve("cuda", second, torch.float32)
+        choose("cuda", second, torch.float32)
     gpu_engines("cuda")
-    assert engines.resolve("auto", second, torch.float32) == "reference"
+    assert choose("auto", second, torch.float32) == "reference"
 
 
 def test_what_is_missing_on_the_present_gpu(gpu_engines, monkeypatch):
@@ -179,13 +191,12 @@ def test_problems_that_are_too_much_for_an_engine(gpu_engines):
     for layers, chosen in ((24, "cuda"), (25, "triton")):
         weight, bias = torch.zeros(1, layers), torch.zeros(1, layers)
         tables = Tables(weight, None, bias, (1,) * (layers + 1), "tanh", False)
-        problem = Problem(torch.zeros(2, 1), torch.ones(3), tables, Method((3,)))
-        assert engines.resolve("auto", gpu, torch.float32, "full", problem) == chosen
+        assert choose("auto", gpu, torch.float32, field=tables) == chosen
     with pytest.raises(ValueError, match="'cuda' takes at most 24 layers, got 25; remedy"):
-        engines.resolve("cuda", gpu, torch.float32, "full", problem)
+        choose("cuda", gpu, torch.float32, field=tables)
 
 
 def test_precisions_that_an_engine_lacks():
     with pytest.raises(ValueError, match="precision: engine 'cpp' has 'full', 'bf16', got 'fp16'"):
-        engines.resolve("cpp", CPU, torch.float32, "fp16")
-    assert engines.resolve("auto", CPU, torch.float32, "fp16") == "reference"
+        choose("cpp", CPU, torch.float32, "fp16")
+    assert choose("auto", CPU, torch.float32, "fp16") == "reference"
