@@ -3,9 +3,10 @@ is the suite, and the tests of the single engines take their problems from here.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "LARGER",
     "MODES",
     "NONLINEARITIES",
+    "replace",
     "SHAPES",
     "TABLES",
     "TRACES",
@@ -90,6 +92,13 @@ LARGER: list[Shape] = [
 ]
 TRACES: tuple[str | None, ...] = (None, "exact", "hutchinson")
 MODES: list[tuple[str | None, bool]] = list(itertools.product(TRACES, (False, True)))
+
+
+def replace(value: Any, **changes: Any) -> Any:
+    """`dataclasses.replace`, of a named tuple too."""
+    if hasattr(value, "_replace"):
+        return value._replace(**changes)
+    return dataclasses.replace(value, **changes)
 
 
 @dataclass(frozen=True)

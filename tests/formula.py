@@ -24,6 +24,12 @@ PHI = {
     "silu": lambda a: a * torch.sigmoid(a),
     "square": lambda a: a * a,
     "identity": lambda a: a,
+    "gelu": lambda a: a / 2 * (1 + torch.erf(a / 2**0.5)),
+    "gelu_tanh": lambda a: a / 2 * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (a + 0.044715 * a**3))),
+    "selu": F.selu,
+    "leaky_relu": lambda a: torch.where(a > 0, a, a / 100),
+    "sigmoid": torch.sigmoid,
+    "sin": torch.sin,
 }
 
 

@@ -2,6 +2,8 @@ r"""Probes of Hutchinson's trace estimator, ``Tr J = E[eps . J eps]`` for ``Cov(
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -35,9 +37,11 @@ def draw_probes(
             "remedy: torch.Generator(device).manual_seed(seed)"
         )
     shape = (n_probes, *z.shape)
+    # With the argument, even None, torch.compile takes fixed sizes only.
+    source: dict[str, Any] = {} if generator is None else {"generator": generator}
     if not rademacher:
-        return torch.randn(shape, generator=generator, dtype=z.dtype, device=z.device)
-    signs = torch.randint(0, 2, shape, generator=generator, device=z.device)
+        return torch.randn(shape, **source, dtype=z.dtype, device=z.device)
+    signs = torch.randint(0, 2, shape, **source, device=z.device)
     return signs.to(z.dtype) * 2 - 1
 
 

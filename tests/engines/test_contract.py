@@ -5,8 +5,6 @@ All engines for GPUs are here as well: the kernels of the CUDA one compiled for 
 its interpreter. These take a share of the cases, since both are slow.
 """
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -30,6 +28,7 @@ from tests.contract import (
     eager,
     leaves_of,
     oracle,
+    replace,
     run,
     totals,
 )

@@ -1,7 +1,5 @@
 """What is the C++ engine's alone: nets as coefficients, features of time, pieces of tensors."""
 
-from dataclasses import replace
-
 import pytest
 import torch
 
@@ -11,7 +9,7 @@ from mvae_fast.core.problem import Problem
 from mvae_fast.core.tables import Tables
 from mvae_fast.engines import cpp
 from mvae_fast.nets.fields import field_of
-from tests.contract import Case, assert_near, eager, leaves_of, oracle, run, totals
+from tests.contract import Case, assert_near, eager, leaves_of, oracle, replace, run, totals
 from tests.oracles import distance, gradients, random_net
 
 pytestmark = pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")

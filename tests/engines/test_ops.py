@@ -2,7 +2,6 @@
 
 import copy
 import functools
-from dataclasses import replace
 
 import pytest
 import torch
@@ -13,7 +12,7 @@ from mvae_fast.core.problem import PENALTIES, PRECISIONS, Problem
 from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.engines import cpp, ops
 from mvae_fast.engines.enums import OPERANDS
-from tests.contract import Case, converted
+from tests.contract import Case, converted, replace
 from tests.oracles import LAYER_TYPES, random_net
 
 needs_cpp = pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")

@@ -2,7 +2,6 @@
 values and gradients; and what only the reference has: gates by row, half precision."""
 
 import math
-from dataclasses import replace
 
 import pytest
 import torch
@@ -23,6 +22,7 @@ from tests.contract import (
     converted,
     covering,
     leaves_of,
+    replace,
     run,
 )
 from tests.oracles import distance, gradients

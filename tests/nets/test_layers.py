@@ -105,7 +105,7 @@ def test_swish_has_its_own_beta_in_every_layer():
     ("arguments", "message"),
     [
         ({"layer_type": "scale"}, "layer_type: got 'scale', expected one of 'ignore'"),
-        ({"nonlinearity": "gelu"}, "nonlinearity: got 'gelu', expected one of 'softplus'"),
+        ({"nonlinearity": "mish"}, "nonlinearity: got 'mish', expected one of 'softplus'"),
         ({"input_shape": (3, 8, 8)}, r"input_shape: got \(3, 8, 8\), expected \(D,\)"),
         ({"hidden_dims": (4, 0)}, "hidden_dims: got 0, expected an integer >= 1"),
         ({"input_shape": (3.0,)}, "input_shape: got 3.0, expected an integer >= 1"),
