@@ -82,13 +82,21 @@ def field_of(
     return Field(structure, tensors, t, rows, (), residual)
 
 
-@cache
 def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
+    # torch.compile looks through a cache, with a warning; its graph has the result in it.
+    make = _new_structure if torch.compiler.is_compiling() else _kept_structure
+    return make(kind, widths, nonlinearity)
+
+
+def _new_structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
     names, layer = _LAYERS[kind]
     # Every linear module has a weight and, but for the slopes of biases in time, a bias.
     each = 2 * len(names) - ("_hyper_bias" in names)
     placed = (layer(i * each, m) for i, m in enumerate(widths[:-1]))
     return Structure(widths, tuple(placed), "silu" if nonlinearity == "swish" else nonlinearity)
+
+
+_kept_structure = cache(_new_structure)
 
 
 def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:
