@@ -14,8 +14,9 @@ from benchmarks.precision import products
 from benchmarks.workloads import Workload
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.core import grid
-from mvae_fast.core.tables import Tables, build_tables
-from mvae_fast.core.trace import trace_table
+from mvae_fast.core.field import Field
+from mvae_fast.core.tables import Tables
+from mvae_fast.nets.fields import field_of
 
 __all__ = [
     "CANDIDATES",
@@ -69,15 +70,14 @@ class Problem:
         flow = FastCNF(ODEfunc(net), n_steps=self.workload.steps, trace=trace)
         return flow.to(self.device, self.dtype)
 
-    def tables(self) -> tuple[Tables, Tensor | None, Tensor]:
-        """What an engine is given: tables, that of the exact trace where it has one, step sizes."""
+    def field(self) -> tuple[Field | Tables, Tensor]:
+        """What an engine is given: the velocity and step sizes."""
         net = self.flow("exact").odefunc.diffeq
         assert isinstance(net, ODEnet)
         with torch.no_grad():
             end = torch.ones((), dtype=self.dtype, device=self.device)
             steps = grid.from_zero(end, self.workload.steps, False)
-            tables = build_tables(net, steps.t)
-            return tables, trace_table(tables), steps.h.contiguous()
+            return field_of(net, steps.t), steps.h.contiguous()
 
     def net(self) -> Net:
         """The peers' velocity with these weights."""
@@ -177,7 +177,7 @@ MODES: dict[str, Callable[[nn.Module, Problem], tuple[Tensor, ...]]] = {
 }
 
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
-_BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/test_bf16.py compares them
+_BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/engines/test_bf16.py compares them
 # Three more bits than bfloat16, less the one that goes where hardware truncates to TF32.
 _ROUNDED = {"bf16": _BF16, "tf32": _BF16 / 4, "fp16": _BF16 / 4}
 

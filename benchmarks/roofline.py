@@ -2,7 +2,8 @@
 
 The peak is measured with the engine's own register tile on operands in L1, in turns with the
 workloads. Only the products of docs/math.md are counted: nonlinearities, gates, sums and copies are
-overhead here. The times are those of the two ops alone, without the tables.
+overhead here. The times are those of an engine's solve and of its backward, with the tables that it
+makes of the coefficients of a velocity.
 """
 
 from __future__ import annotations
@@ -21,9 +22,8 @@ from benchmarks.environment import environment
 from benchmarks.interleave import Quartiles, interleave
 from benchmarks.workloads import WORKLOADS, Workload, select
 from mvae_fast import engines
-from mvae_fast.core.problem import Method
 from mvae_fast.core.problem import Problem as EngineProblem
-from mvae_fast.core.trace import exact_probes
+from mvae_fast.core.tables import Tables
 from mvae_fast.engines import cpp as ops
 
 PEAK_REPEATS = 2000
@@ -56,20 +56,23 @@ def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
 def calls(problem: Problem, engine: str, precision: str = "full") -> Calls:
     """An engine's forward and backward on a problem: multiply-adds and a call of each."""
     workload = problem.workload
-    tables, table, h = problem.tables()
+    field, h = problem.field()
     z = problem.z.detach()
-    probes = exact_probes(z) if table is None else None
-    leaves = (z, h, tables.weight, tables.gate, tables.bias, table)
-    wanted = [x.requires_grad_() for x in leaves if x is not None]
-    method = Method((workload.steps,), precision=precision)
-    run = partial(engines.get(engine).integrate, EngineProblem(z, h, tables, method, table, probes))
+    if isinstance(field, Tables):
+        tensors = [x for x in (field.weight, field.gate, field.bias) if x is not None]
+    else:
+        tensors = [*field.tensors, field.time]
+    wanted = [x.requires_grad_() for x in (z, h, *tensors)]
+    outputs = (workload.steps,)
+    asked = EngineProblem(z, h, field, outputs, trace="exact", precision=precision)
+    run = partial(engines.solve, engine, asked)
     z_out, logp_out, _ = run()
     grads = (torch.randn_like(z_out), torch.randn_like(logp_out))
     backward = partial(
         torch.autograd.grad, (z_out, logp_out), wanted, grads, retain_graph=True, allow_unused=True
     )
     forward_work, backward_work = (
-        n * workload.batch * workload.steps for n in multiply_adds(tables.widths)
+        n * workload.batch * workload.steps for n in multiply_adds(field.widths)
     )
     return {"forward": (forward_work, run), "backward": (backward_work, backward)}
 

@@ -9,6 +9,7 @@ import torch
 
 from benchmarks.candidates import Problem
 from benchmarks.workloads import Workload
+from mvae_fast.core.trace import trace_table
 
 __all__ = ["Sizes", "affordable", "enlarged", "sizes"]
 
@@ -44,7 +45,8 @@ def sizes(workload: Workload) -> Sizes:
         360
     """
     one_row = Problem(replace(workload, batch=1), torch.float32)
-    tables, trace, _ = one_row.tables()
+    tables = one_row.field()[0].tables()
+    trace = trace_table(tables)
     vectors = [x.numel() for x in (tables.gate, tables.bias) if x is not None]
     matrices = [tables.weight.numel()]
     if trace is not None and len(tables.widths) == 4:
