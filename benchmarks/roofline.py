@@ -2,7 +2,8 @@
 
 The peak is measured with the engine's own register tile on operands in L1, in turns with the
 workloads. Only the products of docs/math.md are counted: nonlinearities, gates, sums and copies are
-overhead here. The times are those of the two ops alone, without the tables.
+overhead here. The times are those of an engine's solve and of its backward; of engines that take
+tables, without what PyTorch takes to make them.
 """
 
 import argparse

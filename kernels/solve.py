@@ -18,7 +18,7 @@ __all__ = ["Net", "Plan", "backward", "forward"]
 def forward(
     z: Tensor, h: Tensor, net: Net, plan: Plan, save: bool
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """``mvae_fast::integrate``: z_out, logp_out, penalty_out and, with ``save``, the states."""
+    """``mvae_fast::solve``: z_out, logp_out, penalty_out and, with ``save``, the states."""
     solve = Solve(z, h, net, plan)
     count = len(plan.outputs)
     outputs = (
@@ -53,7 +53,7 @@ def backward(
     plan: Plan,
     table_grads: bool,
 ) -> tuple[Tensor, ...]:
-    """``mvae_fast::integrate_backward``: gradients of z, h and the tables."""
+    """``mvae_fast::solve_backward``: gradients of z, h and the tables."""
     solve = Solve(z, h, net, plan)
     solve.config = tuning.best(solve.signature, solve.config)
     gradients = Gradients(solve, table_grads)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 # Before Triton is imported: without a GPU its kernels run on the CPU, operation by operation, in
-# tests/kernels/test_triton.py; with one, as they are, in tests/gpu.
+# tests/kernels and tests/engines; with one, as they are, in tests/gpu.
 if not torch.cuda.is_available():
     os.environ.setdefault("TRITON_INTERPRET", "1")
 

@@ -166,7 +166,7 @@ MODES: dict[str, Callable[[nn.Module, Problem], tuple[Tensor, ...]]] = {
 }
 
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
-_BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/test_bf16.py compares them
+_BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/engines/test_bf16.py compares them
 # Three more bits than bfloat16, less the one that goes where hardware truncates to TF32.
 _ROUNDED = {"bf16": _BF16, "tf32": _BF16 / 4, "fp16": _BF16 / 4}
 

@@ -1,8 +1,8 @@
 """How near the GPU engines come to the card's peak: ``python -m benchmarks.gpu.roofline``.
 
 The peak is that of one large product of PyTorch in the same precision, in turns with the engines.
-Counts and times are those of `benchmarks.roofline`: the products of docs/math.md alone, the ops
-without the tables.
+Counts and times are those of `benchmarks.roofline`: the products of docs/math.md alone, solves with
+the tables that they take.
 """
 
 import argparse

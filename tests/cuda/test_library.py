@@ -95,7 +95,7 @@ LOAD = """
 import sys, torch
 import mvae_fast.engines.cpp
 torch.ops.load_library(sys.argv[1])
-for name in ("integrate", "integrate_backward"):
+for name in ("solve", "solve_backward"):
     assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mvae_fast::{name}", "CUDA"), name
 from mvae_fast.engines import cuda as cuda_ops
 for device in range(torch.cuda.device_count()):

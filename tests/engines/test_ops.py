@@ -386,6 +386,7 @@ def check_compiled(flow, **settings):
         torch.testing.assert_close(got.grad, parameter.grad, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("layer_type", LAYER_TYPES)
 def test_compile_traces_every_layer_type(layer_type):
     net = random_net((5,), 3, layer_type, "swish")

@@ -13,9 +13,9 @@ from collections.abc import Sequence
 import torch
 
 from benchmarks.common.precision import operands, products
-from tests.gpu.places import CPU, GPU, Place, moved
+from tests.contract import TRACES, Case, oracle, run
+from tests.gpu.places import CPU, GPU, Place
 from tests.oracles import distance
-from tests.test_integrate import TRACES, problem, run
 
 #: Of values and gradients, in any precision; tests/gpu/test_oracle.py has the real limits.
 NEAR_ENOUGH = 0.1
@@ -27,12 +27,11 @@ def solve(place: Place, precision: str) -> float:
     """How far the worst value or gradient is off; prints a line for each problem."""
     worst = 0.0
     for shape, trace in itertools.product(SHAPES, TRACES):
-        arguments = problem(shape, "squash", "softplus", trace)
-        oracle = run("reference", *arguments, torch.float64)
-        there = moved(place.device, arguments)
+        case = Case(shape, nonlinearity="softplus", trace=trace)
+        exact, how = oracle(case), {"precision": operands(precision)}
         with products(precision):
-            got = run(place.engine, *there, torch.float32, precision=operands(precision))
-        off = max(map(distance, got, oracle))
+            got = run(place.engine, case.problem(), torch.float32, place.device, **how)
+        off = max(distance(got[name], x) for name, x in exact.items())
         print(f"{place}: {precision}, {shape}, {trace}: off by {off:.1e}", flush=True)
         worst = max(worst, off)
     return worst

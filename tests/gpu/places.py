@@ -12,14 +12,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
 
 from benchmarks.common.precision import operands
 from benchmarks.gpu.candidates import GPU_ENGINES, why_missing
 from benchmarks.gpu.timing import captured, why_no_gpu
 from mvae_fast import engines
 
-__all__ = ["CPU", "GPU", "NEAR", "Place", "every", "moved", "no_synchronisation", "rerun"]
+__all__ = ["CPU", "GPU", "NEAR", "Place", "every", "no_synchronisation", "rerun"]
 
 
 @dataclass(frozen=True)
@@ -73,16 +72,6 @@ def every(places: Sequence[Place] = (*GPU, *CPU), cases: Sequence[Any] = ((),)) 
         for place in places
         for case in cases
     ]
-
-
-def moved(device: str, arguments: Sequence[Any]) -> tuple[Any, ...]:
-    """Leaves, probes and statics of `tests.test_integrate.problem` on a device."""
-    leaves, probes, statics = arguments
-
-    def move(x: Tensor | None) -> Tensor | None:
-        return None if x is None else x.to(device)
-
-    return [move(x) for x in leaves], move(probes), statics
 
 
 def rerun(call: Callable[[], Any]) -> tuple[Callable[[], object], Any]:

@@ -24,7 +24,7 @@ def test_compile_in_one_graph(place, name):
     step = Step(place, **NETS[name])
     expected = step()
     torch._dynamo.reset()
-    # On the CPU the default backend would need a C++ compiler; tests/test_ops.py has that.
+    # On the CPU the default backend would need a C++ compiler; tests/engines/test_ops.py has that.
     backend = "inductor" if place.device == "cuda" else "aot_eager"
     step.flow = torch.compile(step.flow, fullgraph=True, backend=backend)
     # The engine's op is the same; the tables around it are summed in another order, and with

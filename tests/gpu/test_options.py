@@ -63,5 +63,5 @@ def test_option(place, option, precision):
 
 @pytest.mark.parametrize("place", every(NEAR))
 def test_auto_takes_what_is_made_for_the_device(place):
-    chosen = engines.resolve("auto", torch.device(place.device), torch.float32)
+    chosen = engines.usual("auto", torch.device(place.device), torch.float32)
     assert chosen in {near.engine for near in NEAR if near.device == place.device}

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 # Torch-free stand-ins for csrc/, with the same shape: they compile in a fraction of a second.
 DUMMY_CSRC = {
     "problem.h": "inline int answer() { return 1; }\n",
-    "ops.cpp": '#include "problem.h"\nint best();\nextern "C" '
+    "solve.cpp": '#include "problem.h"\nint best();\nextern "C" '
     '__attribute__((visibility("default"))) int entry() { return best(); }\n',
     "cpu/dispatch.cpp": """
 namespace baseline { int isa(); }
