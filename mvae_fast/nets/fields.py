@@ -84,7 +84,7 @@ def field_of(
 
 def _structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity: str) -> Structure:
     # torch.compile looks through a cache, with a warning; its graph has the result in it.
-    make = _new_structure if torch.compiler.is_compiling() else _kept_structure
+    make: Any = _new_structure if torch.compiler.is_compiling() else _kept_structure
     return make(kind, widths, nonlinearity)
 
 

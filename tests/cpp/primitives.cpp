@@ -244,7 +244,7 @@ Exact exact(Nonlinearity nonlinearity, long double a) {
       return {a > 0 ? a : 0, a > 0 ? 1.0L : 0.0L, 0};
     case Nonlinearity::elu:
       return {a > 0 ? a : std::expm1(a), a > 0 ? 1 : std::exp(a), a > 0 ? 0 : std::exp(a)};
-    case Nonlinearity::swish:
+    case Nonlinearity::silu:
       return {a * s, s * (1 + a * complement), s * complement * (2 + a * (complement - s))};
     case Nonlinearity::square:
       return {a * a, 2 * a, 2};
@@ -265,7 +265,7 @@ struct Bounds {
 constexpr Bounds kBounds[] = {
     {"softplus", Nonlinearity::softplus, 4, 5, 10}, {"tanh", Nonlinearity::tanh, 2.5, -2.5, -5},
     {"relu", Nonlinearity::relu, 0, 0, 0},          {"elu", Nonlinearity::elu, 2, 5, 5},
-    {"swish", Nonlinearity::swish, 6, -2.5, -5},    {"square", Nonlinearity::square, 0.5, 0, 0},
+    {"silu", Nonlinearity::silu, 6, -2.5, -5},      {"square", Nonlinearity::square, 0.5, 0, 0},
     {"identity", Nonlinearity::identity, 0, 0, 0}};
 
 // In units of the last place of `wanted`; below the normal numbers, of theirs.
