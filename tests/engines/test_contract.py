@@ -108,8 +108,8 @@ def test_values_and_gradients(contestant, case):
             errors.setdefault(name, []).append(pair)
     if contestant in SLOW:  # of one problem a single tensor may come out exact by luck
         errors = {"all": [pair for pairs in errors.values() for pair in pairs]}
-    # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the
-    # six problems, because a single small tensor may come out exact by luck. For the same reason the
+    # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the six
+    # problems, because a single small tensor may come out exact by luck. For the same reason the
     # floor: one rounding of the result.
     for name, pairs in errors.items():
         ours, eagers = (sum(column) / len(pairs) for column in zip(*pairs, strict=True))
