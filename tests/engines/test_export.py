@@ -19,6 +19,7 @@ def states(rows=4):
     return torch.randn(rows, 3), torch.randn(rows, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="C++")
 def test_aot_inductor_with_any_number_of_rows(tmp_path):
     flow = make()

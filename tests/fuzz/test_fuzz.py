@@ -11,10 +11,13 @@ from tests.fuzz.problems import draw
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 
-PROBLEMS, PART = 300, 30
+PROBLEMS, PART = 300, 10
 
 
-@pytest.mark.parametrize("first", range(0, PROBLEMS, PART))
+@pytest.mark.parametrize(
+    "first",
+    [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(PART, PROBLEMS, PART))],
+)
 def test_problems(first):
     too_far = [
         (seed, capability, error)

@@ -374,6 +374,7 @@ def train_bpfdmvm(layers, args, n_steps=None):
     return [*logged, cnf.chain[0].num_evals()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -401,6 +402,7 @@ def test_train_toy(changes):
     assert train_toy(OURS, args) == pytest.approx(train_toy(THEIRS, args), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divergence_fn", ["approximate", "brute_force"])
 def test_train_tabular(divergence_fn, tmp_path):
     args = options(divergence_fn=divergence_fn, nonlinearity="softplus", num_blocks=2)

@@ -58,7 +58,13 @@ def test_fixed_grid_solvers_converge_with_n_steps(solution, solver, reverse):
     assert errors[1] < errors[0] / 3.5 and errors[1] < 0.01
 
 
-@pytest.mark.parametrize("solver", ADAPTIVE)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("dopri5", "scipy_solver")))
+        for name in ADAPTIVE
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The following arguments have no effect")
 def test_adaptive_solvers_converge_with_their_tolerance(solution, solver):
     net, z, logp, expected = solution
