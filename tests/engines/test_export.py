@@ -34,6 +34,7 @@ def test_aot_inductor_with_any_number_of_rows(tmp_path):
         torch.testing.assert_close(compiled(z, logp), flow(z, logp))
 
 
+@pytest.mark.slow
 def test_onnx_takes_the_engine_that_has_it(monkeypatch):
     # Of torch.onnx.export, which needs onnxscript, as far as it is asked for.
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)

@@ -78,7 +78,7 @@ def test_every_nonlinearity(kind, nonlinearity):
 
 @kinds
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (4, 5, 3)])
-@pytest.mark.parametrize("dim", [1, 2, 17])
+@pytest.mark.parametrize("dim", [1, 2, pytest.param(17, marks=pytest.mark.slow)])
 def test_every_depth_and_size(kind, hidden, dim):
     check_euler(make(kind, dim, hidden, layer_type="squash"), dim)
 

@@ -28,6 +28,7 @@ def test_problems(first):
     assert not too_far, "python -m tests.fuzz --problems 1 --seed <the first number>"
 
 
+@pytest.mark.slow
 def test_the_judge_sees_errors():
     """A gradient that is off by 1e-6 of its size would not pass as float64, nor 1e-4 as float32."""
     for seed in range(10):

@@ -411,6 +411,7 @@ def test_train_tabular(divergence_fn, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_train_vae_flow(tmp_path):
     args = options(divergence_fn="approximate", nonlinearity="softplus")
     assert train_vae_flow(OURS, args, tmp_path) == pytest.approx(

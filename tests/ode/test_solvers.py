@@ -128,7 +128,7 @@ def test_many_integration_times(solver, reverse):
 
 
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
-@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("adjoint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_end_time_gets_its_gradient(solver, adjoint):
     flow = make(solver=solver, train_T=True, atol=1e-9, rtol=1e-9, adjoint=adjoint, n_steps=40)
     z, logp = states()
@@ -143,7 +143,7 @@ def test_end_time_gets_its_gradient(solver, adjoint):
     assert flow.sqrt_end_time.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("trace", ["exact", pytest.param("hutchinson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["tables", "autograd"])
 def test_adjoint_agrees_where_steps_are_fine(trace, kind):
     results = []
