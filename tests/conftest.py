@@ -1,6 +1,7 @@
 """Shared by all tests: fixed seeds, and runs for each engine or instruction set of this machine."""
 
 import os
+import sys
 
 import pytest
 import torch
@@ -17,6 +18,13 @@ from tests.oracles import engines_on
 @pytest.fixture(autouse=True)
 def _seed():
     torch.manual_seed(0)
+
+
+@pytest.fixture(autouse=True)
+def _compiler():
+    """A compiler that has seen no other test: it takes a function a few times only."""
+    if "torch._dynamo" in sys.modules:
+        torch._dynamo.reset()
 
 
 @pytest.fixture(autouse=True)

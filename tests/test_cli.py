@@ -29,6 +29,7 @@ def small(tmp_path):
     return ["--config", str(path), "--batch-size", "200"]
 
 
+@pytest.mark.slow
 def test_train_end_to_end(small, tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["train", *small, "--out", str(out), "--seed", "3"]) == 0
@@ -114,6 +115,7 @@ def test_a_settings_file_replaces_nothing(tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_overwrite_spares_what_a_run_has_not_written(small, tmp_path, capsys):
     out = tmp_path / "run"
     train = ["train", *small, "--models", "mvae", "--out", str(out)]
@@ -159,6 +161,7 @@ def test_what_cannot_be_is_told_before_any_work(argv, told, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_info_needs_the_core_only(tmp_path):
     """In an interpreter that lacks every optional dependency."""
     blocked = ["lightning", "jsonargparse", "sklearn", "matplotlib", "torchmetrics", "yaml"]
@@ -176,6 +179,7 @@ sys.exit(main(["train"]))
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("argv", "status", "said"),
     [(["--version"], 0, f"mvae_fast {__version__}"), (["trian"], 2, "invalid choice: 'trian'")],

@@ -68,7 +68,12 @@ def assert_same(got, expected, leaves, tolerance=1e-11):
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
 @pytest.mark.parametrize(
     ("layer_type", "nonlinearity", "hidden"),
-    pairwise(LAYER_TYPES, NONLINEARITIES, [(), (7,), (5, 4), (4, 5, 3)]),
+    [
+        pytest.param(*names, marks=[pytest.mark.slow] * (i % 5 > 0))
+        for i, names in enumerate(
+            pairwise(LAYER_TYPES, NONLINEARITIES, [(), (7,), (5, 4), (4, 5, 3)])
+        )
+    ],
 )
 def test_a_solve_is_that_of_the_nets_own_forward(layer_type, nonlinearity, hidden, trace):
     flow = flow_of(net_of(hidden, layer_type, nonlinearity), trace=trace)
@@ -91,7 +96,7 @@ def test_on_every_engine_and_instruction_set(capability, engine, residual, rows)
 
 
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-@pytest.mark.parametrize("layer_type", ["squash", "hyper"])
+@pytest.mark.parametrize("layer_type", ["squash", pytest.param("hyper", marks=pytest.mark.slow)])
 def test_gradients_are_those_of_differences(layer_type, trace):
     flow = flow_of(net_of((4,), layer_type), trace=trace)
     z, logp, context = inputs(2)
@@ -139,8 +144,11 @@ class Velocity(nn.Module):
         return self.net(t, y, context)
 
 
-@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
-@pytest.mark.parametrize("kind", ["tables", "autograd", "hooks"])
+@pytest.mark.parametrize("trace", ["exact", pytest.param("hutchinson", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind",
+    ["autograd", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tables", "hooks"))],
+)
 def test_dopri5_and_its_adjoint(kind, trace):
     net = net_of()
     z, logp, context = inputs()
@@ -308,7 +316,7 @@ def test_under_the_compiler(layer_type, trace):
     assert_same(got, expected, [z, context, *flow.parameters()])
 
 
-@pytest.mark.parametrize("engine", ["auto", "reference"])
+@pytest.mark.parametrize("engine", ["auto", pytest.param("reference", marks=pytest.mark.slow)])
 def test_an_exported_flow_takes_a_context_for_any_number_of_rows(engine):
     flow = flow_of(net_of(), engine=engine).eval()
     dim = torch.export.Dim("rows", min=1)

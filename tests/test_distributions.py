@@ -67,6 +67,7 @@ def test_generator_decides_the_noise():
     assert not torch.equal(one, q.rsample((2,), generator=torch.Generator().manual_seed(8)))
 
 
+@pytest.mark.slow
 def test_generator_reaches_the_noise_of_a_compiled_flow():
     flow = cnf_posterior(5, hidden=(7,), trace="hutchinson")
     q = posterior(flow.double())

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import numpy
+import pytest
 import torch
 
 import mvae_fast
@@ -21,6 +22,7 @@ def test_versions_and_engines_are_listed():
     assert all(name in report for name in engines.ENGINES)
 
 
+@pytest.mark.slow
 def test_the_module_prints_the_report():
     command = [sys.executable, "-m", "mvae_fast.info"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)

@@ -116,7 +116,10 @@ class Settings:
     @property
     def steps(self) -> int:
         """Of a fixed-step solver, in each interval between times."""
-        return N_STEPS if self.n_steps is None else int(self.n_steps)
+        n_steps = N_STEPS if self.n_steps is None else int(self.n_steps)
+        # Settings that are an argument of a compiled flow are traced as numbers that may change.
+        # This one is how many steps there are in the graph, and a list has a length that is known.
+        return len([None] * n_steps) if torch.compiler.is_compiling() else n_steps
 
 
 def _attribute(name: str) -> Any:

@@ -48,6 +48,7 @@ def test_flows_refuse_them(solver, options, reverse):
         flow(Z, integration_times=torch.tensor([0.0, 1.0, 0.5]), reverse=reverse)
 
 
+@pytest.mark.slow
 def test_values_that_cannot_be_read_are_taken_as_they_are():
     flow = FastCNF(ODEfunc(random_net((7,), 3)), engine="reference").double()
     many = torch.tensor([[0.0, 0.3, 1.0], [1.0, 0.7, 0.0]], dtype=torch.float64)
@@ -99,7 +100,17 @@ def test_counts_are_those_of_exact_fractions(dtype, reverse, start):
         torch.testing.assert_close(steps.t[-1] + steps.h[-1], times[0 if reverse else 1])
 
 
-@pytest.mark.parametrize("solver", [*EVALUATIONS, "explicit_adams"])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        "euler",
+        *(
+            pytest.param(name, marks=pytest.mark.slow)
+            for name in [*EVALUATIONS, "explicit_adams"]
+            if name != "euler"
+        ),
+    ],
+)
 @pytest.mark.parametrize("reverse", [False, True])
 def test_step_size_gives_torchdiffeqs_values_and_gradients(solver, reverse):
     flow = steps_flow(solver)
@@ -194,6 +205,7 @@ def test_the_gradient_of_a_functional_call_is_on_the_same_grid():
     assert distance(got, expected) < 1e-12
 
 
+@pytest.mark.slow
 def test_step_size_under_the_compiler():
     flow = steps_flow(T=0.5, train_T=True)
     flow.solver_options["step_size"] = 0.1

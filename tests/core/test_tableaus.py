@@ -29,9 +29,25 @@ def flow_of(net, engine, **settings):
     return FastCNF(ODEfunc(net), T=0.8, train_T=True, n_steps=4, engine=engine, **settings).double()
 
 
-@pytest.mark.parametrize("name", TABLEAUS)
-@pytest.mark.parametrize("hidden", [(), (7,), (5, 4), (4, 5, 3)])
-@pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.parametrize(
+    ("name", "hidden"),
+    [
+        pytest.param(name, hidden, marks=[pytest.mark.slow] * (hidden != few))
+        for name, few in zip(
+            TABLEAUS,
+            [
+                ("euler", (5, 4)),
+                ("midpoint", ()),
+                ("heun2", (7,)),
+                ("heun3", (4, 5, 3)),
+                ("rk4", (7,)),
+            ],
+            strict=True,
+        )
+        for hidden in [(), (7,), (5, 4), (4, 5, 3)]
+    ],
+)
+@pytest.mark.parametrize("residual", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_engines_equal_torchdiffeq(capability, engine, name, hidden, residual):
     for layer_type, trace in itertools.product(("concatsquash", "blend"), ("exact", "hutchinson")):
         net = random_net(hidden, DIM, layer_type)

@@ -86,6 +86,7 @@ def test_missing_engine_names_reason_and_remedy(monkeypatch, tmp_path):
         choose("cpp", CPU, torch.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("named", [False, True])
 def test_the_first_slow_solve_warns_once(monkeypatch, tmp_path, recwarn, named):
     reason = "MVAE_FAST_SKIP_EXT was set; remedy: unset it"

@@ -19,6 +19,7 @@ def states(rows=4):
     return torch.randn(rows, 3), torch.randn(rows, 1)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None and shutil.which("clang++") is None, reason="C++")
 def test_aot_inductor_with_any_number_of_rows(tmp_path):
     flow = make()
@@ -33,6 +34,7 @@ def test_aot_inductor_with_any_number_of_rows(tmp_path):
         torch.testing.assert_close(compiled(z, logp), flow(z, logp))
 
 
+@pytest.mark.slow
 def test_onnx_takes_the_engine_that_has_it(monkeypatch):
     # Of torch.onnx.export, which needs onnxscript, as far as it is asked for.
     monkeypatch.setattr(torch.onnx, "is_in_onnx_export", lambda: True)

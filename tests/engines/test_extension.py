@@ -40,6 +40,7 @@ def test_what_is_no_library(tmp_path, content):
     assert "_C.abi3.so does not load: " in reason and "`pip install .` again" in reason
 
 
+@pytest.mark.slow
 @needs_library
 @pytest.mark.skipif(sys.platform != "linux", reason="about ELF files")
 def test_a_library_that_was_cut_short(tmp_path):
@@ -59,6 +60,7 @@ for length in (64, 300, 4096, 20_000, {size // 2}, {size * 4 // 5}):
     assert all("does not load: the file was cut short; remedy: " in reason for reason in reasons)
 
 
+@pytest.mark.slow
 @needs_library
 @pytest.mark.parametrize(
     ("schema", "other", "fault"),

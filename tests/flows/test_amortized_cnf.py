@@ -78,14 +78,20 @@ def test_every_nonlinearity(kind, nonlinearity):
 
 @kinds
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (4, 5, 3)])
-@pytest.mark.parametrize("dim", [1, 2, 17])
+@pytest.mark.parametrize("dim", [1, 2, pytest.param(17, marks=pytest.mark.slow)])
 def test_every_depth_and_size(kind, hidden, dim):
     check_euler(make(kind, dim, hidden, layer_type="squash"), dim)
 
 
 @kinds
-@pytest.mark.parametrize("solver", TABLEAUS)
-@pytest.mark.parametrize("hidden", [(), (7,), (5, 4)])
+@pytest.mark.parametrize(
+    "solver",
+    [
+        name if name in ("euler", "heun2") else pytest.param(name, marks=pytest.mark.slow)
+        for name in TABLEAUS
+    ],
+)
+@pytest.mark.parametrize("hidden", [(), (7,), pytest.param((5, 4), marks=pytest.mark.slow)])
 def test_exact_is_that_of_the_map(kind, solver, hidden):
     for dim in (1, 2, 3, 17):
         flow = make(kind, dim, hidden, solver=solver, log_det="exact", layer_type="squash")
@@ -152,6 +158,7 @@ def test_generator_is_the_source_of_the_noise(kind, solver):
     assert not torch.equal(density(0), density(1))
 
 
+@pytest.mark.slow
 @kinds
 @pytest.mark.parametrize("hidden", [(7,), (5, 4)])
 @pytest.mark.parametrize("solver", ["explicit_adams", "dopri5"])

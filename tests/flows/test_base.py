@@ -13,7 +13,9 @@ kinds = pytest.mark.parametrize("kind", DISCRETE)
 
 @modes
 @kinds
-@pytest.mark.parametrize("dim", [1, 2, 3, 17])
+@pytest.mark.parametrize(
+    "dim", [1, 3, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (2, 17))]
+)
 def test_log_density_is_that_of_the_map_and_reverse_undoes_it(kind, dim, cond_dim):
     flow = make(kind, dim, cond_dim)
     z, logp, cond = inputs(dim, cond_dim)
@@ -30,7 +32,10 @@ def test_log_density_is_that_of_the_map_and_reverse_undoes_it(kind, dim, cond_di
 
 
 @modes
-@kinds
+@pytest.mark.parametrize(
+    "kind",
+    [kind if kind == "planar" else pytest.param(kind, marks=pytest.mark.slow) for kind in DISCRETE],
+)
 def test_gradients(kind, cond_dim):
     flow = make(kind, 3, cond_dim, scale=1.0)
     z, logp, cond = inputs(3, cond_dim, rows=2)

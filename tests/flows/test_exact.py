@@ -49,7 +49,13 @@ FLOWS = {
 }
 
 
-@pytest.mark.parametrize("name", FLOWS)
+names = pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.slow) if name == "compiled" else name for name in FLOWS],
+)
+
+
+@names
 @pytest.mark.parametrize("training", [True, False])
 def test_it_is_the_change_of_the_map_in_this_call_alone(name, training):
     flow = FLOWS[name]()
@@ -70,7 +76,7 @@ def test_it_is_the_change_of_the_map_in_this_call_alone(name, training):
     assert (flow(z, logp, **cond)[1] - expected).abs().max() > 1e-5
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@names
 def test_exact_traces_have_no_noise(name):
     flow = FLOWS[name]()
     z, logp, cond = inputs(3, getattr(flow, "cond_dim", 0))
@@ -113,7 +119,7 @@ def test_autocast_keeps_what_was_asked_for():
     assert torch.equal(one, two)
 
 
-@pytest.mark.parametrize("name", FLOWS)
+@names
 def test_a_posterior_hands_it_to_its_flow(name):
     flow = FLOWS[name]()
     if getattr(flow, "cond_dim", 0):
@@ -217,6 +223,7 @@ def test_a_velocity_without_tables_has_no_exact_log_det():
     assert not has_exact_log_det(flow)
 
 
+@pytest.mark.slow
 def test_it_is_traced_into_the_graph():
     flow = SequentialFlow([cnf(trace="hutchinson"), PlanarFlow(3, 2).double()])
     z, logp, _ = inputs(3)

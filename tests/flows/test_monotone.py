@@ -1,3 +1,4 @@
+import pytest
 import torch
 
 from mvae_fast.flows import monotone
@@ -30,6 +31,7 @@ def test_derivatives_are_those_of_the_implicit_function():
     assert torch.autograd.gradcheck(monotone.solve, leaves)
 
 
+@pytest.mark.slow
 def test_higher_derivatives_are_those_of_the_implicit_function_up_to_the_third():
     y, r, s, k = torch.randn(4, 5, dtype=torch.float64)
     r, s = r.abs(), s.abs()

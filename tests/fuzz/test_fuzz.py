@@ -11,10 +11,13 @@ from tests.fuzz.problems import draw
 
 pytestmark = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the C++ engine")
 
-PROBLEMS, PART = 300, 30
+PROBLEMS, PART = 300, 10
 
 
-@pytest.mark.parametrize("first", range(0, PROBLEMS, PART))
+@pytest.mark.parametrize(
+    "first",
+    [0, *(pytest.param(n, marks=pytest.mark.slow) for n in range(PART, PROBLEMS, PART))],
+)
 def test_problems(first):
     too_far = [
         (seed, capability, error)
@@ -25,6 +28,7 @@ def test_problems(first):
     assert not too_far, "python -m tests.fuzz --problems 1 --seed <the first number>"
 
 
+@pytest.mark.slow
 def test_the_judge_sees_errors():
     """A gradient that is off by 1e-6 of its size would not pass as float64, nor 1e-4 as float32."""
     for seed in range(10):

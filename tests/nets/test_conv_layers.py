@@ -119,6 +119,7 @@ def test_keys_are_those_of_ffjord(layer_type):
     assert {key: tuple(value.shape) for key, value in state.items()} == KEYS[layer_type]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("solver", ["euler", "dopri5"])
 def test_a_flow_of_images(solver):
     # The trace by the Jacobian of each row, and one Euler step by hand.

@@ -264,7 +264,9 @@ def moved(state):
 
 
 @pytest.mark.parametrize("path", PATHS)
-@pytest.mark.parametrize("mode", ["train", "eval", "loaded"])
+@pytest.mark.parametrize(
+    "mode", ["train", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("eval", "loaded"))]
+)
 @pytest.mark.parametrize("alteration", ALTERATIONS)
 def test_what_is_inside_of_a_net_is_never_skipped(alteration, mode, path):
     flow = make(alteration)

@@ -374,6 +374,7 @@ def train_bpfdmvm(layers, args, n_steps=None):
     return [*logged, cnf.chain[0].num_evals()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
     [
@@ -401,6 +402,7 @@ def test_train_toy(changes):
     assert train_toy(OURS, args) == pytest.approx(train_toy(THEIRS, args), rel=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("divergence_fn", ["approximate", "brute_force"])
 def test_train_tabular(divergence_fn, tmp_path):
     args = options(divergence_fn=divergence_fn, nonlinearity="softplus", num_blocks=2)
@@ -409,6 +411,7 @@ def test_train_tabular(divergence_fn, tmp_path):
     )
 
 
+@pytest.mark.slow
 def test_train_vae_flow(tmp_path):
     args = options(divergence_fn="approximate", nonlinearity="softplus")
     assert train_vae_flow(OURS, args, tmp_path) == pytest.approx(

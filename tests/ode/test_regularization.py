@@ -61,6 +61,7 @@ def test_integrals_along_the_path():
         torch.testing.assert_close(got, expected[name], rtol=1e-12, atol=1e-12, msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("needs_grad", [False, True])
 def test_gradients_reach_the_parameters(adjoint, needs_grad):

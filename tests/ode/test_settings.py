@@ -142,10 +142,12 @@ def test_flows_are_copied_and_pickled_with_them():
             assert torch.equal(a, b)
 
 
+@pytest.mark.slow
 def test_settings_of_one_call_under_the_compiler():
     flow = flow_of(trace="exact")
     settings = replace(flow.settings, solver="midpoint", log_det="exact")
     compiled = torch.compile(flow, fullgraph=True, backend="eager")
     z, logp = states()
-    for how in ({"settings": settings}, {}):
+    others = ({"settings": replace(settings, n_steps=n)} for n in (4, 5))
+    for how in ({"settings": settings}, *others, {}):
         torch.testing.assert_close(compiled(z, logp, **how), flow(z, logp, **how))

@@ -58,7 +58,13 @@ def test_fixed_grid_solvers_converge_with_n_steps(solution, solver, reverse):
     assert errors[1] < errors[0] / 3.5 and errors[1] < 0.01
 
 
-@pytest.mark.parametrize("solver", ADAPTIVE)
+@pytest.mark.parametrize(
+    "solver",
+    [
+        pytest.param(name, marks=[pytest.mark.slow] * (name not in ("dopri5", "scipy_solver")))
+        for name in ADAPTIVE
+    ],
+)
 @pytest.mark.filterwarnings("ignore:The following arguments have no effect")
 def test_adaptive_solvers_converge_with_their_tolerance(solution, solver):
     net, z, logp, expected = solution
@@ -122,7 +128,7 @@ def test_many_integration_times(solver, reverse):
 
 
 @pytest.mark.parametrize("solver", ["rk4", "dopri5"])
-@pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.parametrize("adjoint", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_end_time_gets_its_gradient(solver, adjoint):
     flow = make(solver=solver, train_T=True, atol=1e-9, rtol=1e-9, adjoint=adjoint, n_steps=40)
     z, logp = states()
@@ -137,7 +143,7 @@ def test_end_time_gets_its_gradient(solver, adjoint):
     assert flow.sqrt_end_time.grad.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("trace", ["exact", pytest.param("hutchinson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["tables", "autograd"])
 def test_adjoint_agrees_where_steps_are_fine(trace, kind):
     results = []
