@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
-from torchdiffeq import odeint
 
-from mvae_fast.checks import integer, integers, non_negative, one_of, positive
+from mvae_fast.checks import integer, integers, one_of, positive
 from mvae_fast.core import grid
 from mvae_fast.core.logdet import log_det_steps
 from mvae_fast.core.problem import TRACES
@@ -18,8 +16,8 @@ from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
 from mvae_fast.ode.noise import draw_probes, scaled
-from mvae_fast.ode.settings import ADAPTIVE, check_solver
-from mvae_fast.ode.torchdiffeq import equal_steps
+from mvae_fast.ode.settings import Settings
+from mvae_fast.ode.torchdiffeq import integrate
 
 __all__ = ["AmortizedCNF"]
 
@@ -111,13 +109,16 @@ class AmortizedCNF(Flow):
     def check_settings(self) -> None:
         """Raise ValueError for a setting that does not fit; done on every call."""
         integer("n_steps", self.n_steps, 1)
-        integer("n_probes", self.n_probes, 1)
-        check_solver(self.solver)
         one_of("trace", self.trace, TRACES)
         one_of("log_det", self.log_det, ("trace", "exact"))
-        non_negative("atol", self.atol)
-        non_negative("rtol", self.rtol)
+        self._settings().check(training=True)
         self._check_log_det(self.log_det)
+
+    def _settings(self) -> Settings:
+        return Settings(
+            *(self.solver, self.atol, self.rtol, self.n_steps, self.trace, self.n_probes),
+            log_det=self.log_det,
+        )
 
     def _check_log_det(self, log_det: str) -> None:
         if log_det == "exact" and self.solver not in TABLEAUS:
@@ -175,21 +176,8 @@ class AmortizedCNF(Flow):
             velocity, tau = evaluate(self.net.at(t.to(z).reshape(1), own), state[0], 0)
             return velocity, torch.zeros_like(state[1]) if tau is None else -tau
 
-        # As in `solvers.solve`: of no rows a solver finds no error.
-        solver = "euler" if z.shape[0] == 0 else self.solver
-        options: dict[str, Any] = (
-            {} if solver in ADAPTIVE else {"grid_constructor": equal_steps(self.n_steps)}
-        )
         times = z.new_tensor([self.T, 0.0] if reverse else [0.0, self.T])
-        z_path, change = odeint(
-            slopes,
-            (z, z.new_zeros(z.shape[0])),
-            times,
-            atol=self.atol,
-            rtol=self.rtol,
-            method=solver,
-            options=options,
-        )
+        z_path, change = integrate(slopes, (z, z.new_zeros(z.shape[0])), times, self._settings())
         return z_path[-1], change[-1]
 
     def extra_repr(self) -> str:

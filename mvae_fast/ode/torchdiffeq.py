@@ -120,22 +120,12 @@ def solve(
     Returns:
         The states at ``times``.
     """
-    if z.numel() == 0:
-        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
-        # error; the mean of a regulariser would be NaN.
-        settings = replace(settings, solver="euler", n_steps=1, solver_options={})
-        if regularization_fns:
-            solution = solve(
-                base_of(odefunc), z, times, settings, context=context, trace=trace, probes=probes
-            )
-            penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
-            return replace(solution, penalties=penalties)
-    options = dict(settings.solver_options)
-    if settings.solver in FIXED_GRID and "grid_constructor" not in options:
-        step_size = options.pop("step_size", None)
-        options["grid_constructor"] = (
-            equal_steps(settings.steps) if step_size is None else steps_of(step_size, joined)
+    if z.numel() == 0 and regularization_fns:  # whose mean over no rows would be NaN
+        solution = solve(
+            base_of(odefunc), z, times, settings, context=context, trace=trace, probes=probes
         )
+        penalties = tuple(z.new_zeros(times.shape[0]) for _ in regularization_fns)
+        return replace(solution, penalties=penalties)
     base = base_of(odefunc)
     dynamics: nn.Module
     start = [z]
@@ -151,19 +141,48 @@ def solve(
     start += [z.new_zeros(()) for _ in regularization_fns]
     if context is not None:
         start.append(context)
+    path = integrate(dynamics, tuple(start), times, settings, joined)
+    if trace is None:
+        return Solution(path[0], None, ())
+    return Solution(path[0], path[1], tuple(path[2 : 2 + len(regularization_fns)]))
+
+
+def integrate(
+    slopes: Callable[..., tuple[Tensor, ...]],
+    start: tuple[Tensor, ...],
+    times: Tensor,
+    settings: Settings,
+    joined: float = 0.0,
+) -> tuple[Tensor, ...]:
+    """The states of a system at ``times``, by torchdiffeq.
+
+    Args:
+        slopes: Derivatives of the states at a time; with ``settings.adjoint`` a module.
+        start: The states at the first time, of which the first one has the rows.
+        times: (len,), strictly monotone.
+        settings: How to solve, see `Settings.present`.
+        joined: As of `mvae_fast.core.grid.stepped`.
+    """
+    if start[0].numel() == 0:
+        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
+        # error.
+        settings = replace(settings, solver="euler", n_steps=1, solver_options={})
+    options = dict(settings.solver_options)
+    if settings.solver in FIXED_GRID and "grid_constructor" not in options:
+        step_size = options.pop("step_size", None)
+        options["grid_constructor"] = (
+            equal_steps(settings.steps) if step_size is None else steps_of(step_size, joined)
+        )
     integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if settings.adjoint else odeint
-    path = integrator(
-        dynamics,
-        tuple(start),
+    return integrator(
+        slopes,
+        start,
         times,
         atol=float(settings.atol),
         rtol=float(settings.rtol),
         method=settings.solver,
         options=options,
     )
-    if trace is None:
-        return Solution(path[0], None, ())
-    return Solution(path[0], path[1], tuple(path[2 : 2 + len(regularization_fns)]))
 
 
 def steps_of(step_size: float, joined: float) -> Callable[[Any, Any, Tensor], Tensor]:
