@@ -16,8 +16,6 @@ from typing import Any
 from benchmarks.common.interleave import Quartiles, Timings
 from benchmarks.gpu import report as gpu_report
 
-__all__ = ["main", "markdown", "to_csv"]
-
 Row = dict[str, Any]
 
 _CLOCKS = {"wall": "wall time", "cpu": "CPU time"}

@@ -12,8 +12,6 @@ from mvae_fast.kernels.layout import offsets, resized
 from mvae_fast.kernels.packed import TRITON_TYPES, Solve
 from mvae_fast.kernels.table_gradient import table_gradient_kernel
 
-__all__ = ["Gradients"]
-
 
 class Gradients:
     """The gradients while they are summed, padded as the tables are."""

@@ -6,11 +6,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = [
-    "Config", "Device", "blocks_per_split", "choose", "gradient_tiles", "programs", "table",
-    "window",
-]  # fmt: skip
-
 
 @dataclass(frozen=True)
 class Config:

@@ -10,8 +10,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["Layout", "offsets", "resized"]
-
 _ALIGN = 16
 
 

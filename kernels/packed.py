@@ -12,8 +12,6 @@ from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, V
 from mvae_fast.kernels.forward import forward_kernel
 from mvae_fast.kernels.layout import Layout, resized
 
-__all__ = ["TRITON_TYPES", "Net", "Plan", "Solve"]
-
 # By the ops' number for the operands of products.
 _FULL = 0
 _HALVES = {1: torch.bfloat16, 2: torch.float16}

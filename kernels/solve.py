@@ -12,8 +12,6 @@ from mvae_fast.kernels.device.sweep import NO_TRACE
 from mvae_fast.kernels.gradients import Gradients
 from mvae_fast.kernels.packed import Net, Plan, Solve
 
-__all__ = ["Net", "Plan", "backward", "forward"]
-
 
 def forward(
     z: Tensor, h: Tensor, net: Net, plan: Plan, save: bool

@@ -11,8 +11,6 @@ import torch
 
 from mvae_fast.kernels.launch import Config
 
-__all__ = ["best", "candidates", "device_seconds", "forget", "measurable"]
-
 _BEST: dict[Hashable, Config] = {}
 _RUNS = 5
 

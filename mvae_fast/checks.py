@@ -1,9 +1,7 @@
 """Checks of arguments, each of which names what is wrong: ``name: got X, expected Y``."""
 
-from __future__ import annotations
-
 import math
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
 from typing import Any, TypeVar
 
@@ -11,23 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = [
-    "NotScriptable",
-    "boolean",
-    "integer",
-    "integers",
-    "mapping",
-    "non_negative",
-    "one_of",
-    "positive",
-    "tensor",
-]
-
 # Tuples, not unions, which would be made anew in each of the checks of a call.
 _BOOLEANS = (bool, np.bool_)
 _TEXTS = (str, type(None))
 
 Choice = TypeVar("Choice", bound="str | None")
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def boolean(name: str, value: Any) -> bool:
@@ -182,3 +169,13 @@ class NotScriptable:
             f"torch.jit.script: got a {type(self).__name__}, which TorchScript cannot express; "
             "remedy: torch.export or torch.compile"
         )
+
+
+def constant_when_traced(function: Function) -> Function:
+    """Let torch.compile take the result of a call for a constant.
+
+    `torch.compiler.assume_constant_result` does the same, and imports the compiler for it, at every
+    start: that takes as long as torch itself.
+    """
+    function._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return function

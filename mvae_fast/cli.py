@@ -1,15 +1,11 @@
 """The ``mvae-fast`` command."""
 
-from __future__ import annotations
-
 import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
 from mvae_fast import __version__
-
-__all__ = ["main"]
 
 #: Each but ``info`` is a module of `mvae_fast.experiments.commands` with a function ``main``.
 COMMANDS = {

@@ -1,7 +1,5 @@
 """The continuous normalizing flow: FFJORD's ``CNF``, integrated by the fast engines."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, overload
 
@@ -9,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines
-from mvae_fast.checks import NotScriptable, boolean, positive, tensor
+from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, positive, tensor
 from mvae_fast.core import grid
 from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import TABLEAUS
@@ -29,8 +27,6 @@ from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc, accept_both_ke
 from mvae_fast.ode.settings import HasSettings, Settings
 from mvae_fast.ode.torchdiffeq import solve
 
-__all__ = ["FastCNF"]
-
 # The trace of an ODE function that is none of this library's: it takes it as it likes.
 _OWN = "own"
 _AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
@@ -41,7 +37,7 @@ _FUSED = (
 )
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _has_autocast(device: str) -> bool:
     # Of this call torch.compile takes the result: in torch 2.11 it cannot trace it.
     return torch.amp.is_autocast_available(device)

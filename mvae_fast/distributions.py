@@ -1,7 +1,5 @@
 """A torch.distributions face for Gaussian posteriors that a flow transports."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,8 +10,6 @@ from torch.distributions import Distribution, Independent, Normal, constraints
 
 from mvae_fast.checks import integers, tensor
 from mvae_fast.flows.base import arguments
-
-__all__ = ["FlowPosterior"]
 
 Flow = Callable[..., tuple[Tensor, Tensor]]
 

@@ -1,13 +1,9 @@
 """A file that is whole or not there."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import uuid
 from pathlib import Path
-
-__all__ = ["write_bytes"]
 
 
 def write_bytes(path: Path, content: bytes | memoryview, *, previous: Path | None = None) -> None:

@@ -1,8 +1,6 @@
 """What ``mvae-fast info`` and ``python -m mvae_fast.info`` print, and what a bug report needs:
 versions, hardware, engines."""
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import platform
@@ -15,8 +13,6 @@ import torch
 
 from mvae_fast import __version__, engines
 from mvae_fast.engines import cpp as ops
-
-__all__ = ["environment_report"]
 
 
 def environment_report() -> str:

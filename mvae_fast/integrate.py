@@ -1,7 +1,5 @@
 r"""The core as a function: a velocity as data over given steps."""
 
-from __future__ import annotations
-
 from typing import Any
 
 from torch import Tensor
@@ -10,8 +8,6 @@ from mvae_fast import engines
 from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.tables import Tables
-
-__all__ = ["integrate"]
 
 
 def integrate(

@@ -16,11 +16,6 @@ from mvae_fast.core.field import Field
 from mvae_fast.core.tables import Tables
 from mvae_fast.nets.fields import field_of
 
-__all__ = [
-    "CANDIDATES", "OURS", "MODES", "Candidate", "Ours", "Problem", "check_agreement", "inference",
-    "kl_term", "training_step",
-]  # fmt: skip
-
 #: The candidate that ratios are relative to.
 OURS = "FastCNF"
 

@@ -15,8 +15,6 @@ from benchmarks.gpu.environment import gpu_environment
 from mvae_fast.engines import cpp as ops
 from mvae_fast.experiments.devices import processor
 
-__all__ = ["environment", "print_environment"]
-
 ROOT = Path(__file__).resolve().parents[2]
 
 

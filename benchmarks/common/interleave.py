@@ -10,8 +10,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-__all__ = ["Quartiles", "Timings", "interleave"]
-
 
 @dataclass(frozen=True)
 class Quartiles:

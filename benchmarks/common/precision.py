@@ -6,8 +6,6 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-__all__ = ["PRECISIONS", "Autocast", "operands", "products"]
-
 #: ``"full"`` float32; TF32, PyTorch's float32 on tensor cores; operands in bfloat16 or float16.
 PRECISIONS: tuple[str, ...] = ("full", "tf32", "bf16", "fp16")
 

@@ -8,11 +8,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
-__all__ = [
-    "in_fresh_process", "parse_status", "peak", "reset_peak", "resident", "return_freed_memory",
-    "why_unavailable",
-]  # fmt: skip
-
 _Result = TypeVar("_Result")
 
 _STATUS = Path("/proc/self/status")

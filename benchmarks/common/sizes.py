@@ -9,8 +9,6 @@ from benchmarks.common.candidates import Problem
 from benchmarks.common.workloads import Workload
 from mvae_fast.core.trace import trace_table
 
-__all__ = ["Sizes", "affordable", "enlarged", "sizes"]
-
 _ITEM = 4  # bytes of a float32
 
 

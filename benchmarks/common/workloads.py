@@ -3,8 +3,6 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-__all__ = ["WORKLOADS", "Workload", "select"]
-
 
 @dataclass(frozen=True)
 class Workload:

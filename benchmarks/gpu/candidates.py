@@ -11,8 +11,6 @@ from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD
 from mvae_fast import engines
 
-__all__ = ["GPU_ENGINES", "candidates", "usable", "why_missing"]
-
 #: The engines that are made for GPUs, whether or not they can run here.
 GPU_ENGINES: tuple[str, ...] = tuple(
     name for name in engines.ENGINES if "cuda" in (engines.get(name).devices or ())

@@ -6,8 +6,6 @@ from benchmarks.common.environment import print_environment
 from benchmarks.gpu.candidates import GPU_ENGINES, why_missing
 from benchmarks.gpu.timing import why_no_gpu
 
-__all__ = ["NO_GPU", "main"]
-
 #: The exit status where there is no GPU.
 NO_GPU = 3
 

@@ -7,8 +7,6 @@ import subprocess
 
 import torch
 
-__all__ = ["gpu_environment", "parse_smi"]
-
 # Fields that every driver since the A100's knows.
 _FIELDS = (
     "driver_version", "persistence_mode", "clocks.sm", "clocks.max.sm", "clocks.mem", "power.limit",

@@ -8,8 +8,6 @@ import importlib.util
 import platform
 from collections.abc import Mapping
 
-__all__ = ["NEEDED", "USEFUL", "main"]
-
 #: Module, and what is impossible without it.
 NEEDED: Mapping[str, str] = {
     "torch": "nothing runs",

@@ -6,8 +6,6 @@ from typing import Any
 
 from benchmarks.common.interleave import Timings
 
-__all__ = ["FEW_ROWS", "aims", "latency", "markdown", "memory", "table"]
-
 Row = dict[str, Any]
 
 #: The batch at which a step is all latency.

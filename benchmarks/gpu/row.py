@@ -20,8 +20,6 @@ from benchmarks.gpu.timing import DeviceTimer, captured
 from benchmarks.memory import forward_backward, output_gradients
 from benchmarks.report import Row
 
-__all__ = ["Case", "Machine", "measure", "peak_bytes"]
-
 
 @dataclass(frozen=True)
 class Case:

@@ -7,8 +7,6 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-__all__ = ["DeviceTimer", "captured", "why_no_gpu"]
-
 _Outputs = TypeVar("_Outputs")
 
 

@@ -15,8 +15,6 @@ from torch import Tensor, nn
 
 from benchmarks.peers.ffjord import Net
 
-__all__ = ["PlainEuler", "compiled"]
-
 
 class PlainEuler(nn.Module):
     """Euler's method on ``z`` and ``logp``, unrolled.

@@ -12,8 +12,6 @@ from benchmarks.common.workloads import Workload
 from benchmarks.peers.original import Original
 from mvae_fast.vae import MVAE, cnf_posterior, label_modality, mlp_modality
 
-__all__ = ["HALF", "MNIST", "OURS", "PEER", "Setting", "models", "slices"]
-
 #: The candidate that ratios are relative to.
 OURS = "mvae_fast"
 HALF = f"{OURS} bf16"

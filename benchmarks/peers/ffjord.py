@@ -21,8 +21,6 @@ from torchdiffeq import odeint, odeint_adjoint
 
 from benchmarks.common.workloads import Workload
 
-__all__ = ["FFJORD", "Net"]
-
 
 class Concat(nn.Module):
     """``W [t; x] + b``."""

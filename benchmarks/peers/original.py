@@ -24,8 +24,6 @@ from benchmarks.peers.ffjord import FFJORD, Net
 from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.vae import MVAE
 
-__all__ = ["Original"]
-
 
 class Encoder(nn.Module):
     """Features, and a linear layer each for mean and log-variance."""

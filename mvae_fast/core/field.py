@@ -8,8 +8,6 @@ with F features :math:`\psi` of time. `mvae_fast.nets` makes fields of modules; 
 called there, no engine knows. Velocities whose weights depend on time are `Tables`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,8 +16,6 @@ import torch
 from torch import Tensor
 
 from mvae_fast.core.tables import Tables
-
-__all__ = ["Column", "Field", "Layer", "Structure", "fourier"]
 
 
 class Column(NamedTuple):

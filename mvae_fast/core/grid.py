@@ -1,7 +1,5 @@
 """Times and step sizes of fixed-step solves."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,17 +9,6 @@ import torch
 from torch import Tensor
 
 from mvae_fast.checks import positive
-
-__all__ = [
-    "JOINED",
-    "Grid",
-    "evaluation_times",
-    "between",
-    "check_times",
-    "from_zero",
-    "stepped",
-    "subdivided",
-]
 
 #: With a learned end time, a rest of less than this share of a step is no step of its own: an
 #: end that moves is no multiple of the step, and each time it passes one by a little it would

@@ -10,16 +10,12 @@ for Euler's method, and it alone makes an ELBO of few large steps a bound. Plain
 factorisation per row and step: meant for evaluation and tests.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from mvae_fast.core.tableaus import Tableau, combine
-
-__all__ = ["log_det_steps"]
 
 
 def log_det_steps(

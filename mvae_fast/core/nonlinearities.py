@@ -1,15 +1,11 @@
 """Nonlinearities: value and first derivative. The first seven are those of FFJORD."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-__all__ = ["NONLINEARITIES", "derivative", "value"]
 
 
 def _softplus(a: Tensor) -> Tensor:

@@ -1,7 +1,5 @@
 """What an engine is asked and what it answers."""
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import torch
@@ -12,8 +10,6 @@ from mvae_fast.core.nonlinearities import NONLINEARITIES
 from mvae_fast.core.tableaus import EULER, Tableau
 from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import MAX_CLOSED_FORM_LAYERS
-
-__all__ = ["LOG_DETS", "PENALTIES", "PRECISIONS", "TRACES", "Problem", "Solution", "complete"]
 
 #: How the trace of the Jacobian is found.
 TRACES: tuple[str, ...] = ("exact", "hutchinson")

@@ -7,8 +7,6 @@ Any float dtype, any device, differentiable to any order.
           \text{ or } \sum_k \varepsilon_k \cdot J_s \varepsilon_k
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -22,9 +20,6 @@ from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.tableaus import Tableau, combine
 from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import second_order_table, trace_table
-
-__all__ = ["closed_form", "dynamics", "jacobian", "solve", "steps"]
-
 
 _OPERANDS = {"bf16": torch.bfloat16, "fp16": torch.float16}
 

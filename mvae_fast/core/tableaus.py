@@ -6,14 +6,10 @@ r"""Explicit Runge-Kutta methods, which the engines take whole: values and gradi
 Names and coefficients are torchdiffeq's: a solver gives the same numbers here and there.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
-
-__all__ = ["EULER", "TABLEAUS", "Tableau", "combine"]
 
 
 class Tableau(NamedTuple):

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["Tables"]
-
 
 @dataclass(frozen=True, eq=False)
 class Tables:

@@ -16,16 +16,12 @@ With the tables of a step, ``W_l``, ``G_l`` and the derivative ``phi'(a_l)``:
 sample and step.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from mvae_fast.core.tables import Tables
-
-__all__ = ["MAX_CLOSED_FORM_LAYERS", "exact_probes", "second_order_table", "trace_table"]
 
 #: Affine layers up to which the trace has a closed form of lower cost than D sweeps.
 MAX_CLOSED_FORM_LAYERS = 3

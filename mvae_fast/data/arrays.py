@@ -6,8 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["as_tensor", "check_numbers", "split_mask"]
-
 
 def as_tensor(name: str, array: Any) -> Tensor:
     """An array of any kind as a dense tensor, which shares its memory where torch can use it.

@@ -9,8 +9,6 @@ from torch.utils.data import DataLoader, Sampler
 from mvae_fast.checks import integer
 from mvae_fast.data.multimodal import MultimodalDataset
 
-__all__ = ["EpochBatches", "batches"]
-
 Batch = tuple[dict[str, Tensor], dict[str, Tensor]]
 
 

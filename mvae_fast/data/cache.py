@@ -11,8 +11,6 @@ from filelock import FileLock  # torch requires it
 
 from mvae_fast.files import write_bytes
 
-__all__ = ["cached_images", "fingerprint"]
-
 CHUNK = 256
 """Rows between two notes of how far the work has come: what a kill costs at most."""
 

@@ -10,8 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["LazyArray"]
-
 
 class LazyArray:
     """Chosen rows of one or several arrays in a row, without a copy of them.

@@ -13,8 +13,6 @@ from torch.utils.data import Dataset
 from mvae_fast.data.arrays import as_tensor, check_numbers, split_mask
 from mvae_fast.data.lazy import LazyArray
 
-__all__ = ["MultimodalDataset", "unit_interval"]
-
 Transform = Callable[[Tensor], Tensor]
 
 

@@ -14,8 +14,6 @@ from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
 from mvae_fast.data.splits import Splits
 
-__all__ = ["DATASETS", "load_dataset"]
-
 #: Loaders by the name of the data set; what each reads and serves is in its docstring.
 DATASETS: dict[str, Callable[..., Splits]] = {
     loader.__name__: loader

@@ -12,8 +12,6 @@ from zipfile import ZipFile
 
 from mvae_fast.checks import boolean
 
-__all__ = ["Source", "data_root", "find_files", "read_content", "verify_content"]
-
 VARIABLE = "MVAE_FAST_DATA"
 
 

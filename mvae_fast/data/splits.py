@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 from mvae_fast.data.multimodal import MultimodalDataset
 
-__all__ = ["SELECTIONS", "Splits", "loader"]
-
 #: What a checkpoint can be chosen on.
 SELECTIONS = ("validation", "test")
 

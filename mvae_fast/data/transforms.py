@@ -2,8 +2,6 @@
 
 import numpy as np
 
-__all__ = ["EDGE_SIGMA", "edges", "gray", "resize_and_crop"]
-
 EDGE_SIGMA = 1.0
 """Pixels. A sigma of 2 on CelebA's 178x218 pixels is one of 0.7 on 64x64. There, with Canny's
 default thresholds, 0.7 also marks texture and noise, 1 the features of a face, and 2 loses them."""

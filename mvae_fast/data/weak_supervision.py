@@ -7,8 +7,6 @@ from mvae_fast.checks import integer
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.multimodal import MultimodalDataset
 
-__all__ = ["unpair"]
-
 
 def unpair(dataset: MultimodalDataset, fraction: float, seed: int = 0) -> MultimodalDataset:
     """Keep a fraction of the rows paired and take the others apart, a row for each modality.

@@ -4,8 +4,6 @@ An engine is a function from a problem to its solution; a new one needs one entr
 Which one takes a problem is decided here, once for a solve, and nowhere else.
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable

@@ -1,23 +1,11 @@
 """The C++ engine: fused kernels for the CPU, and what they run on."""
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem
 from mvae_fast.engines import ops
 from mvae_fast.engines.enums import COEFFICIENTS, MOST_FEATURES, NONLINEARITIES
-
-__all__ = [
-    "capabilities",
-    "capability",
-    "peak",
-    "refuses",
-    "set_capability",
-    "velocity",
-    "why_missing",
-]
 
 _LOAD_ERROR = ops.load("_C", "_build_error.txt", "the C++ extension", "a C++17 compiler (g++)")
 _LOAD_ERROR = _LOAD_ERROR or ops.check_version()

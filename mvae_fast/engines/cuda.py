@@ -1,16 +1,13 @@
 """The CUDA engine: the kernels of ``mvae_fast::solve`` for tensors on a GPU."""
 
-from __future__ import annotations
-
 import functools
 
 import torch
 
+from mvae_fast.checks import constant_when_traced
 from mvae_fast.core.problem import Problem
 from mvae_fast.engines import cpp, ops
 from mvae_fast.engines.enums import FIRST_NONLINEARITIES
-
-__all__ = ["excludes", "lacks", "refuses", "why_missing"]
 
 # As in csrc/cuda/plan.h.
 _MAX_LAYERS = 24
@@ -45,7 +42,7 @@ def excludes(device: torch.device) -> str | None:
 
 
 # torch.compile traces the choice of an engine, but no op that returns a string.
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _why_excluded(index: int | None) -> str | None:
     return _asked_once(torch.cuda.current_device() if index is None else index)
 

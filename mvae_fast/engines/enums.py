@@ -3,19 +3,7 @@
 The ops take numbers, since torch's stable ABI leaks the strings that it is given.
 """
 
-from __future__ import annotations
-
 from mvae_fast.core.problem import PENALTIES, PRECISIONS
-
-__all__ = [
-    "COEFFICIENTS",
-    "FIRST_NONLINEARITIES",
-    "MOST_FEATURES",
-    "NONLINEARITIES",
-    "OPERANDS",
-    "PENALTY_BITS",
-    "TABLES",
-]
 
 #: Those that the engines for GPUs know, too.
 FIRST_NONLINEARITIES: tuple[str, ...] = (

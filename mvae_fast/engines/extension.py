@@ -1,12 +1,8 @@
 """Loads the libraries that the installation compiled, or says why there are none."""
 
-from __future__ import annotations
-
 import struct
 from collections.abc import Callable
 from pathlib import Path
-
-__all__ = ["PACKAGE", "load"]
 
 #: Where the build leaves the libraries and the reasons for those that failed.
 PACKAGE = Path(__file__).parent.parent

@@ -9,8 +9,6 @@ takes no more). An autograd.Function with a ``setup_context`` has its signature 
 (30 us), so only torch.func, which needs it, takes that one; both share one rule.
 """
 
-from __future__ import annotations
-
 import ast
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,12 +17,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import constant_when_traced
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.trace import second_order_table, trace_table
 from mvae_fast.engines import extension
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
-
-__all__ = ["Velocity", "define_triton", "load", "solve", "tables", "transformed"]
 
 _OPS = torch.ops.mvae_fast
 _SCHEMAS: list[str] = ast.literal_eval(
@@ -104,7 +101,7 @@ def transformed() -> bool:
     )
 
 
-@torch.compiler.assume_constant_result
+@constant_when_traced
 def _tf32() -> bool:
     """PyTorch's own switch for float32 products on a GPU, whichever way it was set."""
     return torch.backends.cuda.matmul.fp32_precision == "tf32"

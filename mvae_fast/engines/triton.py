@@ -1,7 +1,5 @@
 """The Triton engine: `mvae_fast.kernels`, on a GPU or in Triton's interpreter."""
 
-from __future__ import annotations
-
 import importlib.util
 import os
 from collections.abc import Sequence
@@ -12,8 +10,6 @@ from torch import Tensor
 
 from mvae_fast.engines import ops
 from mvae_fast.engines.cuda import lacks
-
-__all__ = ["INTERPRETED", "refuses", "why_missing"]
 
 refuses = lacks
 

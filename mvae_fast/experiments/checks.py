@@ -10,8 +10,6 @@ from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.usage import quiet_lightning
 from mvae_fast.vae import MVAE, build_mvae
 
-__all__ = ["check_data", "check_models"]
-
 CHECKED_AT_ONCE = 1000
 """Rows: 50 megabytes of CelebA's images."""
 

@@ -19,11 +19,6 @@ from mvae_fast.data.splits import SELECTIONS
 from mvae_fast.experiments.folders.files import read_yaml
 from mvae_fast.vae.annealing import ANNEALING
 
-__all__ = [
-    "TITLES", "TrainConfig", "check_name", "check_seed", "chosen_dataset", "configured", "merge",
-    "title",
-]  # fmt: skip
-
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
     "mvae": "MVAE",

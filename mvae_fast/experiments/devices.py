@@ -6,8 +6,6 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["processor", "resolve_device"]
-
 
 def resolve_device(name: str) -> torch.device:
     """The device that a setting names.

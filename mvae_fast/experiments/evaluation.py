@@ -12,8 +12,6 @@ from mvae_fast.experiments.usage import say
 from mvae_fast.vae import MVAE, evaluate
 from mvae_fast.vae.evaluation import CONVENTIONS
 
-__all__ = ["SAMPLES", "Metrics", "entries", "evaluation", "legend", "log_det_notes", "quantities"]
-
 #: Samples of z_0 a row, by convention, where nothing else is asked for.
 SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
 

@@ -11,8 +11,6 @@ from torch import Tensor
 from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
-__all__ = ["mosaic", "samples_figure", "tiles"]
-
 
 def samples_figure(
     models: Mapping[str, MVAE],

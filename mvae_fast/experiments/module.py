@@ -16,8 +16,6 @@ from tqdm import tqdm
 from mvae_fast.vae import ANNEALING, build_mvae, evaluate
 from mvae_fast.vae.elbo import ElboTerms
 
-__all__ = ["OPTIMIZERS", "EpochBar", "MVAEModule", "NotFiniteError"]
-
 #: Optimisers by name. Adam in its fused form: the plain one costs as much as the networks do at
 #: this size. Adamax as in the paper's code.
 OPTIMIZERS: dict[str, Callable[..., torch.optim.Optimizer]] = {

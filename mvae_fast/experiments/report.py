@@ -13,8 +13,6 @@ from matplotlib.figure import Figure
 
 from mvae_fast.experiments.folders.files import write_figure, write_json, write_text
 
-__all__ = ["PUBLISHED", "Entry", "Report"]
-
 #: The source of entries that are the paper's.
 PUBLISHED = "published"
 

@@ -18,8 +18,6 @@ from mvae_fast.experiments.training import train_model
 from mvae_fast.experiments.usage import going_on, usage
 from mvae_fast.vae import load_mvae
 
-__all__ = ["load_splits", "run"]
-
 
 def load_splits(config: TrainConfig) -> Splits:
     """The data of a run: the data set, with the selection and the supervision that are asked for.

@@ -32,8 +32,6 @@ from mvae_fast.experiments.usage import RunError, quiet_lightning, say
 from mvae_fast.vae import load_mvae, save_mvae
 from mvae_fast.vae.builders.build import read_saved
 
-__all__ = ["Trained", "finished", "train_model"]
-
 VALIDATION_BATCH = 1000
 """Rows a batch in validation."""
 

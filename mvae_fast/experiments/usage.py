@@ -6,8 +6,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-__all__ = ["RunError", "UsageError", "going_on", "quiet_lightning", "say", "usage"]
-
 
 class UsageError(Exception):
     """What was asked for cannot be done; the message says why, and a traceback would not help."""

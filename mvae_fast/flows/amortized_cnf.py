@@ -1,7 +1,5 @@
 """Continuous flows whose dynamics depend on a condition."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch
@@ -18,8 +16,6 @@ from mvae_fast.flows.base import Flow
 from mvae_fast.ode.noise import draw_probes, scaled
 from mvae_fast.ode.settings import Settings
 from mvae_fast.ode.torchdiffeq import integrate
-
-__all__ = ["AmortizedCNF"]
 
 KINDS = ("bias", "rank")
 

@@ -17,8 +17,6 @@ from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 
-__all__ = ["AmortizedNet", "Velocity"]
-
 
 class AmortizedNet(nn.Module):
     r"""Layers in time whose biases, and weights up to a low rank, are each row's own.

@@ -1,7 +1,5 @@
 """What every flow here has in common: how it is called, and what it refuses."""
 
-from __future__ import annotations
-
 import inspect
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from mvae_fast.checks import NotScriptable, boolean, integer, one_of, tensor
 from mvae_fast.cnf import FastCNF
 from mvae_fast.ode.settings import Settings
-
-__all__ = ["Flow", "arguments", "exact_settings", "innermost", "integrates", "takes"]
 
 
 class Flow(NotScriptable, nn.Module, ABC):

@@ -1,7 +1,5 @@
 """Which flows have the log-density change of the map that is applied."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +10,6 @@ from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.flows.amortized_cnf import AmortizedCNF
 from mvae_fast.flows.base import exact_settings, innermost, integrates, takes
 from mvae_fast.flows.sequential import SequentialFlow
-
-__all__ = ["has_exact_log_det"]
 
 
 def has_exact_log_det(flow: Callable[..., Any]) -> bool:

@@ -1,7 +1,5 @@
 """Inverse autoregressive flows."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -10,8 +8,6 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import integer, integers
 from mvae_fast.flows.base import Flow
-
-__all__ = ["IAF", "MADE"]
 
 # Added to the gate's input: the gate starts near sigmoid(1) = 0.73, most of the state passes.
 GATE_BIAS = 1.0

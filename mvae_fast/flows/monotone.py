@@ -1,13 +1,9 @@
 """The scalar equation that inverting a planar or a Sylvester flow comes down to."""
 
-from __future__ import annotations
-
 import math
 
 import torch
 from torch import Tensor
-
-__all__ = ["solve"]
 
 
 def solve(y: Tensor, r: Tensor, s: Tensor | float, k: Tensor) -> Tensor:

@@ -1,11 +1,7 @@
 """Matrices with orthonormal columns, from matrices and vectors without constraint."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
-
-__all__ = ["orthonormal", "reflect"]
 
 
 def orthonormal(matrix: Tensor) -> Tensor:

@@ -1,14 +1,10 @@
 """Parameters of a flow that are free, or amortised: a linear function of a condition."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-
-__all__ = ["Parameters"]
 
 
 class Parameters(nn.Module):

@@ -1,7 +1,5 @@
 """Planar flows: one hidden tanh unit each."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -10,8 +8,6 @@ from mvae_fast.checks import integer
 from mvae_fast.flows import monotone
 from mvae_fast.flows.base import Flow
 from mvae_fast.flows.parameters import Parameters
-
-__all__ = ["PlanarFlow"]
 
 
 class PlanarFlow(Flow):

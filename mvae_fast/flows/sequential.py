@@ -1,15 +1,11 @@
 """Flows one after the other."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
 
 from mvae_fast.flows.base import arguments, check_cond, check_types
-
-__all__ = ["SequentialFlow"]
 
 
 class SequentialFlow(nn.Module):

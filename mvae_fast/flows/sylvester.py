@@ -1,7 +1,5 @@
 """Sylvester flows: many hidden tanh units each, with a determinant of linear cost."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -12,8 +10,6 @@ from mvae_fast.flows import monotone
 from mvae_fast.flows.base import Flow
 from mvae_fast.flows.orthogonal import orthonormal, reflect
 from mvae_fast.flows.parameters import Parameters
-
-__all__ = ["SylvesterFlow"]
 
 VARIANTS = ("orthogonal", "householder", "triangular")
 

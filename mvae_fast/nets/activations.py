@@ -1,13 +1,9 @@
 """Nonlinearities as modules of an `ODEnet`."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
 from mvae_fast.core.nonlinearities import NONLINEARITIES, value
-
-__all__ = ["Pointwise", "Swish", "make_activation"]
 
 
 class Swish(nn.Module):

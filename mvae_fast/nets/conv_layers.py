@@ -6,15 +6,11 @@ run: ``concat_v2`` has a wrong call of ``super``, ``squash`` an input channel to
 do.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-__all__ = ["CONV_LAYERS", "STRIDES"]
 
 #: Strides and what they mean: kernel, stride, and whether the image grows.
 STRIDES: dict[int, tuple[int, int, bool]] = {1: (3, 1, False), 2: (4, 2, False), -2: (4, 2, True)}

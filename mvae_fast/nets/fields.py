@@ -5,8 +5,6 @@ Layer types are known here alone. Those of FFJORD are columns of their parameter
 ``_LAYERS`` or ``_TABLES``, and one in `mvae_fast.nets.recognise`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
@@ -20,8 +18,6 @@ from mvae_fast.core.tables import Tables
 from mvae_fast.nets import layers
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import refresh
-
-__all__ = ["field_of"]
 
 # The modules of a layer whose weights and biases are its numbers, in this order, and where these
 # are: from the index of the first one and the inputs of the layer.

@@ -7,24 +7,11 @@ context adds. The ``forward`` methods here are the definition that fields are te
 Parameter names and shapes are those of FFJORD, so that its checkpoints load.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-
-__all__ = [
-    "LINEAR_LAYERS",
-    "BlendLinear",
-    "ConcatLinear",
-    "ConcatLinear_v2",
-    "ConcatSquashLinear",
-    "HyperLinear",
-    "IgnoreLinear",
-    "SquashLinear",
-]
 
 # Hidden units of the hypernetwork of HyperLinear: FFJORD's value, part of its state_dict shapes.
 HYPERNET_WIDTH = 8

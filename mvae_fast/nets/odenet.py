@@ -1,7 +1,5 @@
 """The net that gives the velocity ``f(t, z)`` of a continuous normalizing flow."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import torch.nn.functional as F
@@ -11,8 +9,6 @@ from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
 from mvae_fast.nets.layers import LINEAR_LAYERS
-
-__all__ = ["ODEnet"]
 
 
 class ODEnet(nn.Module):

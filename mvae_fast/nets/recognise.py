@@ -9,8 +9,6 @@ eval mode. They do not stand in the way, `refresh` runs them. In training ``spec
 with every call.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from functools import cache
 from typing import Any
@@ -28,8 +26,6 @@ from torch.nn.utils.weight_norm import WeightNorm
 from mvae_fast.nets import layers
 from mvae_fast.nets.activations import Pointwise, Swish
 from mvae_fast.nets.odenet import ODEnet
-
-__all__ = ["altered", "is_not", "refresh", "unreadable"]
 
 # Under torch.compile and torch.export parameters are fake.
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)

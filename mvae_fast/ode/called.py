@@ -4,8 +4,6 @@ Of an `ODEfunc` as this library made it a solve takes the parts: velocity, kind 
 Anything else torchdiffeq's solvers call as FFJORD does, ``odefunc(t, (z, logp, ...))``.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -14,8 +12,6 @@ from torch import Tensor, nn
 from mvae_fast.nets.recognise import altered, is_not
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc
-
-__all__ = ["Called", "base_of", "graphless", "must_be_called"]
 
 _FORWARD = ODEfunc.forward
 _FORWARD_REGULARIZED = RegularizedODEfunc.forward

@@ -1,7 +1,5 @@
 r"""Velocity and trace at one time and state, for solvers that ask for one evaluation at a time."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 
@@ -10,8 +8,6 @@ from mvae_fast.core.trace import exact_probes, trace_table
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
-
-__all__ = ["velocity_and_trace"]
 
 
 def velocity_and_trace(

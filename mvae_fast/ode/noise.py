@@ -1,13 +1,9 @@
 r"""Probes of Hutchinson's trace estimator, ``Tr J = E[eps . J eps]`` for ``Cov(eps) = I``."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = ["as_probes", "draw_probes"]
 
 
 def draw_probes(

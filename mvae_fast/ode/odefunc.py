@@ -1,7 +1,5 @@
 """FFJORD's ODE function: a velocity net and how the trace of its Jacobian is found."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch
@@ -10,8 +8,6 @@ from torch import Tensor, nn
 from mvae_fast.checks import boolean
 from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.noise import draw_probes
-
-__all__ = ["ODEfunc"]
 
 _TRACE_OF_DIVERGENCE = {"approximate": "hutchinson", "brute_force": "exact"}
 # Of functions that FFJORD's scripts set, as every script that took its code over does.

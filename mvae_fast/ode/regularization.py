@@ -25,8 +25,6 @@ In FFJORD the diagonal ones take the first column of ``J`` for its diagonal; her
 diagonal.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
@@ -34,14 +32,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-
-__all__ = [
-    "FUSED_PENALTIES",
-    "REGULARIZATION_FNS",
-    "RegularizationFn",
-    "evaluate",
-    "resolve_regularization_fns",
-]
 
 #: ``fn(x, logp, dx, dlogp, context) -> scalar``; ``context`` is shared by the functions of one
 #: evaluation, for what is costly to compute twice.

@@ -1,7 +1,5 @@
 """FFJORD's wrapper of an ODE function with regularisers, and the state_dict keys it brings."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,8 +8,6 @@ from torch import Tensor, nn
 
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import RegularizationFn, evaluate
-
-__all__ = ["RegularizedODEfunc", "accept_both_key_forms"]
 
 
 class RegularizedODEfunc(nn.Module):

@@ -16,8 +16,6 @@ from mvae_fast import engines
 from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
 from mvae_fast.core.problem import LOG_DETS, PRECISIONS, TRACES
 
-__all__ = ["ADAPTIVE", "FIXED_GRID", "HasSettings", "Settings", "check_solver"]
-
 #: Steps of a fixed-step solver where none are given.
 N_STEPS = 20
 #: Solvers that take the steps they are told to.

@@ -1,7 +1,5 @@
 """The solvers of torchdiffeq: every velocity that is not an `ODEnet` under Euler's method."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -16,8 +14,6 @@ from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import RegularizationFn, evaluate
 from mvae_fast.ode.settings import FIXED_GRID, Settings
-
-__all__ = ["Solution", "equal_steps", "solve", "steps_of"]
 
 
 @dataclass(frozen=True)

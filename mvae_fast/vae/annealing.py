@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-__all__ = ["ANNEALING", "jump_annealing", "linear_annealing"]
-
 
 def linear_annealing(step: int, n_steps: int, steps_per_epoch: int = 1) -> float:
     """Weight beta of the KL term at mini-batch ``step`` (counted from 0): linear, 1 from step

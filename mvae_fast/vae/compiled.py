@@ -13,8 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-__all__ = ["eager_where_rows_meet", "harmless", "places", "places_of_terms"]
-
 Method = TypeVar("Method", bound=Callable[..., Any])
 
 

@@ -14,8 +14,6 @@ from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
 
-__all__ = ["ElboTerms", "elbo_terms", "gaussian_kl", "posteriors"]
-
 
 @dataclass(frozen=True)
 class ElboTerms:

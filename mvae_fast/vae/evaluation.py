@@ -15,8 +15,6 @@ from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.mvae import MVAE
 from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
-__all__ = ["CONVENTIONS", "Convention", "evaluate"]
-
 Convention = Literal["paper", "elbo", "iwae"]
 
 #: What is reported, by name.

@@ -4,8 +4,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-__all__ = ["product_of_experts"]
-
 
 def product_of_experts(
     mean: Tensor, logvar: Tensor, mask: Tensor | None = None

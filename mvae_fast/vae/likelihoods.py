@@ -8,8 +8,6 @@ from torch.distributions import Bernoulli, Categorical, Distribution, Independen
 
 from mvae_fast.checks import integer, positive
 
-__all__ = ["BernoulliLikelihood", "CategoricalLikelihood", "Likelihood", "NormalLikelihood"]
-
 
 class Likelihood(ABC):
     """Maps decoder outputs to a distribution over the data of each row.

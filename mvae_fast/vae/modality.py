@@ -10,8 +10,6 @@ from mvae_fast.checks import positive
 from mvae_fast.vae.likelihoods import Likelihood
 from mvae_fast.vae.sizes import sizes
 
-__all__ = ["Modality"]
-
 
 class Modality(nn.Module):
     r"""One modality of an `MVAE`.

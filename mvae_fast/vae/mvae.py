@@ -16,8 +16,6 @@ from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
-__all__ = ["MVAE", "Objective"]
-
 
 class Objective(NamedTuple):
     """The training loss and the terms it was made of."""

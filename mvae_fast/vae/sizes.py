@@ -5,8 +5,6 @@ from typing import Any
 
 from mvae_fast.checks import integer
 
-__all__ = ["sizes"]
-
 
 def sizes(name: str, value: Any, at_least: int = 1) -> tuple[int, ...]:
     """The sizes of several axes or layers; one integer stands for one of them.

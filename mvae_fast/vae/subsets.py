@@ -5,8 +5,6 @@ import math
 import torch
 from torch import Tensor
 
-__all__ = ["all_but_one", "joint_and_unimodal", "random_subsets"]
-
 
 def joint_and_unimodal(n: int) -> Tensor:
     """The subset of all ``n`` modalities, then each alone, as rows of a boolean mask.

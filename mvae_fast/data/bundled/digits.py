@@ -5,8 +5,6 @@ import os
 from mvae_fast.data.multimodal import MultimodalDataset
 from mvae_fast.data.splits import Splits
 
-__all__ = ["digits"]
-
 
 def digits(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Splits:
     """1797 images of handwritten digits, 8x8 in [0, 1], with their labels.

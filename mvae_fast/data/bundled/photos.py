@@ -9,8 +9,6 @@ from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import edges, gray
 
-__all__ = ["photos_edge", "photos_gray"]
-
 SIZE = 64
 PHOTOS = ("astronaut", "chelsea", "coffee", "rocket", "china.jpg", "flower.jpg")
 # Vertical strips of each photograph, as shares of its width, and the strides of the patches in

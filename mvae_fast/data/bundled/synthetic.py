@@ -7,8 +7,6 @@ import numpy as np
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.splits import Splits
 
-__all__ = ["shapes6"]
-
 SIZE = 16
 SHAPES = ("disc", "square", "triangle", "cross")
 SIZES = (3.0, 4.0, 5.0)

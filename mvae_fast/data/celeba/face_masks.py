@@ -7,8 +7,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["FaceMasks", "draw_face"]
-
 MODEL = "shape_predictor_68_face_landmarks.dat"
 SYSTEM_FOLDER = Path("/usr/share/dlib")
 

@@ -8,8 +8,6 @@ import numpy as np
 
 from mvae_fast.data.sources import Source, find_files, read_content
 
-__all__ = ["ATTRIBUTES_18", "PARTITIONS", "CelebAFiles", "celeba_files"]
-
 CELEBA = Source(
     "celeba",
     ("img_align_celeba", "list_attr_celeba.txt", "list_eval_partition.txt"),

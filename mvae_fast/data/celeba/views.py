@@ -13,8 +13,6 @@ from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.splits import Splits
 from mvae_fast.data.transforms import resize_and_crop
 
-__all__ = ["SIZE", "image_rows", "make_splits", "open_celeba", "view_splits"]
-
 SIZE = 64
 WIDTH, HEIGHT = 178, 218
 OFFICIAL_ROWS = {"train": 162_770, "valid": 19_867, "test": 19_962}

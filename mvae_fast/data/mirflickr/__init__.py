@@ -1,7 +1,5 @@
 """MIR-Flickr: features of photographs, and the tags that people gave them."""
 
-from __future__ import annotations
-
 import os
 from dataclasses import dataclass
 from pathlib import Path

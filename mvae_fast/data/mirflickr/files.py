@@ -9,8 +9,6 @@ import numpy as np
 
 from mvae_fast.data.lazy import LazyArray
 
-__all__ = ["load_npz", "packed_tags", "row_numbers", "shards"]
-
 CHUNK = 8_192
 """Rows that are spread out at once: 16 MB of 2000 tags."""
 

@@ -7,8 +7,6 @@ import numpy as np
 
 from mvae_fast.data.sources import Source
 
-__all__ = ["EMNIST_LETTERS", "FASHION_MNIST", "KMNIST", "MNIST", "parse_idx"]
-
 UNSIGNED_BYTE = 0x08
 FILES = (
     "train-images-idx3-ubyte",

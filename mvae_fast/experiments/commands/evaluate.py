@@ -17,8 +17,6 @@ from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE
 
-__all__ = ["main"]
-
 
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.

@@ -5,8 +5,6 @@ from typing import Any
 
 import jsonargparse
 
-__all__ = ["add_data", "add_settings", "command_parser"]
-
 
 def command_parser(name: str, description: str, **options: Any) -> jsonargparse.ArgumentParser:
     """The parser of a command, without options so far.

@@ -25,8 +25,6 @@ from mvae_fast.experiments.reproduce.table3 import table3
 from mvae_fast.experiments.reproduce.table4 import table4
 from mvae_fast.experiments.usage import going_on, usage
 
-__all__ = ["EXPERIMENTS", "main"]
-
 #: The experiments: what each is, and the data set it takes where none is named.
 EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
     "table1": (table1, "digits", "reconstruction and ELBO on MNIST-like data sets"),

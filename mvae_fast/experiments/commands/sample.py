@@ -19,8 +19,6 @@ from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
-__all__ = ["condition", "main"]
-
 
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none.

@@ -8,8 +8,6 @@ from typing import get_type_hints
 from mvae_fast.experiments.commands.options import add_settings, command_parser
 from mvae_fast.experiments.config import TrainConfig, chosen_dataset, configured
 
-__all__ = ["main", "parse"]
-
 
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast train``: see `mvae_fast.experiments.run.run`."""

@@ -5,8 +5,6 @@ from pathlib import Path
 from mvae_fast.vae import MVAE, load_mvae
 from mvae_fast.vae.builders.build import read_saved, restore
 
-__all__ = ["load_checkpoint"]
-
 
 def load_checkpoint(path: str | Path) -> MVAE:
     """The model of a checkpoint: a ``model.pt`` of `save_mvae`, or Lightning's ``.ckpt``.

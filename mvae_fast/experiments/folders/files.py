@@ -16,11 +16,6 @@ from mvae_fast.files import write_bytes
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = [
-    "make_folder", "read_json", "read_yaml", "write_figure", "write_json", "write_saved",
-    "write_text",
-]  # fmt: skip
-
 
 def make_folder(path: str | Path, name: str) -> Path:
     """Make a folder to write to, unless it is there.

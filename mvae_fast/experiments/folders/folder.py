@@ -12,8 +12,6 @@ from mvae_fast.experiments.config import TrainConfig
 from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_text
 from mvae_fast.experiments.folders.lock import locked
 
-__all__ = ["check_folder", "discard", "mark", "open_folder", "read_recipe"]
-
 MARK = ".mvae_fast"
 """The file that makes the folder of a model one of ours."""
 

@@ -9,8 +9,6 @@ from filelock import FileLock, Timeout  # torch requires it
 from mvae_fast.experiments.folders.files import make_folder
 from mvae_fast.experiments.usage import UsageError, usage
 
-__all__ = ["locked"]
-
 
 @contextmanager
 def locked(folder: Path, model: str = "") -> Iterator[None]:

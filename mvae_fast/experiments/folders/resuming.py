@@ -12,8 +12,6 @@ from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.experiments.usage import RunError, say
 from mvae_fast.vae.builders.build import read_saved
 
-__all__ = ["BEST", "LAST", "PREVIOUS", "WholeCheckpoints", "resume_point"]
-
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 
 RESTORED = {"epoch", "state_dict", "hyper_parameters", "callbacks", "optimizer_states", "loops"}

@@ -14,8 +14,6 @@ from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.experiments.usage import quiet_lightning, say
 from mvae_fast.vae.builders.build import read_saved
 
-__all__ = ["Classifier", "labelled", "trained_classifier"]
-
 RECIPE = 1
 """Version of network and training; what was trained with another one is trained anew."""
 

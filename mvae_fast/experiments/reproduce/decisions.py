@@ -8,8 +8,6 @@ from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.usage import UsageError
 
-__all__ = ["DECISIONS", "decisions"]
-
 _FLOW = "flows.mvae_cnf."
 _CODE = (_FLOW + "T=0.5", _FLOW + "n_steps=1")
 

@@ -15,8 +15,6 @@ from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE
 
-__all__ = ["figure3", "figure4", "figure5"]
-
 COLUMNS = 10
 """Pictures a row."""
 

@@ -22,8 +22,6 @@ from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE, load_mvae
 
-__all__ = ["NEEDS", "Laboratory", "Run"]
-
 T = TypeVar("T")
 
 #: Settings that are not the user's to change in a laboratory, and the options for them.

@@ -10,8 +10,6 @@ from collections.abc import Iterator, Mapping
 
 from mvae_fast.experiments.report import PUBLISHED, Entry
 
-__all__ = ["FLICKR_FRACTIONS", "FLICKR_NOTE", "table1", "table2", "table3", "table4"]
-
 _ROWS1 = ("X1 BCE", "X2 BCE", "ELBO joint", "ELBO X1", "ELBO X2")
 
 # KMNIST's X2 BCE of MVAE-CNF is ten times that of MVAE, against the text: probably 0.0070.

@@ -8,8 +8,6 @@ from mvae_fast.experiments.report import Entry, Report
 from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 
-__all__ = ["table1"]
-
 
 def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]) -> Report:
     """Train, evaluate in all conventions, and set beside the paper.

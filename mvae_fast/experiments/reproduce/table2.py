@@ -14,8 +14,6 @@ from mvae_fast.experiments.reproduce.classifier import labelled, trained_classif
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae import MVAE
 
-__all__ = ["labelled_samples", "table2"]
-
 COUNTS = (1000, 10_000)
 """Images a model: the paper's 1000, and enough for a narrow interval."""
 

@@ -14,8 +14,6 @@ from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae import MVAE
 
-__all__ = ["FRACTIONS", "SHOWN", "Point", "label_accuracy", "learning_curves", "table3"]
-
 #: Fractions of rows that stay paired where none are asked for; the MVAE's paper goes down as far.
 FRACTIONS: tuple[float, ...] = (0.001, 0.01, 0.1, 1.0)
 

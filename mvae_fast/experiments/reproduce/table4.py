@@ -9,8 +9,6 @@ from mvae_fast.experiments.reproduce import published
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.vae.evaluation import CONVENTIONS
 
-__all__ = ["PAIRS", "table4"]
-
 #: The pairs of image and transformation, by the name that ``--dataset`` takes.
 PAIRS: dict[str, tuple[str, ...]] = {
     "photos": ("photos_gray", "photos_edge"),

@@ -3,8 +3,6 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-__all__ = ["BatchNorm1d", "BatchNorm2d"]
-
 
 class _AnyNumberOfRows(nn.Module):
     num_features: int

@@ -17,8 +17,6 @@ from mvae_fast.vae.builders.plain import plain
 from mvae_fast.vae.builders.posteriors import FLOWS
 from mvae_fast.vae.mvae import MVAE
 
-__all__ = ["build_mvae", "load_mvae", "read_saved", "restore", "save_mvae"]
-
 
 def build_mvae(config: Mapping[str, Any]) -> MVAE:
     """A model from plain, JSON-able data.

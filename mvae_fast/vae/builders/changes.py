@@ -7,8 +7,6 @@ from torch import nn
 
 from mvae_fast.vae.likelihoods import Likelihood
 
-__all__ = ["changed_parts", "changed_settings"]
-
 Settings = dict[str, Any]
 
 # Not of the description: the mode, which loading sets, a model's own description, and a counter.

@@ -10,8 +10,6 @@ from mvae_fast.vae.builders.batch_norm import BatchNorm2d
 from mvae_fast.vae.builders.networks import GaussianHead, mlp
 from mvae_fast.vae.sizes import sizes
 
-__all__ = ["ConvDecoder", "ConvEncoder"]
-
 # Kernel, stride and padding. Three layers halve the image; the last one takes 3 off.
 _HALVE = (4, 2, 1)
 _SHRINK = (4, 1, 0)

@@ -14,11 +14,6 @@ from mvae_fast.vae.likelihoods import (
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.sizes import sizes
 
-__all__ = [
-    "MODALITIES", "attribute_modality", "attributes_modality", "conv_modality", "label_modality",
-    "mlp_modality",
-]  # fmt: skip
-
 LIKELIHOODS: dict[str, Callable[[], Likelihood]] = {
     "bernoulli": BernoulliLikelihood,
     "normal": NormalLikelihood,

@@ -11,8 +11,6 @@ from mvae_fast.checks import boolean, integer
 from mvae_fast.vae.builders.batch_norm import BatchNorm1d
 from mvae_fast.vae.sizes import sizes
 
-__all__ = ["EmbeddingEncoder", "GaussianHead", "MLPDecoder", "MLPEncoder", "mlp"]
-
 
 def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
     """Linear layers through ``widths``, each followed by Swish (no learned beta).

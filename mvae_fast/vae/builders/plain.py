@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["plain"]
-
 
 def plain(name: str, value: Any) -> Any:
     """A copy of ``value`` that JSON and ``torch.load(weights_only=True)`` take.

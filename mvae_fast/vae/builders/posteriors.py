@@ -12,11 +12,6 @@ from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.vae.sizes import sizes
 
-__all__ = [
-    "FLOWS", "cnf_bias_posterior", "cnf_posterior", "cnf_rank_posterior", "iaf_posterior",
-    "planar_posterior", "sylvester_posterior",
-]  # fmt: skip
-
 Block = TypeVar("Block", bound=nn.Module)
 
 
