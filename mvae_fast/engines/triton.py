@@ -48,6 +48,9 @@ def _backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     *grads, states, z, h = arguments[:6]
     *given, tensor_grads = arguments[6:]
     net, plan = _net_and_plan(*given)
+    if grads[2] is None:
+        count, batch = grads[1].shape
+        grads[2] = z.new_zeros((count, 0, batch))
     bars = backward(tuple(grads), z, states, h, net, plan, tensor_grads)
     if not tensor_grads:
         return bars[0], bars[1], []

@@ -1,6 +1,7 @@
 """What of a model is not what its description makes."""
 
 from collections.abc import Mapping
+from dataclasses import is_dataclass
 from typing import Any
 
 from torch import nn
@@ -90,8 +91,10 @@ def _settings(part: nn.Module) -> Settings:
     for name, value in vars(part).items():
         public = name.lstrip("_")
         if isinstance(getattr(type(part), public, None), property):
-            found[public] = getattr(part, public)  # such as n_steps, kept in _n_steps
-        elif name == "_test" or not name.startswith("_"):  # which test_* of a FastCNF set
+            found[public] = getattr(part, public)
+        elif is_dataclass(value):  # the settings of a FastCNF
+            found |= vars(value)
+        elif not name.startswith("_"):
             found[name] = value
     return {name: value for name, value in found.items() if name not in _OTHER}
 
