@@ -2,6 +2,7 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +14,16 @@ if not torch.cuda.is_available():
 
 from mvae_fast.engines import cpp as ops
 from tests.oracles import engines_on
+
+#: What compiles, emulates, starts processes or trains.
+SLOW = ("benchmarks", "cuda", "experiments", "fuzz", "gpu", "kernels", "packaging")
+
+
+def pytest_collection_modifyitems(items):
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(here).parts[0] in SLOW:
+            item.add_marker("slow")
 
 
 @pytest.fixture(autouse=True)

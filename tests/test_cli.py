@@ -64,6 +64,7 @@ def test_train_end_to_end(small, tmp_path, capsys):
 
 @pytest.mark.parametrize("command", [["train"], ["reproduce", "table1", "--seeds", "0"]])
 @pytest.mark.parametrize("below", ["", "deeper"])
+@pytest.mark.slow
 def test_a_file_in_the_place_of_a_folder_is_named(command, below, tmp_path, capsys):
     (tmp_path / "file").touch()
     out = tmp_path / "file" / below
@@ -71,6 +72,7 @@ def test_a_file_in_the_place_of_a_folder_is_named(command, below, tmp_path, caps
     assert f"out must be a folder, got {out}" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_says_how_to_go_on(small, tmp_path, capsys, monkeypatch):
     def interrupt(self, batch, batch_idx):
         raise KeyboardInterrupt
@@ -94,6 +96,7 @@ def refused(argv, capsys):
 
 @pytest.mark.parametrize("name", ["..", ".", "../thesis", "a/b", "/tmp", "~", "a b", "", "a\n", 3])
 @pytest.mark.parametrize("way", ["--overwrite", "--resume"])
+@pytest.mark.slow
 def test_a_model_is_no_path(name, way, tmp_path, capsys):
     (tmp_path / "thesis").mkdir()
     (tmp_path / "thesis" / "text.tex").write_text("mine")
@@ -134,6 +137,7 @@ def test_overwrite_spares_what_a_run_has_not_written(small, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("command", [["train"], ["reproduce", "table1", "--seeds", "0"]])
+@pytest.mark.slow
 def test_a_full_disk_stops_a_run_with_one_line(command, small, tmp_path, capsys, monkeypatch):
     def full(path, content, *, previous=None):
         raise OSError(28, "No space left on device", str(path))

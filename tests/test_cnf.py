@@ -41,6 +41,7 @@ def states(batch=5, dim=3):
         for i, names in enumerate(pairwise(LAYER_TYPES, NONLINEARITIES, DEPTHS))
     ],
 )
+@pytest.mark.slow
 def test_scheme_and_gradients_are_those_of_autograd(engine, layer_type, nonlinearity, hidden):
     for residual, hutchinson in itertools.product((False, True), (False, True)):
         flow = make(
@@ -131,6 +132,7 @@ def test_default_times_are_zero_to_end(engine):
     ("times", "steps"),
     [(None, 7), ([0.0, 1.0], 7), ([0.1, 0.25, 0.3, 0.95], 6), ([0.0, 0.2, 0.4], 3)],
 )
+@pytest.mark.slow
 def test_step_size_is_that_of_torchdiffeq(engine, training, reverse, times, steps):
     # 0.15 does not divide the interval: the last step is shorter.
     flow = make(layer_type="concatsquash", residual=True, engine=engine).train(training)
@@ -176,6 +178,7 @@ def test_noise_is_injectable_and_averaged(engine):
 @pytest.mark.parametrize("layer_type", ["squash", "ignore"])
 @pytest.mark.parametrize("settings", [{}, {"solver": "dopri5"}, {"adjoint": True}])
 @pytest.mark.parametrize("shape", [(5, 3), (2, 5, 3)])
+@pytest.mark.slow
 def test_noise_that_expects_a_gradient_is_refused(engine, hidden, layer_type, settings, shape):
     if settings:
         engine = "auto"

@@ -75,6 +75,7 @@ def assert_same(got, expected, leaves, tolerance=1e-11):
         )
     ],
 )
+@pytest.mark.slow
 def test_a_solve_is_that_of_the_nets_own_forward(layer_type, nonlinearity, hidden, trace):
     flow = flow_of(net_of(hidden, layer_type, nonlinearity), trace=trace)
     assert flow.fused
@@ -87,6 +88,7 @@ def test_a_solve_is_that_of_the_nets_own_forward(layer_type, nonlinearity, hidde
 
 @pytest.mark.parametrize("residual", [False, True])
 @pytest.mark.parametrize("rows", [1, 37])
+@pytest.mark.slow
 def test_on_every_engine_and_instruction_set(capability, engine, residual, rows):
     flow = flow_of(net_of((9, 6)), engine=engine, checkpoint_every=2)
     flow.odefunc.residual = residual
@@ -149,6 +151,7 @@ class Velocity(nn.Module):
     "kind",
     ["autograd", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("tables", "hooks"))],
 )
+@pytest.mark.slow
 def test_dopri5_and_its_adjoint(kind, trace):
     net = net_of()
     z, logp, context = inputs()

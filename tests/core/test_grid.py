@@ -112,6 +112,7 @@ def test_counts_are_those_of_exact_fractions(dtype, reverse, start):
     ],
 )
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.slow
 def test_step_size_gives_torchdiffeqs_values_and_gradients(solver, reverse):
     flow = steps_flow(solver)
     net = flow.odefunc.diffeq
@@ -134,6 +135,7 @@ def test_step_size_gives_torchdiffeqs_values_and_gradients(solver, reverse):
 
 @pytest.mark.parametrize("solver", ["euler", "rk4"])
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.slow
 def test_no_rest_of_rounding_makes_nan_in_single_precision(solver, reverse):
     flow = steps_flow(solver)
     z = torch.randn(4, 3, dtype=torch.float64)
@@ -162,6 +164,7 @@ def test_steps_below_the_resolution_of_the_times_are_finite():
     [(0.5, 20), (0.5014, 20), (0.4986, 20), (0.5016, 21), (0.512, 21), (0.001, 1), (0.026, 1)],
 )
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.slow
 def test_a_learned_end_time_adds_no_tiny_step(interp, end, steps, reverse):
     flow = steps_flow(T=end, train_T=True)
     flow.solver_options = {"step_size": 0.025, **interp}

@@ -25,6 +25,7 @@ def log_det_by_autograd(flow, z):
 @pytest.mark.parametrize("solver", TABLEAUS)
 @pytest.mark.parametrize("hidden", [(), (7,), (5, 4), (4, 5, 3)])
 @pytest.mark.parametrize("residual", [False, True])
+@pytest.mark.slow
 def test_exact_is_that_of_the_map(solver, hidden, residual):
     flow = make(random_net(hidden, DIM), solver=solver, log_det="exact")
     flow.odefunc.residual = residual

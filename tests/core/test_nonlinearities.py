@@ -43,6 +43,7 @@ def test_as_in_torch(name):
 
 
 @pytest.mark.parametrize("name", NONLINEARITIES)
+@pytest.mark.slow
 def test_gradients(name):
     a = POINTS.clone().requires_grad_()
     assert torch.autograd.gradcheck(lambda x: value(name, x), a)

@@ -77,6 +77,7 @@ def test_engines_equal_torchdiffeq(capability, engine, name, hidden, residual):
 
 
 @pytest.mark.parametrize("name", TABLEAUS)
+@pytest.mark.slow
 def test_float32_is_as_near_as_eager(capability, name):
     net = random_net((33,), 17)
     z = torch.randn(37, 17, dtype=torch.float64)
@@ -116,6 +117,7 @@ def test_order_of_convergence(engine):
 
 @pytest.mark.parametrize("name", ["euler", "rk4"])
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 50])
+@pytest.mark.slow
 def test_checkpoints_change_memory_only(engine, name, every):
     net = random_net((7, 5), DIM)
     z = torch.randn(60, DIM, dtype=torch.float64, requires_grad=True)

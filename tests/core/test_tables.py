@@ -14,6 +14,7 @@ TIMES = torch.tensor([0.0, 0.3, 0.75], dtype=torch.float64)
     ("layer_type", "nonlinearity", "hidden"),
     pairwise(LAYER_TYPES, NONLINEARITIES, [(), (5,), (5, 4, 7)]),
 )
+@pytest.mark.slow
 def test_tables_give_the_net_and_its_gradients(layer_type, nonlinearity, hidden):
     net = random_net(hidden, 3, layer_type, nonlinearity)
     z = torch.randn(6, 3, dtype=torch.float64)

@@ -21,6 +21,7 @@ def jacobian_trace(net, t, z):
 @pytest.mark.parametrize(
     ("layer_type", "hidden", "nonlinearity"), pairwise(LAYER_TYPES, DEPTHS, NONLINEARITIES)
 )
+@pytest.mark.slow
 def test_exact_trace_is_that_of_the_jacobian(layer_type, hidden, nonlinearity):
     net = random_net(hidden, 3, layer_type, nonlinearity)
     z = torch.randn(4, 3, dtype=torch.float64)
@@ -43,6 +44,7 @@ def test_exact_probes_are_not_copied_for_each_row():
 
 
 @pytest.mark.parametrize("rademacher", [False, True])
+@pytest.mark.slow
 def test_hutchinson_converges_at_the_rate_of_its_variance(engine, rademacher):
     # With S = (J + J^T) / 2 one probe has variance 2 |S|_F^2 (Gaussian), or the same without the
     # diagonal of S (Rademacher): the mean of n probes is off by the root of that over sqrt(n).

@@ -129,6 +129,7 @@ def test_masks_in_many_forms():
             MultimodalDataset({"a": NUMBERS}, {"a": here})
 
 
+@pytest.mark.slow
 def test_pandas():
     pd = pytest.importorskip("pandas")
     frame = pd.DataFrame({"x": [0.0, 0.5, 1.0], "n": NUMBERS, "name": ["a", "b", "c"]})

@@ -134,6 +134,7 @@ def record(tmp_path, name, num_workers, stop_after=None, resume=None):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.slow
 def test_lightning_resumes_with_the_batches_of_an_uninterrupted_run(tmp_path, num_workers):
     whole = record(tmp_path, "whole.ckpt", num_workers)
     assert whole == list(itertools.chain(*map(expected, range(EPOCHS))))

@@ -44,6 +44,7 @@ def test_images_are_made_once_and_mapped(tmp_path):
 
 
 @pytest.mark.parametrize("row", [0, 7, 9])
+@pytest.mark.slow
 def test_a_kill_costs_at_most_a_chunk(tmp_path, row):
     path = tmp_path / "images.npy"
     program = f"""

@@ -36,6 +36,7 @@ def pixels(folder, number):
 
 
 @pytest.mark.parametrize(("loader", "name"), [(celeba_gray, "gray"), (celeba_edge, "edge")])
+@pytest.mark.slow
 def test_rows_are_the_images_and_their_views(folder, loader, name):
     splits = loader(folder, verify=False)
     assert [len(part) for part in splits] == [18, 2, 5]

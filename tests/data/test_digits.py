@@ -1,8 +1,10 @@
+import pytest
 import torch
 
 from mvae_fast.data import digits
 
 
+@pytest.mark.slow
 def test_splits_are_disjoint_whole_and_stratified():
     splits = digits()
     assert [len(part) for part in splits] == [1257, 180, 360]

@@ -155,6 +155,7 @@ def read_digits(source, *args, **options):
     return _read(source, *_DIGITS, *args, **options)
 
 
+@pytest.mark.slow
 def test_missing_files_are_downloaded(tmp_path, server):
     mirror, url = server
     contents = mnist_like(mnist_files.KMNIST)
@@ -166,6 +167,7 @@ def test_missing_files_are_downloaded(tmp_path, server):
 
 
 @pytest.mark.parametrize("verify", [True, False])
+@pytest.mark.slow
 def test_downloads_are_verified_in_any_case(tmp_path, server, verify):
     mirror, url = server
     place(mirror, mnist_like(mnist_files.MNIST), ".gz")

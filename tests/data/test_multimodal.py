@@ -107,6 +107,7 @@ def test_memory_maps_without_transform_are_served_in_the_types_of_the_model(imag
 
 
 @pytest.mark.parametrize("context", ["fork", "spawn"])
+@pytest.mark.slow
 def test_worker_processes_serve_the_same(images, context):
     dataset = uint8_dataset(images[1])
     loader = DataLoader(dataset, batch_size=4, num_workers=1, multiprocessing_context=context)

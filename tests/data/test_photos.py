@@ -8,6 +8,7 @@ from mvae_fast.data import photos_edge, photos_gray
 from mvae_fast.data.bundled import photos as photos_module
 
 
+@pytest.mark.slow
 def test_no_pixel_is_in_two_splits():
     for photo in photos_module.photographs():
         height, width, _ = photo.shape
@@ -29,6 +30,7 @@ def test_patches_are_cut_from_the_photograph():
 
 
 @pytest.mark.parametrize(("loader", "name"), [(photos_gray, "gray"), (photos_edge, "edge")])
+@pytest.mark.slow
 def test_splits(loader, name):
     splits = loader()
     assert [len(part) for part in splits] == [1504, 183, 349]
@@ -46,6 +48,7 @@ def test_gray_is_that_of_the_image():
     assert (luma - x["gray"][:, 0]).abs().max() < 0.51 / 255
 
 
+@pytest.mark.slow
 def test_edges_are_neither_everywhere_nor_nowhere():
     for part in photos_edge():
         assert 0.03 < part[:][0]["edge"].mean() < 0.15

@@ -35,6 +35,7 @@ def test_the_nearest_folder_wins_and_plain_files_come_first(tmp_path):
     assert found == {"a": tmp_path / "tiny/raw/a", "b": tmp_path / "tiny/b.gz"}
 
 
+@pytest.mark.slow
 def test_missing_files_are_downloaded_once(tmp_path, server):
     mirror, url = server
     packed = {name: gzip.compress(name.encode()) for name in "ab"}
@@ -51,6 +52,7 @@ def test_missing_files_are_downloaded_once(tmp_path, server):
     assert find_files(source, data, download=True) == found
 
 
+@pytest.mark.slow
 def test_a_download_with_another_checksum_is_not_kept(tmp_path, server):
     mirror, url = server
     for name in "ab":
@@ -61,11 +63,13 @@ def test_a_download_with_another_checksum_is_not_kept(tmp_path, server):
     assert not list((tmp_path / "data" / "tiny").iterdir())
 
 
+@pytest.mark.slow
 def test_a_failed_download_says_what_to_do(tmp_path, server):
     with pytest.raises(ConnectionError, match=f"a.gz could not be downloaded .*{HOME}"):
         find_files(tiny(url=server[1]), tmp_path / "data", download=True)
 
 
+@pytest.mark.slow
 def test_archives_are_unpacked_and_removed(tmp_path, server):
     mirror, url = server
     packed = io.BytesIO()

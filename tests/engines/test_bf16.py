@@ -17,6 +17,7 @@ needs_cpp = pytest.mark.skipif(ops.why_missing() is not None, reason="needs the 
 @needs_cpp
 @pytest.mark.parametrize("hidden", [(65,), (40, 70), (9, 8, 7)])
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.slow
 def test_flow(capability, hidden, trace):
     net = random_net(hidden, 17, "concatsquash")
     z = torch.randn(50, 17, dtype=torch.float64)

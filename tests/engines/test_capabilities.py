@@ -95,6 +95,7 @@ BOUNDS = {
 
 
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.slow
 def test_accuracy_over_the_whole_range(capability, nonlinearity):
     largest = 18 if nonlinearity == "square" else 37  # its square is in range, too
     size = torch.cat(

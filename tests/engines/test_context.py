@@ -90,6 +90,7 @@ CHOICES = covering(
 
 @needs_cpp
 @pytest.mark.parametrize("choice", CHOICES, ids=range(len(CHOICES)))
+@pytest.mark.slow
 def test_values_and_gradients(choice):
     shape, layer_type, nonlinearity, *_ = choice.values()
     settings = dict(list(choice.items())[3:])
@@ -132,6 +133,7 @@ def by_hand(net, given, residual, sampled, steps=3, end=0.7):
 
 
 @pytest.mark.parametrize("layer_type", LAYERS)
+@pytest.mark.slow
 def test_ffjord_by_hand(engine, layer_type):
     for hidden, residual, sampled in itertools.product(
         ((7,), (5, 4)), (False, True), (False, True)
@@ -149,6 +151,7 @@ def test_ffjord_by_hand(engine, layer_type):
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize("layer_type", ["concatsquash", "blend"])
 @pytest.mark.parametrize("hidden", [(65,), (70, 33)])
+@pytest.mark.slow
 def test_threads(layer_type, hidden, n_threads, threads):
     threads(n_threads)
     shape = (129, 33, hidden, 4)
@@ -163,6 +166,7 @@ def test_threads(layer_type, hidden, n_threads, threads):
 
 @needs_cpp
 @pytest.mark.parametrize("layer_type", LAYERS)
+@pytest.mark.slow
 def test_bf16(layer_type):
     ours = eager = 0.0
     for hidden, trace in itertools.product(((65,), (40, 70), (9, 8, 7)), ("exact", "hutchinson")):

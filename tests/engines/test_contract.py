@@ -55,6 +55,10 @@ CASES = [
 ]
 
 
+def slow_but(fast):
+    return () if fast else pytest.mark.slow
+
+
 def entrants(cases, shares):
     """Parameters (contestant, case). The best instruction set takes all, the others share them; the
     engines for GPUs, which know no context, take every n-th of the rest."""
@@ -65,7 +69,7 @@ def entrants(cases, shares):
     taken = {name: cases[i - 1 :: others] if i else cases for i, name in enumerate(CPP)}
     taken |= {name: plain[::n] for name, n in shares.items()}
     return [
-        pytest.param(name, case, id=f"{name}-{i}")
+        pytest.param(name, case, id=f"{name}-{i}", marks=slow_but(name == CPP[0] and i % 10 == 0))
         for name, some in taken.items()
         for i, case in enumerate(some)
     ]
@@ -77,10 +81,16 @@ def cases(cases, **shares):
     )
 
 
-everyone = pytest.mark.parametrize("contestant", [*CPP, *SLOW, "reference"], indirect=True)
-on_one_set = pytest.mark.parametrize(
-    "contestant", [*CPP[:1], *SLOW, "reference"], indirect=True, ids=lambda x: x.split(":")[0]
-)
+def each(*names):
+    """Every contestant, of whom the best instruction set is fast."""
+    return pytest.mark.parametrize(
+        "contestant",
+        [pytest.param(name, id=name, marks=slow_but(name == CPP[0])) for name in names],
+        indirect=True,
+    )
+
+
+everyone, on_one_set = each(*CPP, *SLOW, "reference"), each(*CPP[:1], *SLOW, "reference")
 
 
 def test_every_pair_of_choices_occurs():
@@ -136,6 +146,7 @@ SIMPLE = [
 
 @pytest.mark.parametrize("contestant", ["triton"], indirect=True)
 @pytest.mark.parametrize("case", SIMPLE, ids=range(len(SIMPLE)))
+@pytest.mark.slow
 def test_values_and_gradients_in_an_interpreter(contestant, case):
     assert_near(run(contestant, case.problem()), oracle(case), note=case)
 
@@ -217,6 +228,7 @@ def precisions(name):
     ],
     indirect=["contestant"],
 )
+@pytest.mark.slow
 def test_rounded_operands(contestant, precision, form, nonlinearity, context):
     """As near to the oracle as eager PyTorch under autocast, or nearer."""
     ours = eagers = 0.0
@@ -265,6 +277,7 @@ def test_intermediate_outputs(contestant, form, trace):
         ((65, 5, (9, 8, 7)), "tables EEE", "all"),
     ],
 )
+@pytest.mark.slow
 def test_more_rows_than_a_tile(contestant, shape, form, context, n_threads, threads):
     threads(n_threads)
     for trace in TRACES:
@@ -342,6 +355,7 @@ def test_gradcheck_of_penalties(contestant):
 
 @pytest.mark.parametrize("contestant", [*CPP, "emulated", "reference"], indirect=True)
 @pytest.mark.parametrize("form", ["tables 1EE", "concatsquash"])
+@pytest.mark.slow
 def test_gradients_of_some_inputs_only(contestant, form):
     context = "" if contestant in SLOW else "some"
     problem = Case((5, 3, (7, 5)), form, trace="exact", context=context).problem()

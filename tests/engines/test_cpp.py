@@ -40,6 +40,7 @@ def run_flow(net, engine, dtype, z, **settings):
     "shape", [(5, 3, ()), (33, 17, (65,)), (50, 17, (33, 70)), (5, 3, (4, 17, 3))]
 )
 @pytest.mark.parametrize("layer_type", LAYERS)
+@pytest.mark.slow
 def test_nets(shape, layer_type):
     """From a module's parameters and T on, of which the contract's suite knows nothing."""
     batch, dim, hidden = shape
@@ -137,6 +138,7 @@ def with_features(count, hidden, by_hand):
 
 @pytest.mark.parametrize("hidden", [(), (7,), (37, 5)])
 @pytest.mark.parametrize("count", [1, 2, 3, 7, 8, 31, 32])
+@pytest.mark.slow
 def test_features_of_time(count, hidden):
     for by_hand in (True, False) if count % 2 else (True,):
         problem = with_features(count, hidden, by_hand)
@@ -213,6 +215,7 @@ def of_two(first, second, numel=40):
 @pytest.mark.parametrize("capability", cpp.capabilities()[:1], indirect=True)
 @pytest.mark.parametrize("stride", [3, 4, 5, 7])
 @pytest.mark.parametrize("column", [1, 2, 3, 4, 5, 7, 11])
+@pytest.mark.slow
 def test_numbers_used_twice_are_refused(stride, column, capability):
     """In the backward, where one of their gradients would be lost; the forward takes them."""
     weight = {10 + stride * i + j for i in range(3) for j in range(3)}

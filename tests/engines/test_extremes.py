@@ -80,6 +80,7 @@ def same(actual, expected):
 @pytest.mark.parametrize("every", [2, 3, STEPS, STEPS + 1, 2**31, 2**32 + 1, 2**62, 2**63 - 1])
 @pytest.mark.parametrize("name", FORMS)
 @pytest.mark.parametrize("capability", ops.capabilities())
+@pytest.mark.slow
 def test_any_number_of_steps_between_checkpoints(name, every, capability):
     best = ops.capability()
     ops.set_capability(capability)
@@ -107,6 +108,7 @@ SCALARS = [
 
 @pytest.mark.parametrize("value", EXTREMES)
 @pytest.mark.parametrize(("name", "argument"), SCALARS)
+@pytest.mark.slow
 def test_every_integer(name, argument, value):
     arguments = FORMS[name]() | {argument: value}
     result = run(arguments)
@@ -209,6 +211,7 @@ def test_peak():
 @pytest.mark.parametrize("every", [3, 2**31, 2**62, 2**63 - 1, 2**63, 10**30])
 @pytest.mark.parametrize("layer_type", ["squash", "blend"])
 @pytest.mark.parametrize("solver", ["euler", "rk4"])
+@pytest.mark.slow
 def test_flow_with_any_checkpoint_every(every, layer_type, solver):
     net = random_net((HIDDEN,), DIM, layer_type, "tanh")
     z = torch.randn(5, DIM).double().requires_grad_()

@@ -63,6 +63,7 @@ def check_op(arguments):
 @pytest.mark.parametrize("shape", [(5, 3, (7,)), (1, 1, (1,)), (33, 17, (3, 5)), (3, 2, (3, 4, 5))])
 @pytest.mark.parametrize("trace", [None, "exact", "hutchinson"])
 @pytest.mark.parametrize("context", ["", "some"])
+@pytest.mark.slow
 def test_opcheck(monkeypatch, shape, trace, context):
     form = {None: "tables 10E", "exact": "tables 1EE", "hutchinson": "tables EEE"}[trace]
     for kind in (form, "concatsquash", "pieces"):
@@ -84,6 +85,7 @@ def test_opcheck(monkeypatch, shape, trace, context):
         {"requires_grad": True},
     ],
 )
+@pytest.mark.slow
 def test_opcheck_of_options(monkeypatch, form, options):
     options = {"trace": "exact", "outputs": (1, 3), **options}
     others = {name: options.pop(name) for name in ("precision", "requires_grad") if name in options}
@@ -329,6 +331,7 @@ def test_activation_checkpointing(engine):
     assert torch.equal(*gradients)
 
 
+@pytest.mark.slow
 def test_forward_mode(engine):
     flow, z, logp = flow_and_states(engine)
     tangent = torch.randn_like(z)
@@ -388,6 +391,7 @@ def check_compiled(flow, **settings):
 
 @pytest.mark.filterwarnings("error:Dynamo detected a call to a `functools.lru_cache`")
 @pytest.mark.parametrize("layer_type", LAYER_TYPES)
+@pytest.mark.slow
 def test_compile_traces_every_layer_type(layer_type):
     net = random_net((5,), 3, layer_type, "swish")
     flow = FastCNF(ODEfunc(net), n_steps=2, trace="exact", train_T=True).double()
@@ -395,6 +399,7 @@ def test_compile_traces_every_layer_type(layer_type):
 
 
 @pytest.mark.parametrize("hidden", [(), (5, 4), (5, 4, 3)], ids=len)
+@pytest.mark.slow
 def test_compile_traces_every_engine(engine, hidden):
     net = random_net(hidden, 3, "concatsquash", "softplus")
     odefunc = ODEfunc(net, residual=True)
@@ -403,11 +408,13 @@ def test_compile_traces_every_engine(engine, hidden):
     )
 
 
+@pytest.mark.slow
 def test_compile_with_the_default_backend():
     flow, _, _ = flow_and_states("auto")
     check_compiled(flow)
 
 
+@pytest.mark.slow
 def test_compile_draws_noise():
     flow, z, logp = flow_and_states("auto", trace="hutchinson")
     torch._dynamo.reset()
@@ -417,6 +424,7 @@ def test_compile_draws_noise():
     torch.testing.assert_close(compiled(z, logp, probes=noise), flow(z, logp, probes=noise))
 
 
+@pytest.mark.slow
 def test_compile_does_not_recompile_for_every_batch_size(engine):
     flow, z, logp = flow_and_states(engine)
     torch._dynamo.reset()
@@ -434,12 +442,14 @@ def test_compile_does_not_recompile_for_every_batch_size(engine):
     assert len(graphs) == 1
 
 
+@pytest.mark.slow
 def test_export(engine):
     flow, z, logp = flow_and_states(engine)
     program = torch.export.export(flow, (z, logp))
     torch.testing.assert_close(program.module()(z, logp), flow(z, logp))
 
 
+@pytest.mark.slow
 def test_compile_and_export_with_context(engine):
     net = ODEnet((5,), (3,), layer_type="concatsquash", context_dim=2)
     flow = FastCNF(ODEfunc(net), n_steps=2, trace="exact", engine=engine).double()

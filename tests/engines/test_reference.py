@@ -63,6 +63,7 @@ def by_formula(problem):
 
 
 @pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+@pytest.mark.slow
 def test_values_and_gradients(case):
     problem = case.problem()
     assert_near(run("reference", problem), by_formula(problem), 1e-12, case)
@@ -104,6 +105,7 @@ def with_gates(case, which):
 
 @pytest.mark.parametrize("which", ["all", "some"])
 @pytest.mark.parametrize("case", GATED, ids=range(len(GATED)))
+@pytest.mark.slow
 def test_gates_by_row(case, which):
     problem = with_gates(case, which)
     assert_near(run("reference", problem), by_formula(problem), 1e-12, case)

@@ -44,6 +44,7 @@ def by_hand(net, z, noise, residual):
 
 @pytest.mark.parametrize("rows", [1, 1_000, 1_000_000])
 @pytest.mark.parametrize(("layer_type", "hidden", "nonlinearity", "residual", "sampled"), NETS)
+@pytest.mark.slow
 def test_error_does_not_grow_with_the_rows(
     layer_type, hidden, nonlinearity, residual, sampled, rows
 ):
@@ -94,6 +95,7 @@ def penalties_by_hand(net, z):
 
 
 @pytest.mark.parametrize("rows", [1, 1_000, 1_000_000])
+@pytest.mark.slow
 def test_the_error_of_penalties_does_not_grow_with_the_rows(rows):
     net = random_net((3,), 2, "concatsquash", "tanh", torch.float32)
     z = torch.randn(rows, 2)

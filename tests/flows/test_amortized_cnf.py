@@ -66,12 +66,14 @@ def check_euler(flow, dim):
 
 @kinds
 @pytest.mark.parametrize("layer_type", LAYER_TYPES)
+@pytest.mark.slow
 def test_every_layer_type(kind, layer_type):
     check_euler(make(kind, layer_type=layer_type), 3)
 
 
 @kinds
 @pytest.mark.parametrize("nonlinearity", NONLINEARITIES)
+@pytest.mark.slow
 def test_every_nonlinearity(kind, nonlinearity):
     check_euler(make(kind, nonlinearity=nonlinearity, layer_type="concatsquash"), 3)
 
@@ -79,6 +81,7 @@ def test_every_nonlinearity(kind, nonlinearity):
 @kinds
 @pytest.mark.parametrize("hidden", [(), (5,), (5, 4), (4, 5, 3)])
 @pytest.mark.parametrize("dim", [1, 2, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_every_depth_and_size(kind, hidden, dim):
     check_euler(make(kind, dim, hidden, layer_type="squash"), dim)
 
@@ -92,6 +95,7 @@ def test_every_depth_and_size(kind, hidden, dim):
     ],
 )
 @pytest.mark.parametrize("hidden", [(), (7,), pytest.param((5, 4), marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_exact_is_that_of_the_map(kind, solver, hidden):
     for dim in (1, 2, 3, 17):
         flow = make(kind, dim, hidden, solver=solver, log_det="exact", layer_type="squash")
@@ -178,6 +182,7 @@ def test_other_solvers_of_torchdiffeq(kind, hidden, solver):
 @kinds
 @pytest.mark.parametrize("log_det_kind", ["trace", "exact"])
 @pytest.mark.parametrize("hidden", [(5,), (4, 3)])
+@pytest.mark.slow
 def test_gradients(kind, log_det_kind, hidden):
     flow = make(kind, 2, hidden, log_det=log_det_kind, n_steps=2, layer_type="squash")
     z, logp, cond = inputs(2, COND, rows=2)

@@ -16,6 +16,7 @@ kinds = pytest.mark.parametrize("kind", DISCRETE)
 @pytest.mark.parametrize(
     "dim", [1, 3, *(pytest.param(dim, marks=pytest.mark.slow) for dim in (2, 17))]
 )
+@pytest.mark.slow
 def test_log_density_is_that_of_the_map_and_reverse_undoes_it(kind, dim, cond_dim):
     flow = make(kind, dim, cond_dim)
     z, logp, cond = inputs(dim, cond_dim)
@@ -36,6 +37,7 @@ def test_log_density_is_that_of_the_map_and_reverse_undoes_it(kind, dim, cond_di
     "kind",
     [kind if kind == "planar" else pytest.param(kind, marks=pytest.mark.slow) for kind in DISCRETE],
 )
+@pytest.mark.slow
 def test_gradients(kind, cond_dim):
     flow = make(kind, 3, cond_dim, scale=1.0)
     z, logp, cond = inputs(3, cond_dim, rows=2)
@@ -119,6 +121,7 @@ def test_extreme_parameters_leave_it_invertible(kind, cond_dim):
 
 @modes
 @pytest.mark.parametrize("kind", [kind for kind in DISCRETE if kind != "iaf"])
+@pytest.mark.slow
 def test_the_inverse_holds_for_extreme_parameters(kind, cond_dim):
     # Of one flow, whose slope magnifies a rounding twice: that of the argument of tanh is one of
     # z_0, and that again one of z.

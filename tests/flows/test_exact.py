@@ -57,6 +57,7 @@ names = pytest.mark.parametrize(
 
 @names
 @pytest.mark.parametrize("training", [True, False])
+@pytest.mark.slow
 def test_it_is_the_change_of_the_map_in_this_call_alone(name, training):
     flow = FLOWS[name]()
     flow.train(training)

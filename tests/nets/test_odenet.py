@@ -84,6 +84,7 @@ def test_contexts_that_do_not_fit():
 @pytest.mark.parametrize("trace", ["exact", "hutchinson"])
 @pytest.mark.parametrize("hidden", [(7,), (5, 4), (4, 3, 5)])
 @pytest.mark.parametrize("layer_type", ["concatsquash", "blend"])
+@pytest.mark.slow
 def test_silu_is_swish_with_a_beta_of_one(engine, layer_type, hidden, trace):
     silu, swish = (
         ODEnet(hidden, (3,), layer_type=layer_type, nonlinearity=name).double()

@@ -268,6 +268,7 @@ def moved(state):
     "mode", ["train", *(pytest.param(mode, marks=pytest.mark.slow) for mode in ("eval", "loaded"))]
 )
 @pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.slow
 def test_what_is_inside_of_a_net_is_never_skipped(alteration, mode, path):
     flow = make(alteration)
     flow.solver_options.update(PATHS[path])
@@ -290,6 +291,7 @@ def test_what_is_inside_of_a_net_is_never_skipped(alteration, mode, path):
 
 
 @pytest.mark.parametrize("alteration", ALTERATIONS)
+@pytest.mark.slow
 def test_a_named_engine_refuses_and_names_the_module(alteration, engine):
     z, logp = states()
     flow = make(alteration, engine=engine)

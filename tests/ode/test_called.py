@@ -43,6 +43,7 @@ def own_odefunc_forward(odefunc):
 @pytest.mark.parametrize("kind", ["subclass", "own forward", "hook"])
 @pytest.mark.parametrize("trace", [None, "exact", "hutchinson"])
 @pytest.mark.parametrize("adjoint", [False, True])
+@pytest.mark.slow
 def test_an_odefunc_that_is_more_than_its_parts_is_called(kind, regularization_fns, trace, adjoint):
     torch.manual_seed(0)
     net = random_net((5,), DIM, "squash", "tanh")

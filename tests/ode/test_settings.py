@@ -42,6 +42,7 @@ CHANGES = (
 
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("changes", CHANGES, ids=str)
+@pytest.mark.slow
 def test_settings_of_one_call_are_those_of_a_flow_with_these_attributes(changes, training):
     flow = flow_of().train(training)
     before, (z, logp) = flow.settings, states()

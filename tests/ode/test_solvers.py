@@ -43,6 +43,7 @@ def solution():
 
 @pytest.mark.parametrize("solver", FIXED_GRID)
 @pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.slow
 def test_fixed_grid_solvers_converge_with_n_steps(solution, solver, reverse):
     net, z, logp, (z_t, logp_t) = solution
     errors = []
@@ -145,6 +146,7 @@ def test_end_time_gets_its_gradient(solver, adjoint):
 
 @pytest.mark.parametrize("trace", ["exact", pytest.param("hutchinson", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["tables", "autograd"])
+@pytest.mark.slow
 def test_adjoint_agrees_where_steps_are_fine(trace, kind):
     results = []
     net = random_net((7,), DIM, "squash", "tanh")
@@ -279,6 +281,7 @@ def test_unknown_solvers(name, message):
 @pytest.mark.parametrize("solver", [*FIXED_GRID, *ADAPTIVE])
 @pytest.mark.parametrize("adjoint", [False, True])
 @pytest.mark.parametrize("kind", ["tables", "autograd"])
+@pytest.mark.slow
 def test_no_rows_have_an_empty_result_and_gradients_of_zero(solver, adjoint, kind):
     net = random_net((7,), DIM)
     flow = FastCNF(

@@ -111,6 +111,7 @@ def test_a_flag_is_true_or_false(call, name, flag):
     ],
 )
 @pytest.mark.parametrize("n", [-1, 2.0, "3", True])
+@pytest.mark.slow
 def test_a_size_is_an_integer(call, name, n):
     with pytest.raises(ValueError, match=f"^{name}: got {n!r}, expected an integer >= "):
         call(n)

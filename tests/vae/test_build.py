@@ -194,6 +194,7 @@ KINDS = {
 
 
 @pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.slow
 def test_whatever_builds_survives_a_file(tmp_path, kind):
     flow = defaultdict(dict, KINDS[kind])
     flow.update(type=np.str_("cnf"), n_steps=np.uint8(3))
@@ -214,6 +215,7 @@ def test_omegaconf_describes_models(tmp_path):
 
 @pytest.mark.parametrize("flow", FLOWS)
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.slow
 def test_the_precision_survives_a_file(tmp_path, flow, dtype):
     if (flow, dtype) == ("sylvester", torch.bfloat16):
         pytest.skip("torch has no orthogonalisation in half precision")
@@ -235,6 +237,7 @@ def test_each_part_keeps_its_own_precision(tmp_path):
         assert value.dtype == read[name].dtype and torch.equal(value, read[name])
 
 
+@pytest.mark.slow
 def test_a_model_that_was_used_can_be_saved(tmp_path):
     for flow in FLOWS:
         model = build_mvae(description(flow))

@@ -132,6 +132,7 @@ def a_compiled_part(model):
         (a_compiled_part, "modalities.image.decoder is OptimizedModule, not MLPDecoder"),
     ],
 )
+@pytest.mark.slow
 def test_a_changed_model_is_refused_when_it_is_saved(tmp_path, change, place):
     path = tmp_path / "model.pt"
     save_mvae(build_mvae(CONFIG), path)

@@ -44,6 +44,7 @@ def assert_equal(model, eager, compiled, *arguments):
 
 
 @pytest.mark.parametrize("flow", [None, cnf], ids=["mvae", "mvae-cnf"])
+@pytest.mark.slow
 def test_the_loss_is_one_graph_for_all_sizes(flow):
     model = bimodal(flow and flow()).double()
     counter = CompileCounter()
@@ -54,6 +55,7 @@ def test_the_loss_is_one_graph_for_all_sizes(flow):
 
 
 @pytest.mark.parametrize("flow", [None, cnf], ids=["mvae", "mvae-cnf"])
+@pytest.mark.slow
 def test_missing_data_are_in_the_same_graph(flow):
     # At the mean: with noise, the rows that count are given other numbers than all rows are.
     model = trimodal(flow and flow()).double()
@@ -69,6 +71,7 @@ def test_missing_data_are_in_the_same_graph(flow):
     assert all(p.grad.isfinite().all() for p in model.parameters())
 
 
+@pytest.mark.slow
 def test_a_modality_may_be_left_out():
     model = bimodal().double()
     x = {"image": double(data(7))["image"], "label": None}
@@ -80,6 +83,7 @@ def test_a_modality_may_be_left_out():
     assert_equal(model, loss, compiled, x)
 
 
+@pytest.mark.slow
 def test_batch_norm_sees_the_rows_that_are_there():
     torch.manual_seed(0)
     model = MVAE({"image": image(), "flags": attributes_modality(3, D, hidden=4)}, D).double()

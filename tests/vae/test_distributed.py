@@ -44,6 +44,7 @@ def work(rank, folder, make_flow):
 
 
 @pytest.mark.parametrize("make_flow", [affine, cnf])
+@pytest.mark.slow
 def test_gradients_equal_those_of_one_process(tmp_path, make_flow):
     mp.spawn(work, (str(tmp_path), make_flow), nprocs=2)
     model = bimodal(make_flow())

@@ -222,6 +222,7 @@ def test_corrected_importance_weights_are_near_exact_ones():
         assert error < 0.3 * uncorrected, key
 
 
+@pytest.mark.slow
 def test_elbo_has_the_log_det_of_the_steps_and_not_the_trace():
     """Unbiased: with many samples the corrected ELBO is that of exact log-determinants."""
     model, batches = one_large_step(), [(data(), {})]
@@ -256,6 +257,7 @@ def exact_log_likelihood(model, x):
 
 
 @pytest.mark.parametrize("flow", [None, AffineFlow])
+@pytest.mark.slow
 def test_importance_samples_near_the_exact_likelihood(flow):
     torch.manual_seed(0)
     model = bimodal(flow and flow(2), dim=2)

@@ -105,6 +105,7 @@ def check_generated(decoded, x, rows):
 
 
 @LAYOUTS
+@pytest.mark.slow
 def test_trains_with_random_subsets(make_model, make_data):
     model = make_model(n_random_subsets=2)
     optimizer = torch.optim.Adam(model.parameters(), lr=5e-3)
@@ -125,6 +126,7 @@ def test_trains_with_random_subsets(make_model, make_data):
 
 
 @LAYOUTS
+@pytest.mark.slow
 def test_every_subset_generates_every_modality(make_model, make_data):
     model, x = make_model().eval(), make_data(ROWS)
     generator = torch.Generator().manual_seed(0)
@@ -157,6 +159,7 @@ def test_rows_with_different_modalities_go_together(make_model, make_data):
             torch.testing.assert_close(got, wanted, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_what_was_learned_crosses_modalities():
     model = six(n_random_subsets=4)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)

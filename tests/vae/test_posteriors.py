@@ -76,6 +76,7 @@ def test_a_model_trains_a_step(spec):
 
 
 @specs
+@pytest.mark.slow
 def test_a_model_comes_back_from_a_file(spec, tmp_path):
     model = build(spec).eval()
     save_mvae(model, tmp_path / "model.pt")
@@ -90,6 +91,7 @@ def test_a_model_comes_back_from_a_file(spec, tmp_path):
 
 
 @specs
+@pytest.mark.slow
 def test_shapes_with_samples_and_rows(spec):
     q = posterior(build(spec).flow.double())
     z, logp = q.rsample_and_log_prob((4, 2))
@@ -102,6 +104,7 @@ def test_shapes_with_samples_and_rows(spec):
 
 
 @specs
+@pytest.mark.slow
 def test_log_prob_is_that_of_the_samples(spec):
     flow = build(spec).flow.double()
     if spec["type"].startswith("cnf"):
