@@ -140,6 +140,7 @@ class Placement {
       : call_(call), rows_(rows), address_(address) {
     const Home home = Home::of(call.z);
     for (const Tensor& x : call.tensors) check_home("a tensor", x, home, true);
+    pieces.reserve(2 * call.tensors.size());
   }
 
   std::vector<Piece> pieces;
@@ -218,6 +219,7 @@ class Placement {
     v.time = tensor(time).dim() == 1 ? whole("time", time, {E}) : whole("time", time, {E, F});
     require(tensor(time).dim() > 1 || F == 2, "layout has ", F, " time features, expected 2");
     const size_t L = call_.widths.size() - 1;
+    v.layers.reserve(L);
     v.columns.resize(L * 3 * static_cast<size_t>(F));
     Column<T>* column = v.columns.data();
     for (size_t l = 1; l <= L; ++l) {
@@ -317,10 +319,9 @@ using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 template <class T>
 Outputs new_outputs(const Problem<T>& p, const Tensor& like, bool save) {
   const int64_t D = p.widths[0], saved = save ? (p.S - 1) / p.checkpoint : 0;
-  return {torch::stable::new_empty(like, {p.n_outputs, p.B, D}),
-          torch::stable::new_empty(like, {p.n_outputs, p.B}),
-          torch::stable::new_empty(like, {p.n_outputs, penalty_count(p.penalties), p.B}),
-          torch::stable::new_empty(like, {saved, p.B, D})};
+  return {new_tensor(like, {p.n_outputs, p.B, D}), new_tensor(like, {p.n_outputs, p.B}),
+          new_tensor(like, {p.n_outputs, penalty_count(p.penalties), p.B}),
+          new_tensor(like, {saved, p.B, D})};
 }
 
 template <class T>
@@ -359,12 +360,13 @@ struct Backward {
 
   Backward(const Call& x, bool wanted) {
     auto& [z, h, tensors] = gradients;
-    z = torch::stable::new_empty(x.z, x.z.sizes());
-    h = torch::stable::new_empty(x.h, x.h.sizes());
+    z = new_like(x.z);
+    h = new_like(x.h);
     outputs.z = out<T>(z);
     outputs.h = out<T>(h);
     if (!wanted) return;
-    for (const Tensor& t : x.tensors) tensors.push_back(torch::stable::new_empty(t, t.sizes()));
+    tensors.reserve(x.tensors.size());
+    for (const Tensor& t : x.tensors) tensors.push_back(new_like(t));
     const auto address = [&](int64_t i) { return out<T>(tensors[static_cast<size_t>(i)]); };
     Placement<T, decltype(address)> placement(x, x.z.size(0), address);
     velocity = placement.velocity();

@@ -108,6 +108,27 @@ T* out(const Tensor& x) {
   return static_cast<T*>(x.mutable_data_ptr());
 }
 
+// A tensor of the dtype and on the device of `like`. Not by torch::stable::new_empty, which boxes
+// its arguments for the dispatcher: 2 us each, and a backward of a small net makes a dozen.
+inline Tensor new_tensor(const Tensor& like, const Ints& sizes) {
+  int32_t dtype = 0, type = 0, index = 0;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_dtype(like.get(), &dtype));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_type(like.get(), &type));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_get_device_index(like.get(), &index));
+  Ints strides(sizes.size(), 1);
+  for (size_t i = sizes.size(); i-- > 1;)
+    strides[i - 1] = strides[i] * (sizes[i] > 1 ? sizes[i] : 1);
+  AtenTensorHandle made = nullptr;
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
+      static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype, type, index, &made));
+  return Tensor(made);
+}
+
+inline Tensor new_like(const Tensor& x) {
+  const auto sizes = x.sizes();
+  return new_tensor(x, Ints(sizes.begin(), sizes.end()));
+}
+
 inline void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) {
   if (n == 1) return body(context, 0);
   torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {

@@ -148,6 +148,7 @@ class FastCNF(NotScriptable, HasSettings):
             self.odefunc = RegularizedODEfunc(odefunc, self.regularization_fns)
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
+        self._kept: tuple[Tensor, tuple[int, int, bool], grid.Grid] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
     @overload
@@ -350,8 +351,21 @@ class FastCNF(NotScriptable, HasSettings):
             times = self._default_times(reverse) if times is None else times
             return grid.stepped(times, step_size, joined=joined), times
         if times is None:
-            return grid.from_zero(self._end_time, settings.steps, reverse), None
+            return self._kept_grid(settings.steps, reverse), None
         return grid.subdivided(times, settings.steps), times
+
+    def _kept_grid(self, n_steps: int, reverse: bool) -> grid.Grid:
+        """`n_steps` equal steps to T or back, made once while T is a constant: of a call of a small
+        net that was a tenth."""
+        end = self._buffers.get("sqrt_end_time")
+        fixed = end is not None and not (end.is_inference() or torch.is_inference_mode_enabled())
+        if not fixed or torch.compiler.is_compiling() or engines.transformed():
+            return grid.from_zero(self._end_time, n_steps, reverse)
+        assert end is not None
+        key = (end._version, n_steps, reverse)
+        if self._kept is None or self._kept[0] is not end or self._kept[1] != key:
+            self._kept = (end, key, grid.from_zero(self._end_time, n_steps, reverse))
+        return self._kept[2]
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
         """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""
@@ -533,7 +547,7 @@ class FastCNF(NotScriptable, HasSettings):
 
     def __getstate__(self) -> dict[str, Any]:
         # The integrals hold a graph, which neither deepcopy nor pickle can take.
-        return {**self.__dict__, "regularization_states": None}
+        return {**self.__dict__, "regularization_states": None, "_kept": None}
 
     def extra_repr(self) -> str:
         engine, obstacle, base = self.engine, self._obstacle(self.settings), self._base

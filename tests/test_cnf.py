@@ -515,3 +515,28 @@ def test_bad_attributes_are_named_when_they_are_used():
     flow.n_steps, flow.solver_options["step_size"] = 1, -0.1
     with pytest.raises(ValueError, match=r"solver_options\['step_size'\]: got -0.1, expected > 0"):
         flow(z)
+
+
+def test_steps_are_made_anew_where_the_end_time_changes():
+    """They are kept from one call to the next."""
+    flow = FastCNF(ODEfunc(random_net((5,), 3)), T=1.0, n_steps=2, trace="exact").double()
+    z = torch.randn(4, 3, dtype=torch.float64)
+
+    def fresh(end, n_steps=2):
+        other = FastCNF(flow.odefunc, T=1.0, n_steps=n_steps, trace="exact").double()
+        other.sqrt_end_time.fill_(end**0.5)
+        return other(z)
+
+    assert torch.equal(flow(z), fresh(1.0))
+    assert not torch.equal(flow(z, reverse=True), flow(z))
+    with torch.no_grad():
+        flow.sqrt_end_time.fill_(0.5**0.5)  # in place, as load_state_dict does
+    assert torch.equal(flow(z), fresh(0.5))
+    flow.n_steps = 3
+    assert torch.equal(flow(z), fresh(0.5, n_steps=3))
+    with torch.inference_mode():
+        assert torch.equal(flow(z), fresh(0.5, n_steps=3))
+    assert flow.float()(z.float()).dtype == torch.float32
+    z.requires_grad_()
+    flow.double()(z).sum().backward()
+    assert z.grad is not None

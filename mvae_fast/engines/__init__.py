@@ -17,6 +17,7 @@ from mvae_fast.core import reference
 from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
 from mvae_fast.core.trace import exact_probes
 from mvae_fast.engines import cpp, cuda, ops, triton
+from mvae_fast.engines.ops import transformed as transformed
 
 __all__ = ["ENGINES", "Engine", "available", "choose", "get", "solve", "usual", "why_missing"]
 
