@@ -357,11 +357,11 @@ class FastCNF(NotScriptable, HasSettings):
     def _kept_grid(self, n_steps: int, reverse: bool) -> grid.Grid:
         """`n_steps` equal steps to T or back, made once while T is a constant: of a call of a small
         net that was a tenth."""
-        end = self._buffers.get("sqrt_end_time")
-        fixed = end is not None and not (end.is_inference() or torch.is_inference_mode_enabled())
-        if not fixed or torch.compiler.is_compiling() or engines.transformed():
+        if torch.compiler.is_compiling() or engines.transformed():
             return grid.from_zero(self._end_time, n_steps, reverse)
-        assert end is not None
+        end = self._buffers.get("sqrt_end_time")
+        if end is None or end.is_inference() or torch.is_inference_mode_enabled():
+            return grid.from_zero(self._end_time, n_steps, reverse)
         key = (end._version, n_steps, reverse)
         if self._kept is None or self._kept[0] is not end or self._kept[1] != key:
             self._kept = (end, key, grid.from_zero(self._end_time, n_steps, reverse))
