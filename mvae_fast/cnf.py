@@ -148,7 +148,7 @@ class FastCNF(NotScriptable, HasSettings):
             self.odefunc = RegularizedODEfunc(odefunc, self.regularization_fns)
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
-        self._kept: tuple[Tensor, tuple[int, int, bool], grid.Grid] | None = None
+        self._kept: tuple[tuple[Any, ...], grid.Grid] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
     @overload
@@ -218,6 +218,8 @@ class FastCNF(NotScriptable, HasSettings):
         if settings is None:
             self.check_settings()
             settings = self.settings
+        elif not isinstance(settings, Settings):
+            raise TypeError(f"settings: got a {type(settings).__name__}, expected a Settings")
         else:
             settings.check(self.training)
         tensor("z", z, "(B, D)")
@@ -320,7 +322,8 @@ class FastCNF(NotScriptable, HasSettings):
                 follow,
             )
             z_path, change, integrals = engines.solve(settings.engine, problem)
-            if times is not None and times.shape[0] > 2 and "step_size" in settings.solver_options:
+            stepped = settings.solver_options.get("step_size") is not None
+            if stepped and times is not None and times.shape[0] > 2:
                 z_path, change, integrals = (
                     _between(steps, times, start, path)
                     for start, path in ((z, z_path), (None, change), (None, integrals))
@@ -355,17 +358,21 @@ class FastCNF(NotScriptable, HasSettings):
         return grid.subdivided(times, settings.steps), times
 
     def _kept_grid(self, n_steps: int, reverse: bool) -> grid.Grid:
-        """`n_steps` equal steps to T or back, made once while T is a constant: of a call of a small
-        net that was a tenth."""
+        """``n_steps`` equal steps to T or back, made once while T is a constant.
+
+        They took a tenth of a call of a small net.
+        """
         if torch.compiler.is_compiling() or engines.transformed():
             return grid.from_zero(self._end_time, n_steps, reverse)
-        end = self._buffers.get("sqrt_end_time")
-        if end is None or end.is_inference() or torch.is_inference_mode_enabled():
+        end = self.sqrt_end_time
+        # By its value, which a change of `data` does not hide; of a GPU that would be waited for.
+        constant = type(end) is Tensor and end.device.type == "cpu" and not end.requires_grad
+        if not constant or end.is_inference() or torch.is_inference_mode_enabled():
             return grid.from_zero(self._end_time, n_steps, reverse)
-        key = (end._version, n_steps, reverse)
-        if self._kept is None or self._kept[0] is not end or self._kept[1] != key:
-            self._kept = (end, key, grid.from_zero(self._end_time, n_steps, reverse))
-        return self._kept[2]
+        key = (end.item(), end.dtype, n_steps, reverse)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = (key, grid.from_zero(self._end_time, n_steps, reverse))
+        return self._kept[1]
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
         """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""

@@ -529,8 +529,9 @@ def test_steps_are_made_anew_where_the_end_time_changes():
 
     assert torch.equal(flow(z), fresh(1.0))
     assert not torch.equal(flow(z, reverse=True), flow(z))
-    with torch.no_grad():
-        flow.sqrt_end_time.fill_(0.5**0.5)  # in place, as load_state_dict does
+    flow.sqrt_end_time.fill_(0.7**0.5)  # in place, as load_state_dict does
+    assert torch.equal(flow(z), fresh(0.7))
+    flow.sqrt_end_time.data.fill_(0.5**0.5)
     assert torch.equal(flow(z), fresh(0.5))
     flow.n_steps = 3
     assert torch.equal(flow(z), fresh(0.5, n_steps=3))
@@ -540,3 +541,30 @@ def test_steps_are_made_anew_where_the_end_time_changes():
     z.requires_grad_()
     flow.double()(z).sum().backward()
     assert z.grad is not None
+
+
+def test_an_end_time_that_is_handed_over_has_its_gradient():
+    flow = FastCNF(ODEfunc(random_net((5,), 3)), n_steps=2, trace="exact").double()
+    z = torch.randn(4, 3, dtype=torch.float64)
+    flow(z)  # whose steps are kept
+    end = flow.sqrt_end_time.clone().requires_grad_()
+    for _ in range(2):
+        torch.func.functional_call(flow, {"sqrt_end_time": end}, (z,)).sum().backward()
+    learned = FastCNF(flow.odefunc, n_steps=2, trace="exact", train_T=True).double()
+    learned(z).sum().backward()
+    torch.testing.assert_close(end.grad, 2 * learned.sqrt_end_time.grad, rtol=1e-12, atol=1e-12)
+
+
+def test_a_step_size_of_none_is_none():
+    flow = FastCNF(ODEfunc(random_net((5,), 3)), n_steps=2, trace="exact").double()
+    z, times = torch.randn(4, 3, dtype=torch.float64), [0.0, 0.25, 1.0]
+    expected = flow(z, z[:, :1], times)
+    flow.solver_options = {"step_size": None}
+    for got, wanted in zip(flow(z, z[:, :1], times), expected, strict=True):
+        assert torch.equal(got, wanted)
+
+
+def test_settings_of_another_type_are_refused():
+    flow = FastCNF(ODEfunc(random_net((5,), 3)))
+    with pytest.raises(TypeError, match="settings: got a dict, expected a Settings"):
+        flow(torch.zeros(4, 3), settings={"n_steps": 2})

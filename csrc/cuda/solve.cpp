@@ -74,7 +74,8 @@ class Run {
  private:
   static Checked<float> check(const Call& call) {
     require(call.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
-    require(call.layout[0] == static_cast<int64_t>(Form::tables), "the GPU engine takes tables");
+    require(!call.layout.empty() && call.layout[0] == static_cast<int64_t>(Form::tables),
+            "the GPU engine takes tables");
     Checked<float> checked = check_call<float>(call);
     const Problem<float>& p = checked.p;
     require(!p.context, "the GPU engine has no context");
