@@ -359,7 +359,9 @@ struct Backward {
   Velocity<T> velocity;  // outputs points into it
 
   Backward(const Call& x, bool wanted) {
-    auto& [z, h, tensors] = gradients;
+    Tensor& z = std::get<0>(gradients);
+    Tensor& h = std::get<1>(gradients);
+    Tensors& tensors = std::get<2>(gradients);  // not a structured binding: a lambda takes it
     z = new_like(x.z);
     h = new_like(x.h);
     outputs.z = out<T>(z);

@@ -20,9 +20,9 @@ SLOW = ("benchmarks", "cuda", "experiments", "fuzz", "gpu", "kernels", "packagin
 
 
 def pytest_collection_modifyitems(items):
-    here = Path(__file__).parent
+    folders = [Path(__file__).parent / name for name in SLOW]
     for item in items:
-        if item.path.relative_to(here).parts[0] in SLOW:
+        if any(item.path.is_relative_to(folder) for folder in folders):
             item.add_marker("slow")
 
 

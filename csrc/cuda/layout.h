@@ -1,6 +1,8 @@
 // From a problem to a plan: offsets on a tile's arena, among the packed matrices, in the workspace.
 #pragma once
 
+#include <initializer_list>
+
 #include "jobs.h"
 #include "launch.h"
 #include "penalties.h"

@@ -3,6 +3,8 @@
 // PyTorch, without its dispatches, which for one step cost more than the integration.
 #pragma once
 
+#include <initializer_list>
+
 #include "../simd/activation.h"
 #include "row_sums.h"
 

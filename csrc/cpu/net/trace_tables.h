@@ -4,6 +4,8 @@
 // a tile of rows at a time; W_1 is at hand packed, so only W_3' is scaled.
 #pragma once
 
+#include <initializer_list>
+
 #include "coefficients.h"
 
 namespace mvae_fast {
