@@ -83,6 +83,6 @@ def test_the_engine_by_clang(source_tree, python):
     engine = "from mvae_fast.engines import cpp; print(cpp.__file__, cpp.capabilities())"
     found = python("-c", engine, cwd=source_tree, PYTHONPATH=str(source_tree))
     assert str(source_tree) in found and "baseline" in found
-    tests = ["tests/engines/test_capabilities.py", "tests/test_closed_forms.py"]
+    tests = ["tests/engines/test_capabilities.py", "tests/core/test_closed_forms.py"]
     said = python("-m", "pytest", "-q", *tests, cwd=source_tree, PYTHONPATH=str(source_tree))
     assert "passed" in said and "failed" not in said and "skipped" not in said
