@@ -1,8 +1,8 @@
-"""Training steps of this checkout against those of another: ``python -m benchmarks.against OTHER``.
+"""This checkout against another: ``python -m benchmarks.against OTHER``.
 
 OTHER is a checkout with its C++ engine built in place, of an earlier commit for example. Each has a
 process of its own, and they take turns. The file also is that process: it needs nothing of OTHER
-but its package.
+but its package. Compared are training steps or, with ``--calls``, calls too small to do any work.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -18,7 +19,7 @@ CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
 
 
 class Checkout:
-    """A process that makes training steps with one checkout's package."""
+    """A process that runs one checkout's package."""
 
     def __init__(self, tree: Path, threads: int, clock: str) -> None:
         self.process = subprocess.Popen(
@@ -31,7 +32,7 @@ class Checkout:
         )
 
     def ask(self, question: dict[str, object]) -> float:
-        """Seconds of one step of a workload."""
+        """Seconds of one step of a workload, or of as many as it says."""
         assert self.process.stdin is not None and self.process.stdout is not None
         print(json.dumps(question), file=self.process.stdin, flush=True)
         answer = self.process.stdout.readline()
@@ -41,7 +42,7 @@ class Checkout:
 
 
 def serve(tree: Path, threads: int, clock: str) -> None:
-    """Answer each workload on standard input with the seconds of a training step."""
+    """Answer each workload on standard input with the seconds of its steps."""
     import torch
 
     import mvae_fast
@@ -52,17 +53,27 @@ def serve(tree: Path, threads: int, clock: str) -> None:
         raise SystemExit(f"OTHER: got {tree}, but Python found {package}")
     torch.set_num_threads(threads)
     steps = {}
+
+    def step(flow, z, logp, leaves, grads):  # type: ignore[no-untyped-def]
+        results = flow(z, logp)
+        if leaves:
+            torch.autograd.grad(results, leaves, grads)
+
     for line in sys.stdin:
+        w = json.loads(line)
         if line not in steps:
-            w = json.loads(line)
             torch.manual_seed(0)
             net = ODEnet(w["hidden"], (w["dim"],), None, False, w["layer_type"], w["nonlinearity"])
             flow = FastCNF(ODEfunc(net), n_steps=w["steps"], trace="exact", engine="cpp")
-            steps[line] = flow, torch.randn(w["batch"], w["dim"])
-        flow, z = steps[line]
+            z, logp = torch.randn(w["batch"], w["dim"]), torch.zeros(w["batch"], 1)
+            leaves = [z.requires_grad_(), *net.parameters()] if w["backward"] else []
+            grads = torch.randn_like(z), torch.randn_like(logp)
+            steps[line] = partial(step, flow, z, logp, leaves, grads), w["repeats"]
+        call, repeats = steps[line]
         began = CLOCKS[clock]()
-        z_t, logp = flow(z.clone().requires_grad_(), z.new_zeros(len(z), 1))
-        (z_t.square().sum() - logp.sum()).backward()
+        with torch.set_grad_enabled(w["backward"]):
+            for _ in range(repeats):
+                call()
         print(CLOCKS[clock]() - began, flush=True)
 
 
@@ -71,6 +82,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=__doc__)
     parser.add_argument("other", type=Path, metavar="OTHER")
     parser.add_argument("--workloads", nargs="+", default=None)
+    parser.add_argument("--calls", action="store_true", help="B = 1, D = 2, as benchmarks.overhead")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--budget", type=float, default=10.0, help="seconds a workload")
     parser.add_argument("--clock", choices=CLOCKS, default="wall")
@@ -80,11 +92,11 @@ def main() -> None:
         return serve(arguments.other, arguments.threads, arguments.clock)
 
     from dataclasses import asdict
-    from functools import partial
 
     from benchmarks.common.environment import environment
     from benchmarks.common.interleave import interleave
-    from benchmarks.common.workloads import WORKLOADS, select
+    from benchmarks.common.workloads import WORKLOADS, Workload, select
+    from benchmarks.overhead import LAYERS, REPEATS
 
     trees = {"here": ROOT, "other": arguments.other}
     checkouts = {
@@ -95,17 +107,26 @@ def main() -> None:
         f"| workload | other, ms | here / other, {arguments.clock}, {arguments.threads} threads |"
     )
     print("|---|---|---|")
-    for workload in select(arguments.workloads) if arguments.workloads else WORKLOADS:
-        question = asdict(workload)
+    chosen = select(arguments.workloads) if arguments.workloads else WORKLOADS
+    questions = [(w.name, asdict(w) | {"backward": True, "repeats": 1}) for w in chosen]
+    if arguments.calls:
+        calls = [Workload(x, 2, (16,), x, "softplus", 1, 1, "") for x in LAYERS]
+        questions = [
+            (f"{w.name}, {part}", asdict(w) | {"backward": backward, "repeats": REPEATS})
+            for w in calls
+            for part, backward in (("forward", False), ("forward and backward", True))
+        ]
+    for name, question in questions:
         timings = interleave(
-            {name: partial(checkout.ask, question) for name, checkout in checkouts.items()},
+            {tree: partial(checkout.ask, question) for tree, checkout in checkouts.items()},
             threads=1,
             budget=arguments.budget,
             timer=lambda call: call(),
         )
-        ratio, ms = timings.ratio("here", "other"), timings.time("other").median * 1e3
+        ratio = timings.ratio("here", "other")
+        ms = timings.time("other").median * 1e3 / int(str(question["repeats"]))
         print(
-            f"| {workload.name} | {ms:.2f} | {ratio.median:.3f} ({ratio.lower:.3f}-"
+            f"| {name} | {ms:.4g} | {ratio.median:.3f} ({ratio.lower:.3f}-"
             f"{ratio.upper:.3f}), {timings.rounds} rounds |",
             flush=True,
         )
