@@ -395,4 +395,31 @@ struct Backward {
   }
 };
 
+// The functions of both ops as PyTorch calls them, on a device: one that has `solve(Call, save)`
+// and `solve_backward(Call, GradOutputs, wanted)`.
+template <class Device>
+struct Op {
+  static Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
+                       const Tensors& tensors, const Ints& widths, const Ints& layout,
+                       int64_t nonlinearity, bool residual, bool exact, const Doubles& a,
+                       const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
+                       int64_t penalties, int64_t operands, bool save) {
+    const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                    exact, a, b,      outputs, checkpoint_every, penalties, operands};
+    return Device::solve(call, save);
+  }
+  static Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
+                                  const std::optional<Tensor>& grad_penalty, const Tensor& states,
+                                  const Tensor& z, const Tensor& h,
+                                  const std::optional<Tensor>& probes, const Tensors& tensors,
+                                  const Ints& widths, const Ints& layout, int64_t nonlinearity,
+                                  bool residual, bool exact, const Doubles& a, const Doubles& b,
+                                  const Ints& outputs, int64_t checkpoint_every, int64_t penalties,
+                                  int64_t operands, bool wanted) {
+    const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
+                    exact, a, b,      outputs, checkpoint_every, penalties, operands};
+    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, states}, wanted);
+  }
+};
+
 }  // namespace mvae_fast

@@ -48,31 +48,24 @@ Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
   return x.gradients;
 }
 
-Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
-              const Tensors& tensors, const Ints& widths, const Ints& layout, int64_t nonlinearity,
-              bool residual, bool exact, const Doubles& a, const Doubles& b, const Ints& outputs,
-              int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
-  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
-                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
-  if (z.scalar_type() == ScalarType::Double) return forward<double>(call, save);
-  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
-  return forward<float>(call, save);
-}
+// The op's two functions on the CPU, for the dtype of z.
+struct Cpu {
+  static Outputs solve(const Call& call, bool save) {
+    return is_double(call) ? forward<double>(call, save) : forward<float>(call, save);
+  }
+  static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {
+    return is_double(call) ? backward<double>(call, grads, wanted)
+                           : backward<float>(call, grads, wanted);
+  }
 
-Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
-                         const std::optional<Tensor>& grad_penalty, const Tensor& states,
-                         const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
-                         const Tensors& tensors, const Ints& widths, const Ints& layout,
-                         int64_t nonlinearity, bool residual, bool exact, const Doubles& a,
-                         const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-                         int64_t penalties, int64_t operands, bool tensor_grads) {
-  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
-                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
-  const GradOutputs grads{grad_z, grad_logp, grad_penalty, states};
-  if (z.scalar_type() == ScalarType::Double) return backward<double>(call, grads, tensor_grads);
-  require(z.scalar_type() == ScalarType::Float, "z must be float32 or float64");
-  return backward<float>(call, grads, tensor_grads);
-}
+ private:
+  static bool is_double(const Call& call) {
+    const ScalarType dtype = call.z.scalar_type();
+    require(dtype == ScalarType::Double || dtype == ScalarType::Float,
+            "z must be float32 or float64");
+    return dtype == ScalarType::Double;
+  }
+};
 
 }  // namespace
 }  // namespace mvae_fast
@@ -86,6 +79,6 @@ STABLE_TORCH_LIBRARY_FRAGMENT(mvae_fast, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CPU, m) {
-  m.impl("solve", TORCH_BOX(&mvae_fast::solve));
-  m.impl("solve_backward", TORCH_BOX(&mvae_fast::solve_backward));
+  m.impl("solve", TORCH_BOX(&mvae_fast::Op<mvae_fast::Cpu>::solve));
+  m.impl("solve_backward", TORCH_BOX(&mvae_fast::Op<mvae_fast::Cpu>::solve_backward));
 }

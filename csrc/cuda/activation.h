@@ -29,7 +29,7 @@ MVAE_FAST_DEVICE float log1p_unit(float e) {
   return e * y;
 }
 MVAE_FAST_DEVICE double log1p_unit(double e) {
-  return log1p(e);
+  return std::log1p(e);
 }
 
 // 1 / x for 1 <= x <= 2, to within an ulp and without the branches of IEEE's division.
@@ -44,31 +44,12 @@ MVAE_FAST_DEVICE double reciprocal(double x) {
   return 1.0 / x;
 }
 
-MVAE_FAST_DEVICE float exp_of(float x) {
-  return expf(x);
-}
-MVAE_FAST_DEVICE double exp_of(double x) {
-  return exp(x);
-}
-MVAE_FAST_DEVICE float expm1_of(float x) {
-  return expm1f(x);
-}
-MVAE_FAST_DEVICE double expm1_of(double x) {
-  return expm1(x);
-}
-MVAE_FAST_DEVICE float tanh_of(float x) {
-  return tanhf(x);
-}
-MVAE_FAST_DEVICE double tanh_of(double x) {
-  return tanh(x);
-}
-
 // exp(-|a|) cannot overflow; the two sigmoids from it have no cancellation.
 template <class T>
 struct Sigmoid {
   T e, upper, lower;
   MVAE_FAST_DEVICE explicit Sigmoid(T a)
-      : e(exp_of(a < T(0) ? a : -a)), upper(reciprocal(T(1) + e)), lower(e * upper) {}
+      : e(std::exp(a < T(0) ? a : -a)), upper(reciprocal(T(1) + e)), lower(e * upper) {}
 };
 
 struct Softplus {
@@ -83,7 +64,7 @@ struct Softplus {
 struct Tanh {
   template <class T>
   static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    const T y = tanh_of(a), d1 = T(1) - y * y;
+    const T y = std::tanh(a), d1 = T(1) - y * y;
     return {y, d1, T(-2) * y * d1};
   }
 };
@@ -99,8 +80,8 @@ struct Elu {
   template <class T>
   static MVAE_FAST_DEVICE Phi<T> at(T a) {
     if (a > T(0)) return {a, T(1), T(0)};
-    const T e = exp_of(a);
-    return {expm1_of(a), e, e};
+    const T e = std::exp(a);
+    return {std::expm1(a), e, e};
   }
 };
 

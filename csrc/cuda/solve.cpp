@@ -108,31 +108,16 @@ class Run {
   void* stream_;
 };
 
-Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
-              const Tensors& tensors, const Ints& widths, const Ints& layout, int64_t nonlinearity,
-              bool residual, bool exact, const Doubles& a, const Doubles& b, const Ints& outputs,
-              int64_t checkpoint_every, int64_t penalties, int64_t operands, bool save) {
-  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
-                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
-  return Run(call).forward(save);
-}
-
-Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
-                         const std::optional<Tensor>& grad_penalty, const Tensor& states,
-                         const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
-                         const Tensors& tensors, const Ints& widths, const Ints& layout,
-                         int64_t nonlinearity, bool residual, bool exact, const Doubles& a,
-                         const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-                         int64_t penalties, int64_t operands, bool tensor_grads) {
-  const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
-                  exact, a, b,      outputs, checkpoint_every, penalties, operands};
-  const Run run(call);
-  const BackwardInputs<float> inputs =
-      check_gradients(run.problem(), {grad_z, grad_logp, grad_penalty, states});
-  const Backward<float> x(call, tensor_grads);
-  run.backward(inputs, x.outputs);
-  return x.gradients;
-}
+struct Gpu {
+  static Outputs solve(const Call& call, bool save) { return Run(call).forward(save); }
+  static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {
+    const Run run(call);
+    const BackwardInputs<float> inputs = check_gradients(run.problem(), grads);
+    const Backward<float> x(call, wanted);
+    run.backward(inputs, x.outputs);
+    return x.gradients;
+  }
+};
 
 // Empty where the kernels run on the device.
 std::string cuda_device_error(int64_t device) {
@@ -148,6 +133,6 @@ STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CUDA, m) {
-  m.impl("solve", TORCH_BOX(&mvae_fast::solve));
-  m.impl("solve_backward", TORCH_BOX(&mvae_fast::solve_backward));
+  m.impl("solve", TORCH_BOX(&mvae_fast::Op<mvae_fast::Gpu>::solve));
+  m.impl("solve_backward", TORCH_BOX(&mvae_fast::Op<mvae_fast::Gpu>::solve_backward));
 }

@@ -5,8 +5,8 @@
 
 #include "cuda/backward.h"
 #include "cuda/forward.h"
-#include "cuda/machine_host.h"
 #include "cuda/solve.h"
+#include "machine_host.h"
 
 namespace mvae_fast {
 namespace cuda {

@@ -2,8 +2,8 @@
 // warps. Operands are rounded as on the device; sums are taken in T, in another order.
 #pragma once
 
-#include "plan.h"
-#include "precision.h"
+#include "cuda/plan.h"
+#include "cuda/precision.h"
 
 namespace mvae_fast {
 namespace cuda {
