@@ -35,6 +35,7 @@ def dynamics(
     trace: Tensor | None = None,
     probes: Tensor | None = None,
     precision: str = "full",
+    second: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[Tensor, Tensor | None, Tensor | None]:
     """Velocity, trace and Jacobian products at one step.
 
@@ -45,18 +46,25 @@ def dynamics(
         trace: (1 or S, Q), see `mvae_fast.core.trace.trace_table`, or None.
         probes: (K, B, D), or None; they make the trace where ``trace`` is None.
         precision: What to round the operands of the products to, as autocast does.
+        second: The table of `mvae_fast.core.trace.second_order_table` and the step size h, where
+            the trace is to lack ``h/2 Tr J^2``.
 
     Returns:
         The velocity (B, D), the trace (B,), or None when neither trace nor probes is given, and
         ``J eps`` (K, B, D) of the probes. With ``tables.residual`` the trace lacks its ``-D``,
         which `mvae_fast.core.problem.complete` adds.
     """
-    output, tangent, slopes = _sweep(
-        z, tables, s, probes, with_slopes=trace is not None, precision=precision
-    )
+    start = None if probes is None else probes.transpose(0, 1)
+    output, tangent, slopes = _sweep(z, tables, s, start, trace is not None, precision)
+    tangent = None if tangent is None else tangent.transpose(0, 1)
     tau = None
     if trace is not None:
         tau = closed_form(_row(trace, s), slopes, z, precision)
+        if second is not None:  # Tr J^2 = phi'(a_1) . Q phi'(a_1), Q symmetric
+            table, h = second
+            square = _row(table, s).view(tables.widths[1], -1)
+            product = _linear(slopes[0], square, None, precision)
+            tau = tau - h / 2 * torch.linalg.vecdot(product, slopes[0])
     elif tangent is not None:
         tau = torch.linalg.vecdot(probes, tangent).sum(0)
     if not tables.residual:
@@ -74,30 +82,12 @@ def _linear(x: Tensor, matrix: Tensor, bias: Tensor | None, precision: str) -> T
 
 def jacobian(z: Tensor, tables: Tables, s: int) -> tuple[Tensor, Tensor]:
     """Velocity (B, D) and its whole Jacobian (B, D, D) at one step, with ``tables.residual``."""
-    # Forward mode from the unit vectors: (B, D, m_l), of which row i is dy_l / dz_i. The first
-    # layer's is its weight, the same for all rows of z; the second's is one product for them all.
-    product: Tensor | None = None
-    y = z
-    layers = _layers(tables, s)
-    for layer, (matrix, gate, bias, u) in enumerate(layers):
-        by_row = gate if gate is not None and gate.ndim > 1 else None
-        if gate is not None and by_row is None:
-            matrix = matrix * gate.unsqueeze(1)
-            u = None if u is None else u * gate
-        y = F.linear(y, matrix) if u is None else F.linear(y, matrix) + u
-        y = (y if by_row is None else y * by_row) + bias
-        product = matrix.T.contiguous() if product is None else F.linear(product, matrix)
-        if by_row is not None:
-            product = product * by_row.unsqueeze(1)
-        if layer < len(layers) - 1:
-            slope = nonlinearities.derivative(tables.nonlinearity, y)
-            product = product * slope.unsqueeze(1)
-            y = nonlinearities.value(tables.nonlinearity, y)
-    assert product is not None
-    full = product.mT.expand(z.shape[0], -1, -1)
-    if not tables.residual:
-        return y, full
-    return y - z, full - torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    # Forward mode from the unit vectors, the same for all rows until a layer's slopes differ.
+    unit = torch.eye(z.shape[1], dtype=z.dtype, device=z.device)
+    output, columns, _ = _sweep(z, tables, s, unit.unsqueeze(0))
+    assert columns is not None
+    full = columns.expand(z.shape[0], -1, -1).mT
+    return (output - z, full - unit) if tables.residual else (output, full)
 
 
 # Weight (m_l, m_{l-1}); gate (m_l,) or (B, m_l) or None; bias like it; context (B, m_l) or None.
@@ -144,7 +134,7 @@ def _sweep(
     with_slopes: bool = False,
     precision: str = "full",
 ) -> tuple[Tensor, Tensor | None, list[Tensor]]:
-    """The net's output (B, D), its product with ``tangent`` (K, B, D), and phi' by layer."""
+    """The net's output (B, D), its product with ``tangent`` (B, K, D), and phi' by layer."""
     layers = _layers(tables, s)
     y, slopes = z, []
     for layer, (matrix, gate, bias, u) in enumerate(layers):
@@ -157,12 +147,12 @@ def _sweep(
         if tangent is not None:
             tangent = _linear(tangent, matrix, None, precision)
             if gate is not None:
-                tangent = tangent * gate
+                tangent = tangent * gate.unsqueeze(-2)
         if layer < len(layers) - 1:
             if tangent is not None or with_slopes:
                 slopes.append(nonlinearities.derivative(tables.nonlinearity, y))
             if tangent is not None:
-                tangent = tangent * slopes[-1]
+                tangent = tangent * slopes[-1].unsqueeze(1)
             y = nonlinearities.value(tables.nonlinearity, y)
     return y, tangent, slopes
 
@@ -191,10 +181,8 @@ def solve(problem: Problem) -> Solution:
     probes = problem.probes
 
     def evaluate(stage: Tensor, e: int) -> tuple[Tensor, Tensor | None, Tensor | None]:
-        velocity, tau, tangent = dynamics(stage, tables, e, table, probes, precision)
-        if second is not None:
-            assert tau is not None
-            tau = tau - problem.h[e] / 2 * _second_order(stage, tables, e, second, precision)
+        correction = None if second is None else (second, problem.h[e])
+        velocity, tau, tangent = dynamics(stage, tables, e, table, probes, precision, correction)
         if not problem.penalties:
             return velocity, tau, None
         values = [_PENALTIES[name](velocity, tangent) for name in problem.penalties]
@@ -295,17 +283,3 @@ _PENALTIES: dict[str, Callable[[Tensor, Tensor | None], Tensor]] = {
     "kinetic_energy": lambda velocity, _: velocity.square().sum(1),
     "frobenius": _frobenius,
 }
-
-
-def _second_order(z: Tensor, tables: Tables, s: int, second: Tensor, precision: str) -> Tensor:
-    """``Tr J^2 = phi'(a_1) . Q phi'(a_1)`` of a net with one hidden layer."""
-    dim, hidden = tables.widths[:2]
-    matrix = _row(tables.weight, s)[: hidden * dim].view(hidden, dim)
-    product = _linear(z, matrix, None, precision)
-    if tables.context and tables.context[0] is not None:
-        product = product + tables.context[0]
-    if tables.gate is not None:
-        product = product * _row(tables.gate, s)[:hidden]
-    slope = nonlinearities.derivative(tables.nonlinearity, product + _row(tables.bias, s)[:hidden])
-    square = _row(second, s).view(hidden, hidden)  # symmetric
-    return torch.linalg.vecdot(_linear(slope, square, None, precision), slope)
