@@ -55,8 +55,8 @@ static void gates_times_panel(const Solve<T>& x, int64_t n, int64_t width, const
                               int64_t ldc) {
   const int64_t ldg = x.gate_rows > 1 ? x.padded_features : 0;
   for (int64_t row = 0; row < n; row += kTileRows)
-    run_tile<T, false>(smaller(kTileRows, n - row), width, x.D, x.gates(row, 2), ldg, panel, width,
-                       c + row * ldc, ldc, false);
+    run_tile<Numbers<T>, false>(smaller(kTileRows, n - row), width, x.D, x.gates(row, 2), ldg,
+                                panel, width, c + row * ldc, ldc, false);
 }
 
 // The panel of W_1' at hidden unit j, and of W_1' * W_2 to scratch.product.
@@ -118,8 +118,8 @@ static void trace_one_hidden_gradients(const Solve<T>& x, const TraceScratch<T>&
     }
     const int64_t ldg = x.gate_rows > 1 ? x.padded_features : 0;
     for (int64_t d = 0; d < x.D; d += kTileRows)
-      run_tile<T, true>(smaller(kTileRows, x.D - d), width, rows, x.gates(0, 2) + d, ldg, scratch.r,
-                        width, scratch.bar + d * width, width, false);
+      run_tile<Numbers<T>, true>(smaller(kTileRows, x.D - d), width, rows, x.gates(0, 2) + d, ldg,
+                                 scratch.r, width, scratch.bar + d * width, width, false);
     for (int64_t d = 0; d < x.D; ++d) {
       T* bar = scratch.bar + d * width;
       const T* w1 = w1_panel + d * width;

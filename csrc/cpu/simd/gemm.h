@@ -13,14 +13,27 @@
 namespace mvae_fast {
 namespace MVAE_FAST_ISA {
 
+// The operands of a tile: numbers, which are multiplied as they are.
+template <class T>
+struct Numbers {
+  using Sum = T;
+  using Operand = T;
+  using Row = Vec<T>;
+  MVAE_FAST_INLINE Row row(const T* b) { return load(b); }
+  MVAE_FAST_INLINE Row splat_of(T a) { return splat(a); }
+  MVAE_FAST_INLINE Vec<T> multiply_add(Vec<T> sum, Row a, Row b) { return sum + a * b; }
+};
+
 // C[i, :] (+)= sum_k A(i, k) B[k, :], for MR rows and NV vectors. A(i, k) is a[i * lda + k], or a[i
 // + k * lda] if Transposed.
-template <class T, int MR, int NV, bool Transposed>
-__attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64_t lda, const T* b,
-                                                    int64_t ldb, T* c, int64_t ldc,
+template <class Of, int MR, int NV, bool Transposed>
+__attribute__((noinline)) static void register_tile(int64_t k, const typename Of::Operand* a,
+                                                    int64_t lda, const typename Of::Operand* b,
+                                                    int64_t ldb, typename Of::Sum* c, int64_t ldc,
                                                     bool accumulate) {
-  using V = Vec<T>;
-  constexpr int64_t n = kLanes<T>;
+  using V = Vec<typename Of::Sum>;
+  using Row = typename Of::Row;
+  constexpr int64_t n = kLanes<typename Of::Sum>;
   V x[MR][NV];
 #pragma GCC unroll 16
   for (int i = 0; i < MR; ++i)
@@ -28,18 +41,18 @@ __attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64
     for (int j = 0; j < NV; ++j) x[i][j] = V{};
   // Rows in groups of three around one pointer: x86 addresses base, base + lda and base + 2 lda
   // without further registers.
-  const T* base[(MR + 2) / 3];
+  const typename Of::Operand* base[(MR + 2) / 3];
 #pragma GCC unroll 4
   for (int g = 0; g < (MR + 2) / 3; ++g) base[g] = Transposed ? a + 3 * g : a + 3 * g * lda;
   for (int64_t t = 0; t < k; ++t) {
-    V row[NV];
+    Row row[NV];
 #pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) row[j] = load(b + j * n);
+    for (int j = 0; j < NV; ++j) row[j] = Of::row(b + j * n);
 #pragma GCC unroll 16
     for (int i = 0; i < MR; ++i) {
-      const V s = splat(Transposed ? base[i / 3][i % 3] : base[i / 3][(i % 3) * lda]);
+      const Row s = Of::splat_of(Transposed ? base[i / 3][i % 3] : base[i / 3][(i % 3) * lda]);
 #pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) x[i][j] += s * row[j];
+      for (int j = 0; j < NV; ++j) x[i][j] = Of::multiply_add(x[i][j], s, row[j]);
     }
     b += ldb;
 #pragma GCC unroll 4
@@ -58,25 +71,27 @@ __attribute__((noinline)) static void register_tile(int64_t k, const T* a, int64
     for (int j = 0; j < NV; ++j) store(c + i * ldc + j * n, x[i][j]);
 }
 
-template <class T>
-using RegisterTile = void (*)(int64_t, const T*, int64_t, const T*, int64_t, T*, int64_t, bool);
+template <class Of>
+using RegisterTile = decltype(&register_tile<Of, 1, 1, false>);
 
 // The kernel for `rows` (1 .. kTileRows) rows.
-template <class T, int NV, bool Transposed, int MR = kTileRows>
-static inline RegisterTile<T> tile_for(int64_t rows) {
+template <class Of, int NV, bool Transposed, int MR = kTileRows>
+static inline RegisterTile<Of> tile_for(int64_t rows) {
   if constexpr (MR == 1) {
-    return register_tile<T, 1, NV, Transposed>;
+    return register_tile<Of, 1, NV, Transposed>;
   } else {
-    return rows == MR ? register_tile<T, MR, NV, Transposed>
-                      : tile_for<T, NV, Transposed, MR - 1>(rows);
+    return rows == MR ? register_tile<Of, MR, NV, Transposed>
+                      : tile_for<Of, NV, Transposed, MR - 1>(rows);
   }
 }
 
-template <class T, bool Transposed>
-static inline void run_tile(int64_t rows, int64_t columns, int64_t k, const T* a, int64_t lda,
-                            const T* b, int64_t ldb, T* c, int64_t ldc, bool accumulate) {
-  const RegisterTile<T> tile =
-      columns > kLanes<T> ? tile_for<T, 2, Transposed>(rows) : tile_for<T, 1, Transposed>(rows);
+template <class Of, bool Transposed>
+static inline void run_tile(int64_t rows, int64_t columns, int64_t k, const typename Of::Operand* a,
+                            int64_t lda, const typename Of::Operand* b, int64_t ldb,
+                            typename Of::Sum* c, int64_t ldc, bool accumulate) {
+  const RegisterTile<Of> tile = columns > kLanes<typename Of::Sum>
+                                    ? tile_for<Of, 2, Transposed>(rows)
+                                    : tile_for<Of, 1, Transposed>(rows);
   tile(k, a, lda, b, ldb, c, ldc, accumulate);
 }
 
@@ -123,8 +138,8 @@ static void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t l
   for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
     const int64_t width = panel_width<T>(n, j);
     for_each_block(rows, [&](int64_t i, int64_t count) {
-      run_tile<T, false>(count, width, k, a + i * lda, lda, packed + j * k, width, c + i * ldc + j,
-                         ldc, accumulate);
+      run_tile<Numbers<T>, false>(count, width, k, a + i * lda, lda, packed + j * k, width,
+                                  c + i * ldc + j, ldc, accumulate);
     });
   }
 }

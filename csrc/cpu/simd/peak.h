@@ -17,7 +17,8 @@ static int64_t peak(int64_t repeats, const Threads& threads) {
         alignas(64) T a[kTileRows * kDepth] = {}, b[kDepth * kColumns] = {},
                                     c[kTileRows * kColumns];
         for (int64_t i = 0; i < *static_cast<int64_t*>(context); ++i) {
-          register_tile<T, kTileRows, 2, false>(kDepth, a, kDepth, b, kColumns, c, kColumns, false);
+          register_tile<Numbers<T>, kTileRows, 2, false>(kDepth, a, kDepth, b, kColumns, c,
+                                                         kColumns, false);
           asm volatile("" : : "r"(c) : "memory");  // the result is wanted, as far as anyone knows
         }
       },

@@ -34,54 +34,17 @@ MVAE_FAST_INLINE __m512i pair_words(__m512 low, __m512 high) {
                                   (__m512i)_mm512_cvtne2ps_pbh(high, low));
 }
 
-// As register_tile of gemm.h, with words of pairs: k of them.
-template <int MR, int NV, bool Transposed>
-__attribute__((noinline)) static void pair_tile(int64_t k, const Word* a, int64_t lda,
-                                                const Word* b, int64_t ldb, float* c, int64_t ldc,
-                                                bool accumulate) {
-  __m512 x[MR][NV];
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) x[i][j] = _mm512_setzero_ps();
-  const Word* base[(MR + 2) / 3];
-#pragma GCC unroll 4
-  for (int g = 0; g < (MR + 2) / 3; ++g) base[g] = Transposed ? a + 3 * g : a + 3 * g * lda;
-  for (int64_t t = 0; t < k; ++t) {
-    __m512bh row[NV];
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) row[j] = (__m512bh)_mm512_loadu_si512(b + 16 * j);
-#pragma GCC unroll 16
-    for (int i = 0; i < MR; ++i) {
-      const Word word = Transposed ? base[i / 3][i % 3] : base[i / 3][(i % 3) * lda];
-      const __m512bh s = (__m512bh)_mm512_set1_epi32(static_cast<int>(word));
-#pragma GCC unroll 4
-      for (int j = 0; j < NV; ++j) x[i][j] = _mm512_dpbf16_ps(x[i][j], row[j], s);
-    }
-    b += ldb;
-#pragma GCC unroll 4
-    for (int g = 0; g < (MR + 2) / 3; ++g) base[g] += Transposed ? lda : 1;
+// The operands of a register tile: words of pairs.
+struct Pairs {
+  using Sum = float;
+  using Operand = Word;
+  using Row = __m512bh;
+  MVAE_FAST_INLINE Row row(const Word* b) { return (Row)_mm512_loadu_si512(b); }
+  MVAE_FAST_INLINE Row splat_of(Word a) { return (Row)_mm512_set1_epi32(static_cast<int>(a)); }
+  MVAE_FAST_INLINE Vec<float> multiply_add(Vec<float> sum, Row a, Row b) {
+    return (Vec<float>)_mm512_dpbf16_ps((__m512)sum, b, a);
   }
-#pragma GCC unroll 16
-  for (int i = 0; i < MR; ++i)
-#pragma GCC unroll 4
-    for (int j = 0; j < NV; ++j) {
-      float* to = c + i * ldc + 16 * j;
-      _mm512_storeu_ps(to, accumulate ? _mm512_add_ps(_mm512_loadu_ps(to), x[i][j]) : x[i][j]);
-    }
-}
-
-using PairTile = void (*)(int64_t, const Word*, int64_t, const Word*, int64_t, float*, int64_t,
-                          bool);
-
-template <int NV, bool Transposed, int MR = kTileRows>
-static inline PairTile pair_tile_for(int64_t rows) {
-  if constexpr (MR == 1) {
-    return pair_tile<1, NV, Transposed>;
-  } else {
-    return rows == MR ? pair_tile<MR, NV, Transposed> : pair_tile_for<NV, Transposed, MR - 1>(rows);
-  }
-}
+};
 
 // to[r, t] = (a[r, 2 t], a[r, 2 t + 1]), up to a whole vector of words.
 static inline void pair_columns(int64_t rows, int64_t k, const float* a, int64_t lda, Word* to,
@@ -189,8 +152,8 @@ class Products {
           const int64_t width = panel_width<T>(n, j);
           const Word* panel = reinterpret_cast<const Word*>(packed) + j * pairs;
           for_each_block(rows, [&](int64_t i, int64_t count) {
-            run_pairs<false>(count, width, pairs, words + i * ld, ld, panel, width, c + i * ldc + j,
-                             ldc, accumulate);
+            run_tile<Pairs, false>(count, width, pairs, words + i * ld, ld, panel, width,
+                                   c + i * ldc + j, ldc, accumulate);
           });
         }
         return;
@@ -258,8 +221,8 @@ class Products {
           for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
             const int64_t width = panel_width<T>(n, j);
             f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
-              run_pairs<true>(count, width, (rows + 1) / 2, left + i, ld_, right + j, ld_, c, ldc,
-                              accumulate);
+              run_tile<Pairs, true>(count, width, (rows + 1) / 2, left + i, ld_, right + j, ld_, c,
+                                    ldc, accumulate);
             });
           }
         });
@@ -277,7 +240,8 @@ class Products {
       for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
         const int64_t width = panel_width<T>(n, j);
         f(i, j, count, width, [&](T* c, int64_t ldc, bool accumulate) {
-          run_tile<T, true>(count, width, rows, a + i, lda, b + j, ldb, c, ldc, accumulate);
+          run_tile<Numbers<T>, true>(count, width, rows, a + i, lda, b + j, ldb, c, ldc,
+                                     accumulate);
         });
       }
     });
@@ -298,16 +262,6 @@ class Products {
 #endif
     return load(packed + j * m + i * width + v);
   }
-
-#if defined(__AVX512BF16__)
-  template <bool Transposed>
-  static void run_pairs(int64_t rows, int64_t columns, int64_t k, const Word* a, int64_t lda,
-                        const Word* b, int64_t ldb, float* c, int64_t ldc, bool accumulate) {
-    const PairTile tile = columns > kLanes<float> ? pair_tile_for<2, Transposed>(rows)
-                                                  : pair_tile_for<1, Transposed>(rows);
-    tile(k, a, lda, b, ldb, c, ldc, accumulate);
-  }
-#endif
 
   bool bf16_;
   int64_t ld_;
