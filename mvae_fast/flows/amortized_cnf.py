@@ -126,8 +126,8 @@ class AmortizedCNF(Flow):
         z: Tensor,
         cond: Tensor | None,
         reverse: bool,
-        with_change: bool,
-        generator: torch.Generator | None,
+        with_change: bool = True,
+        generator: torch.Generator | None = None,
         trace: str | None = None,
         log_det: str | None = None,
     ) -> tuple[Tensor, Tensor | None]:

@@ -41,7 +41,7 @@ class Flow(NotScriptable, nn.Module, ABC):
         ...         super().__init__(dim)
         ...         self.log = nn.Parameter(torch.ones(dim))
         ...
-        ...     def _move(self, z, cond, reverse, with_change, generator):
+        ...     def _move(self, z, cond, reverse):
         ...         log = -self.log if reverse else self.log
         ...         return z * log.exp(), -log.sum().expand(len(z))
         >>> Scale(3)(torch.ones(2, 3), torch.zeros(2))[1].tolist()
@@ -50,7 +50,7 @@ class Flow(NotScriptable, nn.Module, ABC):
 
     dim: int
     cond_dim: int
-    #: Whether the log-density is an integral, so that ``_move`` takes ``trace`` and ``log_det``.
+    #: Whether the log-density is an integral, so that ``_move`` takes more arguments.
     integrates: ClassVar[bool] = False
 
     def __init__(self, dim: int, cond_dim: int = 0) -> None:
@@ -109,23 +109,21 @@ class Flow(NotScriptable, nn.Module, ABC):
                     log_det=log_det,
                 )
         self._check_input(z, logp, cond)
-        exact: dict[str, Any] = {"trace": trace, "log_det": log_det} if self.integrates else {}
-        z_out, change = self._move(z, cond, reverse, logp is not None, generator, **exact)
+        how: dict[str, Any] = {"generator": generator, "trace": trace, "log_det": log_det}
+        how["with_change"] = logp is not None
+        z_out, change = self._move(z, cond, reverse, **(how if self.integrates else {}))
         if logp is None:
             return z_out
         assert change is not None
         return z_out, logp + change.view(logp.shape)
 
     @abstractmethod
-    def _move(
-        self,
-        z: Tensor,
-        cond: Tensor | None,
-        reverse: bool,
-        with_change: bool,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
-        """The moved states (B, D) and ``-log|det|`` (B,), which may be None if it is not wanted."""
+    def _move(self, z: Tensor, cond: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor | None]:
+        """The moved states (B, D) and ``-log|det|`` (B,).
+
+        Where the flow `integrates` it also takes ``generator``, ``trace``, ``log_det`` and
+        ``with_change``; if that is False the second result may be None.
+        """
 
     def _check_input(self, z: Tensor, logp: Tensor | None, cond: Tensor | None) -> None:
         if z.ndim != 2 or z.shape[1] != self.dim:

@@ -126,14 +126,7 @@ class IAF(Flow):
             MADE(self.dim, hidden, 2, self.cond_dim, backwards=k % 2 == 1) for k in range(n_flows)
         )
 
-    def _move(
-        self,
-        z: Tensor,
-        cond: Tensor | None,
-        reverse: bool,
-        with_change: bool,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def _move(self, z: Tensor, cond: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
         change = z.new_zeros(z.shape[0])
         if reverse:
             for made in reversed(self.flows):

@@ -51,14 +51,7 @@ class PlanarFlow(Flow):
         shapes = {"u": (n_flows, dim), "w": (n_flows, dim), "b": (n_flows,)}
         self.theta = Parameters(shapes, self.cond_dim, dict.fromkeys(shapes, dim**-0.5))
 
-    def _move(
-        self,
-        z: Tensor,
-        cond: Tensor | None,
-        reverse: bool,
-        with_change: bool,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def _move(self, z: Tensor, cond: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
         u, w, b = self.theta(cond).values()
         limits = torch.finfo(z.dtype)
         wu = (w * u).sum(2)

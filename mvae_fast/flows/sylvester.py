@@ -89,14 +89,7 @@ class SylvesterFlow(Flow):
         bounds = dict.fromkeys(shapes, dim**-0.5)
         self.flows = nn.ModuleList(Parameters(shapes, cond_dim, bounds) for _ in range(n_flows))
 
-    def _move(
-        self,
-        z: Tensor,
-        cond: Tensor | None,
-        reverse: bool,
-        with_change: bool,
-        generator: torch.Generator | None,
-    ) -> tuple[Tensor, Tensor | None]:
+    def _move(self, z: Tensor, cond: Tensor | None, reverse: bool) -> tuple[Tensor, Tensor]:
         change = z.new_zeros(z.shape[0])
         order = range(self.n_flows)
         for k in reversed(order) if reverse else order:
