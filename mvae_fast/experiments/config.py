@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -11,8 +10,6 @@ from importlib import resources
 from pathlib import Path
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
-
-import jsonargparse
 
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.data.splits import SELECTIONS
@@ -140,10 +137,7 @@ class TrainConfig:
     overwrite: bool = _option("replace models that are in the folder already", default=False)
 
     def __post_init__(self) -> None:
-        for name, hint in get_type_hints(TrainConfig).items():
-            if not _fits(getattr(self, name), hint):
-                wanted = str(hint) if get_args(hint) else hint.__name__
-                raise ValueError(f"{name} must be {wanted}, got {getattr(self, name)!r}")
+        _check_types(vars(self))
         check_name(self.dataset, "dataset")
         for name in self.models:
             check_name(name, "models")
@@ -151,7 +145,9 @@ class TrainConfig:
             described = getattr(self, key)
             for name, value in described.items():
                 check_name(name, key)
-                if not (null and value is None) and "type" not in _mapping(value):
+                if null and value is None:
+                    continue
+                if not isinstance(value, Mapping) or "type" not in value:
                     raise ValueError(
                         f"{key}.{name} must be {null}a mapping with a type, got {value!r}; the "
                         f"others are {[other for other in described if other != name]}"
@@ -277,6 +273,14 @@ def _layers(name: str) -> dict[str, Any]:
     return values if base is None else merge(_layers(base), values)
 
 
+def _check_types(values: Mapping[str, Any]) -> None:
+    hints = get_type_hints(TrainConfig)
+    for name, value in values.items():
+        if not _fits(value, hints[name]):
+            wanted = str(hints[name]) if get_args(hints[name]) else hints[name].__name__
+            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type. A bool is no number, and a whole number is a float."""
     arguments = get_args(hint)
@@ -287,10 +291,6 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, int | float if hint is float else hint)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -332,7 +332,8 @@ def configured(
         >>> values["flows"]["mvae_cnf"]["T"], values["epochs"]
         (0.5, 3)
     """
-    values = _typed(_changed(TrainConfig.packaged(dataset), files, settings))
+    values = _changed(TrainConfig.packaged(dataset), files, settings)
+    _check_types(values)
     if values["dataset"] != dataset:
         # The networks and everything else would be those of the first one.
         raise ValueError(f"dataset must be {dataset!r} here, got {values['dataset']!r}")
@@ -375,16 +376,3 @@ def _changed(
             change = {part: change}
         values = merge(values, change)
     return values
-
-
-def _typed(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings as the types of `TrainConfig`'s fields: YAML takes 1e-3 for a string."""
-    hints = get_type_hints(TrainConfig)
-    parser = jsonargparse.ArgumentParser(exit_on_error=False, default_env=False)
-    for name in values:
-        parser.add_argument(f"--{name}", type=hints[name])
-    try:
-        typed: dict[str, Any] = parser.parse_object(dict(values)).as_dict()
-    except argparse.ArgumentError as error:
-        raise ValueError(" ".join(str(error).split())) from None
-    return typed
