@@ -5,65 +5,61 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
 from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
+COLUMNS = 10
+"""Pictures a row."""
 
-def samples_figure(
-    models: Mapping[str, MVAE],
-    path: Path,
-    *,
-    image: str = "image",
-    label: str = "label",
-    columns: int = 10,
-    seed: int = 0,
-) -> None:
+
+def samples_figure(models: Mapping[str, MVAE], path: Path, *, seed: int = 0) -> None:
     """Draw label-conditioned samples, a row a label, and unconditional ones, for each model.
 
     Shown are the pixels' means given z_T. Conditional samples draw z_0 from the posterior given the
     label alone; unconditional ones draw z_T from the prior.
 
     Args:
-        models: Models of the same modalities by the name they are shown under.
+        models: Models of the modalities ``image`` and ``label`` by the name they are shown under.
         path: File to write; its suffix chooses the format.
-        image: Modality that is drawn, grey or with three colours.
-        label: Modality that is given, one row for each of its classes.
-        columns: Samples a row.
         seed: Of the noise.
 
     Raises:
         ValueError: If ``label`` has no classes.
     """
-    likelihood = dict(next(iter(models.values())).items())[label].likelihood
+    likelihood = dict(next(iter(models.values())).items())["label"].likelihood
     if not isinstance(likelihood, CategoricalLikelihood):
-        raise ValueError(f"modality {label!r} must have classes, got {likelihood!r}")
+        raise ValueError(f"modality 'label' must have classes, got {likelihood!r}")
     n_labels = likelihood.num_classes
     # A panel is as wide as high where there are ten labels.
-    size = (4.2 * len(models), 2 * (4.2 * n_labels / columns + 0.1))
+    size = (4.2 * len(models), 2 * (4.2 * n_labels / COLUMNS + 0.1))
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(2, len(models), squeeze=False)
     for column, (name, model) in enumerate(models.items()):
         device = next(model.parameters()).device
         generator = torch.Generator(device).manual_seed(seed)
-        given = {label: torch.arange(n_labels, device=device)}
-        conditional = model.generate(columns, given, generator=generator)[image].mean
-        unconditional = model.sample(n_labels * columns, generator=generator)[image].mean
-        panels = (("given the label", conditional), ("unconditional", unconditional))
-        for row, (title, images) in enumerate(panels):
-            tiled = tiles(images, columns)
-            axis = axes[row, column]
-            axis.imshow(mosaic(tiled), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-            axis.set_title(f"{name}: {title}", fontsize=11)
-            axis.set_xticks([])
-            axis.set_yticks([])
-            if row == 0:
-                height = tiled.shape[2] + 1
-                axis.set_yticks([height * (i + 0.5) for i in range(n_labels)], range(n_labels))
-                axis.tick_params(length=0)
+        given = {"label": torch.arange(n_labels, device=device)}
+        conditional = model.generate(COLUMNS, given, generator=generator)["image"].mean
+        unconditional = model.sample(n_labels * COLUMNS, generator=generator)["image"].mean
+        upper, lower = axes[:, column]
+        tiled = tiles(conditional, COLUMNS)
+        show(upper, tiled, f"{name}: given the label")
+        height = tiled.shape[2] + 1
+        upper.set_yticks([height * (i + 0.5) for i in range(n_labels)], range(n_labels))
+        upper.tick_params(length=0)
+        show(lower, tiles(unconditional, COLUMNS), f"{name}: unconditional")
     write_figure(path, figure)
+
+
+def show(axis: Axes, tiles: np.ndarray, heading: str, size: int = 11) -> None:
+    """Draw a `mosaic` under a heading."""
+    axis.imshow(mosaic(tiles), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    axis.set_title(heading, fontsize=size)
+    axis.set_xticks([])
+    axis.set_yticks([])
 
 
 def tiles(images: Tensor, columns: int) -> np.ndarray:

@@ -132,16 +132,14 @@ class MVAEModule(lightning.LightningModule):
 
 
 class EpochBar(Callback):
-    """One bar over all epochs; where output is not a terminal, a line now and then instead.
+    """One bar over all epochs; where output is not a terminal, six lines now and then instead.
 
     Args:
         title: What is trained.
-        lines: How many lines to write when there is no terminal.
     """
 
-    def __init__(self, title: str, lines: int = 6) -> None:
+    def __init__(self, title: str) -> None:
         self.title = title
-        self.lines = lines
         self.bar: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -161,7 +159,7 @@ class EpochBar(Callback):
         self.bar.set_postfix_str(f"validation {validation:.1f}", refresh=False)
         self.bar.update()
         epoch, total = trainer.current_epoch + 1, trainer.max_epochs
-        if self.bar.disable and (epoch % max(1, total // self.lines) == 0 or epoch == total):
+        if self.bar.disable and (epoch % max(1, total // 6) == 0 or epoch == total):
             print(
                 f"{self.title:<10} {epoch:>3}/{total} epochs, validation {validation:.1f}",
                 flush=True,

@@ -79,8 +79,10 @@ def test_coloured_images_are_drawn_in_colour(tmp_path):
 
 
 def test_a_label_without_classes_is_named(tmp_path):
-    with pytest.raises(ValueError, match="'image' must have classes, got BernoulliLikelihood"):
-        samples_figure({"A": model()}, tmp_path / "figure.png", label="image")
+    described = model().config
+    described["modalities"]["label"] = described["modalities"]["image"]
+    with pytest.raises(ValueError, match="'label' must have classes, got BernoulliLikelihood"):
+        samples_figure({"A": build_mvae(described)}, tmp_path / "figure.png")
 
 
 def test_training_on_four_labels_ends_with_the_figure(tmp_path):

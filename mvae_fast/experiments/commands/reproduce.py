@@ -25,7 +25,9 @@ from mvae_fast.experiments.reproduce.table3 import table3
 from mvae_fast.experiments.reproduce.table4 import table4
 from mvae_fast.experiments.usage import going_on, usage
 
-#: The experiments: what each is, and the data set it takes where none is named.
+#: The experiments: what each is, and the data set it takes where none is named. Each is called with
+#: a `Laboratory`, data sets, models and options of its own, and gives a `Report` with a section for
+#: each data set, or the files that it wrote.
 EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
     "table1": (table1, "digits", "reconstruction and ELBO on MNIST-like data sets"),
     "table2": (table2, "digits", "label-conditioned samples, judged by a classifier"),
@@ -70,9 +72,6 @@ def parser() -> jsonargparse.ArgumentParser:
 
 def main(argv: Sequence[str]) -> None:
     """Run an experiment.
-
-    Args:
-        argv: Arguments behind ``mvae-fast reproduce``.
 
     Raises:
         UsageError: If a setting or a data file is faulty or missing, or another command uses the

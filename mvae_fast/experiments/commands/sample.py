@@ -23,9 +23,6 @@ from mvae_fast.vae import MVAE, CategoricalLikelihood
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none.
 
-    Args:
-        argv: Arguments behind ``mvae-fast sample``.
-
     Raises:
         UsageError: If the checkpoint, a condition or the folder cannot be used.
     """
@@ -63,7 +60,8 @@ def main(argv: Sequence[str]) -> None:
     write_bytes(written[0], _archive(values))
     for name, value in values.items():
         if value.dim() in (3, 4):
-            written.append(_draw(value, folder / f"{name}.png"))
+            written.append(folder / f"{name}.png")
+            _draw(value, written[-1])
     print("Written: " + ", ".join(map(str, written)))
 
 
@@ -149,7 +147,7 @@ def _archive(values: Mapping[str, Tensor]) -> bytes:
     return buffer.getvalue()
 
 
-def _draw(images: Tensor, path: Path) -> Path:
+def _draw(images: Tensor, path: Path) -> None:
     columns = max(1, int(len(images) ** 0.5))
     blank = images.new_ones(-len(images) % columns, *images.shape[1:])
     picture = mosaic(tiles(torch.cat([images, blank]), columns))
@@ -158,4 +156,3 @@ def _draw(images: Tensor, path: Path) -> Path:
     axis.imshow(picture, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
     axis.set_axis_off()
     write_figure(path, figure)
-    return path

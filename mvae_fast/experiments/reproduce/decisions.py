@@ -32,16 +32,11 @@ def decisions(laboratory: Laboratory, datasets: Sequence[str], names: Sequence[s
     """Train MVAE-CNF with each decision made otherwise, and MVAE as it is.
 
     Args:
-        laboratory: Where models are trained.
-        datasets: Data sets.
         names: Some of `DECISIONS`; default: all.
 
     Returns:
         The table, transposed: a section for each decision, as there are more of them than columns
         fit.
-
-    Raises:
-        UsageError: If a name is unknown.
     """
     if unknown := set(names) - set(DECISIONS):
         raise UsageError(f"decisions must be among {list(DECISIONS)[1:]}, got {sorted(unknown)}")

@@ -9,28 +9,17 @@ from matplotlib.figure import Figure
 from torch.distributions import Distribution
 
 from mvae_fast.experiments.config import title
-from mvae_fast.experiments.figures import mosaic, tiles
+from mvae_fast.experiments.figures import COLUMNS, show, tiles
 from mvae_fast.experiments.folders.files import write_figure
 from mvae_fast.experiments.reproduce.laboratory import Laboratory
 from mvae_fast.experiments.reproduce.table4 import PAIRS
 from mvae_fast.vae import MVAE
-
-COLUMNS = 10
-"""Pictures a row."""
 
 
 def figure3(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]) -> list[Path]:
     """Images generated from the label, a row a label, for each data set.
 
     z_0 is drawn from the posterior given the label alone; shown are the pixels' means.
-
-    Args:
-        laboratory: Where models are trained; the first of its seeds is shown.
-        datasets: Data sets of images and labels.
-        models: Models, side by side.
-
-    Returns:
-        The files written.
     """
     paths = []
     for dataset, trained in _models(laboratory, datasets, models, "an image and a label").items():
@@ -53,16 +42,7 @@ def figure4(
     """Unconditional samples of all modalities, for each data set.
 
     The prior is on z_T, so the generative model decodes z_T ~ N(0, I) directly. The paper's code
-    pushes N(0, I) through the flow first.
-
-    Args:
-        laboratory: Where models are trained; the first of its seeds is shown.
-        datasets: Data sets with the modality ``image``.
-        models: Models, side by side.
-        through_flow: Sample as the paper's code does.
-
-    Returns:
-        The files written.
+    pushes N(0, I) through the flow first, as does ``through_flow``.
     """
     paths = []
     for dataset, trained in _models(laboratory, datasets, models, "an image").items():
@@ -85,14 +65,6 @@ def figure5(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[st
     Rows from the top: the image, its transformation, the transformation generated from the image,
     the image generated from the transformation, and an unconditional sample of both. z_0 is at the
     posterior's mean; the sample decodes N(0, I).
-
-    Args:
-        laboratory: Where models are trained; the first of its seeds is shown.
-        datasets: Pairs, or names of `PAIRS`.
-        models: Models, one below the other.
-
-    Returns:
-        The files written.
     """
     pairs = [pair for dataset in datasets for pair in PAIRS.get(dataset, (dataset,))]
     paths = []
@@ -158,10 +130,7 @@ def _draw(
     figure = Figure(figsize=size, layout="constrained")
     axes = figure.subplots(rows, columns, squeeze=False).flatten()
     for axis, (heading, panel) in zip(axes, panels.items(), strict=True):
-        axis.imshow(mosaic(panel), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
-        axis.set_title(heading, fontsize=8 if below else 11)
-        axis.set_xticks([])
-        axis.set_yticks([])
+        show(axis, panel, heading, 8 if below else 11)
         height, width = (side + 1 for side in panel.shape[2:4])
         for i, line in enumerate((captions or {}).get(heading, [])):
             for j, caption in enumerate(line):

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import joblib
 import torch
@@ -21,8 +21,6 @@ from mvae_fast.experiments.run import load_splits
 from mvae_fast.experiments.training import Trained, finished, train_model
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE, load_mvae
-
-T = TypeVar("T")
 
 #: Settings that are not the user's to change in a laboratory, and the options for them.
 OWN = {
@@ -212,15 +210,12 @@ class Laboratory:
                     open_folder(run.config)
                     name = run.folder.relative_to(self.out / "runs").as_posix()
                     self.recipes[name] = run.config.recipe()
-            self.each(complete, [run for run in runs if not run.is_complete()])
-
-    def each(self, job: Callable[[Run], T], runs: Sequence[Run]) -> list[T]:
-        """Do a job for each run, ``jobs`` at a time."""
-        if self.jobs == 1 or len(runs) < 2:
-            return [job(run) for run in runs]
-        # Each process its own threads: by default all would take all cores.
-        runs = [Run(replace(r.config, threads=r.config.threads or 1)) for r in runs]
-        return joblib.Parallel(self.jobs)(joblib.delayed(job)(run) for run in runs)
+            missing = [run for run in runs if not run.is_complete()]
+            jobs = min(self.jobs, len(missing))
+            if jobs > 1:
+                # Each process its own threads: by default all would take all cores.
+                missing = [Run(replace(r.config, threads=r.config.threads or 1)) for r in missing]
+            joblib.Parallel(max(1, jobs))(joblib.delayed(complete)(run) for run in missing)
 
     def splits(self, config: TrainConfig) -> Splits:
         """The data of a run, read once."""
@@ -234,15 +229,11 @@ class Laboratory:
         """The numbers of trained runs."""
         return [run.evaluate(self.splits(run.config)) for run in runs]
 
-    def about(self, runs: Iterable[Run]) -> list[str]:
-        """Lines on how the runs were trained: epochs chosen and wall time."""
-        by_model: dict[str, list[Run]] = {}
-        for run in runs:
-            by_model.setdefault(f"{run.config.folder.parent.name}, {title(run.name)}", []).append(
-                run
-            )
+    def about(self, groups: Iterable[Sequence[Run]]) -> list[str]:
+        """Lines on how the runs of models were trained: epochs chosen and wall time."""
         lines = []
-        for name, group in by_model.items():
+        for group in groups:
+            name = f"{group[0].config.folder.parent.name}, {title(group[0].name)}"
             kept = ", ".join(str(run.trained.epoch) for run in group)
             seeds = ", ".join(str(run.config.seed) for run in group)
             minutes = sum(run.trained.seconds for run in group) / len(group) / 60

@@ -10,16 +10,7 @@ from mvae_fast.experiments.reproduce.laboratory import Laboratory
 
 
 def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]) -> Report:
-    """Train, evaluate in all conventions, and set beside the paper.
-
-    Args:
-        laboratory: Where models are trained.
-        datasets: Data sets.
-        models: Models; the paper has ``mvae`` and ``mvae_cnf``.
-
-    Returns:
-        The table; a section for each data set.
-    """
+    """Train, evaluate in all conventions, and set beside the paper."""
     runs = laboratory.grid(datasets, models)
     table: list[Entry] = []
     notes: list[str] = []
@@ -31,5 +22,5 @@ def table1(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         if not notes:
             notes = legend(modalities, group[0].config.samples)
         notes += log_det_notes(f"{dataset}, {title(model)}", results)
-    notes += laboratory.about(run for group in runs.values() for run in group)
+    notes += laboratory.about(runs.values())
     return Report("Table 1: MNIST-like data sets", table, notes)

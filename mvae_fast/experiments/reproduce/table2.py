@@ -40,16 +40,7 @@ def labelled_samples(model: MVAE, n: int, num_classes: int, seed: int) -> tuple[
 
 
 def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]) -> Report:
-    """How often a classifier, trained on real images, agrees with the label that was given.
-
-    Args:
-        laboratory: Where models are trained.
-        datasets: Data sets of images and labels.
-        models: Models.
-
-    Returns:
-        The table; a section for each data set.
-    """
+    """How often a classifier, trained on real images, agrees with the label that was given."""
     runs = laboratory.grid(datasets, models, "an image and a label")
     table: list[Entry] = []
     notes = ["fraction of images generated from a label that the classifier gives that label"]
@@ -85,5 +76,5 @@ def table2(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
                 f"{dataset}, {title(model)}: {hits / total:.4f} of {total} samples, 95 % interval "
                 f"{low:.4f} to {high:.4f} (Wilson), of these models; another seed gives another"
             )
-    notes += laboratory.about(run for group in runs.values() for run in group)
+    notes += laboratory.about(runs.values())
     return Report("Table 2: label-conditioned samples", table, notes, digits=4)

@@ -61,9 +61,6 @@ def table3(
     """Train with a fraction of the rows paired and the others taken apart, for several fractions.
 
     Args:
-        laboratory: Where models are trained.
-        datasets: Data sets of two modalities.
-        models: Models.
         fractions: Default: the paper's for ``mirflickr``, else `FRACTIONS`.
 
     Returns:
@@ -99,7 +96,7 @@ def table3(
         notes += log_det_notes(f"{dataset}, {column}", results)
     if any(entry.source == PUBLISHED for entry in table):
         notes.append(published.FLICKR_NOTE)
-    notes += laboratory.about(run for group in runs.values() for run in group)
+    notes += laboratory.about(runs.values())
     return Report(
         "Table 3: learning with few paired examples",
         table,
@@ -115,9 +112,6 @@ def learning_curves(points: Iterable[Point]) -> Figure:
     Args:
         points: Of any number of data sets and models; a row of panels for each data set, a curve
             for each model. Quantities that are not among `SHOWN` are left out.
-
-    Returns:
-        The figure.
     """
     drawn = [point for point in points if point.entry[1:3] in SHOWN]
     sections = list(dict.fromkeys(point.entry.section for point in drawn))

@@ -17,16 +17,7 @@ PAIRS: dict[str, tuple[str, ...]] = {
 
 
 def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str]) -> Report:
-    """Train on each pair, and print the loss of each modality and of both, as the paper does.
-
-    Args:
-        laboratory: Where models are trained.
-        datasets: Pairs, or names of `PAIRS`.
-        models: Models.
-
-    Returns:
-        The table; a section for each pair.
-    """
+    """Train on each pair, and print the loss of each modality and of both, as the paper does."""
     pairs = [pair for dataset in datasets for pair in PAIRS.get(dataset, (dataset,))]
     runs = laboratory.grid(pairs, models, "a pair of images")
     table: list[Entry] = []
@@ -54,6 +45,6 @@ def table4(laboratory: Laboratory, datasets: Sequence[str], models: Sequence[str
         "negative ELBO of both modalities and of each alone (iwae: negative log-likelihood), nats",
         *legend([], runs[pairs[0], models[0]][0].config.samples)[1:],
         *errors,
-        *laboratory.about(run for group in runs.values() for run in group),
+        *laboratory.about(runs.values()),
     ]
     return Report("Table 4: image transformations", table, notes)
