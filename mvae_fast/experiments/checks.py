@@ -33,10 +33,6 @@ def check_models(config: TrainConfig, splits: Splits) -> None:
     Warns where the annealing is longer than the run: the objective is then nowhere the one that is
     meant, which a loss does not show.
 
-    Args:
-        config: Settings of the run.
-        splits: Its data.
-
     Raises:
         ValueError: If a model's description is faulty or does not fit the data, the precision is
             unknown, or the device is not there.

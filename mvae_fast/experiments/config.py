@@ -34,13 +34,6 @@ def title(model: str) -> str:
 def check_name(name: Any, key: str) -> None:
     """Refuse a name that cannot be that of a file or folder, and no other place's.
 
-    Args:
-        name: Of a model or a modality.
-        key: The setting that has it, for the message.
-
-    Raises:
-        ValueError: Unless it is of letters, digits, ``_`` and ``-`` only.
-
     Example:
         >>> check_name("../thesis", "models")
         Traceback (most recent call last):
@@ -51,11 +44,7 @@ def check_name(name: Any, key: str) -> None:
 
 
 def check_seed(seed: int, name: str = "seed") -> None:
-    """Refuse a seed that PyTorch's generators do not take.
-
-    Raises:
-        ValueError: If it is negative or has more than 64 bits.
-    """
+    """Refuse a seed that PyTorch's generators do not take."""
     if not 0 <= seed < 2**64:
         raise ValueError(f"{name} must not be negative and less than 2**64, got {seed}")
 
@@ -182,24 +171,12 @@ class TrainConfig:
 
     @classmethod
     def load(cls, dataset: str, **changes: Any) -> TrainConfig:
-        """The settings of a data set's own run, with changes.
-
-        Args:
-            dataset: Data set whose packaged configuration is read.
-            changes: Fields to replace.
-
-        Returns:
-            The settings.
-        """
+        """The settings of a data set's own run, with changes."""
         return cls(**{**cls.packaged(dataset), **changes})
 
     @staticmethod
     def packaged(dataset: str) -> dict[str, Any]:
-        """The packaged configuration of a data set, merged into the one it names as ``base``.
-
-        Raises:
-            ValueError: If there is none.
-        """
+        """The packaged configuration of a data set, merged into the one it names as ``base``."""
         if dataset not in DATASETS:
             raise ValueError(f"there is no configuration {dataset!r} among {sorted(DATASETS)}")
         return _layers(dataset)
@@ -320,9 +297,6 @@ def configured(
 
     A file may come from elsewhere. It cannot make a run replace models: that is for an option or
     ``settings`` to say.
-
-    Returns:
-        Arguments for `TrainConfig`.
 
     Raises:
         ValueError: If a file or a setting cannot be used, or is for another data set; it is named.

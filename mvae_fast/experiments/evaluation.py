@@ -41,9 +41,6 @@ def evaluation(
         cache: File that keeps the numbers. It is read if it was written for as many rows and
             samples by this `VERSION`, and written again else, also where it is damaged.
         samples: Samples of z_0 a row, by convention.
-
-    Returns:
-        The numbers.
     """
     about = {"version": VERSION, "rows": len(dataset), "samples": dict(samples), "seed": seed}
     if cache is not None and (kept := _kept(cache, about)):
@@ -151,12 +148,7 @@ def legend(modalities: list[str], samples: Mapping[str, int] = SAMPLES) -> list[
 
 
 def log_det_notes(name: str, results: Sequence[Metrics]) -> list[str]:
-    """A line on how far a model's integrated traces are from log-determinants; none without a flow.
-
-    Args:
-        name: The model.
-        results: The numbers of each seed.
-    """
+    """A line on how far a model's integrated traces are from log-determinants, if it has a flow."""
     errors = [metrics["elbo"].get("log_det_error", (None,))[0] for metrics in results]
     known = [error for error in errors if error is not None]
     if not known:

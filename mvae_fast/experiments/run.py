@@ -22,9 +22,6 @@ from mvae_fast.vae import load_mvae
 def load_splits(config: TrainConfig) -> Splits:
     """The data of a run: the data set, with the selection and the supervision that are asked for.
 
-    Args:
-        config: Settings of the run.
-
     Returns:
         The splits; the first is trained on, the second chooses the epoch, the third is reported.
 
@@ -43,12 +40,6 @@ def load_splits(config: TrainConfig) -> Splits:
 
 def run(config: TrainConfig) -> Report:
     """Train the models of ``config``, print and write the table of the test split and the samples.
-
-    Args:
-        config: Settings of the run.
-
-    Returns:
-        The table.
 
     Raises:
         UsageError: If the data or the folder cannot be used, or another run uses it.

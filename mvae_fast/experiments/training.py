@@ -96,18 +96,14 @@ def finished(
 
 
 def train_model(name: str, config: TrainConfig, splits: Splits) -> Trained:
-    """Train one model; keep the checkpoint that is best on the validation split.
+    """Train one model; keep the checkpoint that is best on the validation split. The test split is
+    not touched.
 
     Under ``<out>/<name>`` it writes ``best.ckpt``, ``last.ckpt`` (every epoch; the one before is
     ``previous.ckpt``), TensorBoard and CSV logs, the chosen model as ``model.pt`` (`load_mvae`) and
     at last ``finished.json``. With ``config.resume`` it goes on from ``last.ckpt``, with the result
     that an uninterrupted run has, and does nothing where all is done. Where a file is damaged it
     says so, and goes on from ``previous.ckpt`` or begins anew.
-
-    Args:
-        name: Of the model, one of ``config.models``.
-        config: Settings of the run.
-        splits: The data; the test split is not touched.
 
     Returns:
         What became of it; the model is in ``model.pt``.

@@ -25,9 +25,6 @@ def main(argv: Sequence[str]) -> None:
     numbers of samples and the seed are those of the run, too, and on the same
     device so are the numbers.
 
-    Args:
-        argv: Arguments behind ``mvae-fast evaluate``.
-
     Raises:
         UsageError: If checkpoint, data set or folder cannot be used.
     """
@@ -80,11 +77,8 @@ def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
 
 
 def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
-    """What the run of a checkpoint was evaluated on and how, or for another data set the defaults.
-
-    Args:
-        checkpoint: The file, in the folder of a model in that of the run.
-        dataset: The data set; None: that of the run.
+    """What the run of a checkpoint was evaluated on and how, or for another data set the defaults;
+    a data set of None is the run's.
 
     Raises:
         ValueError: If no data set is named, here or by the run, or the run's file is damaged.

@@ -7,13 +7,7 @@ import jsonargparse
 
 
 def command_parser(name: str, description: str, **options: Any) -> jsonargparse.ArgumentParser:
-    """The parser of a command, without options so far.
-
-    Args:
-        name: Of the command.
-        description: For its help.
-        options: Of ``ArgumentParser``.
-    """
+    """The parser of a command, without options so far."""
     return jsonargparse.ArgumentParser(
         prog=f"mvae-fast {name}", description=description, default_env=False, **options
     )

@@ -21,12 +21,6 @@ def parse(argv: Sequence[str]) -> TrainConfig:
     """Settings from the command line: the data set's packaged configuration, then ``--config``
     files, then ``--set``, then options.
 
-    Args:
-        argv: Arguments behind ``mvae-fast train``.
-
-    Returns:
-        The settings.
-
     Example:
         >>> parse(["--epochs", "3", "--latent-dim", "16", "--models", "mvae"]).models
         ['mvae']

@@ -9,9 +9,6 @@ from mvae_fast.vae.builders.build import read_saved, restore
 def load_checkpoint(path: str | Path) -> MVAE:
     """The model of a checkpoint: a ``model.pt`` of `save_mvae`, or Lightning's ``.ckpt``.
 
-    Args:
-        path: The file.
-
     Returns:
         The model, on the CPU, in evaluation mode.
 

@@ -18,14 +18,7 @@ if TYPE_CHECKING:
 
 
 def make_folder(path: str | Path, name: str) -> Path:
-    """Make a folder to write to, unless it is there.
-
-    Args:
-        path: Of the folder.
-        name: Of the argument that it came from, for the message.
-
-    Returns:
-        The path.
+    """Make a folder to write to, unless it is there; ``name`` is the argument's that it came from.
 
     Raises:
         ValueError: If there can be no such folder, for example because a file is in its place.

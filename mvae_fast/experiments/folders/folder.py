@@ -39,9 +39,6 @@ def check_folder(config: TrainConfig) -> dict[str, Any]:
     with ``config.overwrite`` only, and only where each file in their folder is one that a run
     writes.
 
-    Args:
-        config: Settings of the run.
-
     Returns:
         The recipe for the folder.
 
@@ -92,9 +89,6 @@ def check_folder(config: TrainConfig) -> dict[str, Any]:
 def open_folder(config: TrainConfig) -> None:
     """Make the folder of a run and write its recipe there, ``config.yaml``.
 
-    Args:
-        config: Settings of the run.
-
     Raises:
         ValueError: As `check_folder` does, or if there can be no such folder.
         UsageError: If another run writes to one of its models.
@@ -112,12 +106,6 @@ def open_folder(config: TrainConfig) -> None:
 
 def read_recipe(path: Path) -> dict[str, Any]:
     """The recipe in a ``config.yaml`` that `open_folder` wrote.
-
-    Args:
-        path: The file.
-
-    Returns:
-        `TrainConfig.recipe` of the run.
 
     Raises:
         ValueError: If the file is damaged.

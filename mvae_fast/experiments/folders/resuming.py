@@ -55,7 +55,6 @@ def resume_point(folder: Path, settings: Mapping[str, Any]) -> Path | None:
     begins anew.
 
     Args:
-        folder: Of the model.
         settings: The hyperparameters that the checkpoints must have.
 
     Returns:
