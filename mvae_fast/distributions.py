@@ -12,6 +12,7 @@ from mvae_fast.checks import integers, tensor
 from mvae_fast.flows.base import arguments
 
 Flow = Callable[..., tuple[Tensor, Tensor]]
+Shape = torch.Size | tuple[int, ...]
 
 
 class FlowPosterior(Distribution):
@@ -97,10 +98,7 @@ class FlowPosterior(Distribution):
         return torch.cat([self.loc, self.logvar], dim=-1)
 
     def rsample(  # type: ignore[override]  # a list of sizes is not welcome
-        self,
-        sample_shape: torch.Size | tuple[int, ...] = (),
-        *,
-        generator: torch.Generator | None = None,
+        self, sample_shape: Shape = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Reparametrised samples z_T; the trace is integrated all the same (see
         `rsample_and_log_prob`).
@@ -116,7 +114,7 @@ class FlowPosterior(Distribution):
 
     def rsample_and_log_prob(
         self,
-        sample_shape: torch.Size | tuple[int, ...] = (),
+        sample_shape: Shape = (),
         *,
         generator: torch.Generator | None = None,
         trace: str | None = None,
@@ -138,10 +136,7 @@ class FlowPosterior(Distribution):
         return self.transport_noise(noise, generator=generator, trace=trace, log_det=log_det)
 
     def draw_noise(
-        self,
-        sample_shape: torch.Size | tuple[int, ...] = (),
-        *,
-        generator: torch.Generator | None = None,
+        self, sample_shape: Shape = (), *, generator: torch.Generator | None = None
     ) -> Tensor:
         """Standard Gaussian noise for `transport_noise`.
 
@@ -171,9 +166,7 @@ class FlowPosterior(Distribution):
 
         Args:
             noise: epsilon, ``(..., *batch_shape, D)``.
-            generator: Source of the flow's noise.
-            trace: ``"exact"``, or None as the flow is set.
-            log_det: ``"exact"``, or None as the flow is set.
+            generator, trace, log_det: As of `rsample_and_log_prob`.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
@@ -196,9 +189,7 @@ class FlowPosterior(Distribution):
 
         Args:
             z0: ``(..., *batch_shape, D)``.
-            generator: Source of the flow's noise.
-            trace: ``"exact"``, or None as the flow is set.
-            log_det: ``"exact"``, or None as the flow is set.
+            generator, trace, log_det: As of `rsample_and_log_prob`.
 
         Returns:
             z_T of the same shape and log q_T(z_T) without the last axis.
@@ -222,9 +213,7 @@ class FlowPosterior(Distribution):
 
         Args:
             value: ``(..., *batch_shape, D)``.
-            generator: Source of the flow's noise.
-            trace: ``"exact"``, or None as the flow is set.
-            log_det: ``"exact"``, or None as the flow is set.
+            generator, trace, log_det: As of `rsample_and_log_prob`.
 
         Returns:
             ``(..., *batch_shape)``.

@@ -34,9 +34,6 @@ class AmortizedNet(nn.Module):
         rank: R of U (in, r) and V (r, out); 0 for biases alone.
         layer_type: As of `mvae_fast.ODEnet`.
         nonlinearity: As of `mvae_fast.ODEnet`; swish has beta = 1.
-
-    Raises:
-        ValueError: If an argument does not fit.
     """
 
     def __init__(

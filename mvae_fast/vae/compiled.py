@@ -17,14 +17,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def harmless(x: Tensor, here: Tensor) -> Tensor:
-    """Data with 0 in the rows that are missing, whatever they hold.
-
-    Args:
-        x: Data ``(B, ...)``.
-        here: Which rows are there, boolean ``(B,)``.
-
-    Returns:
-        ``(B, ...)``.
+    """Data ``(B, ...)`` with 0 in the rows that are not ``here``, ``(B,)``, whatever they hold.
 
     Example:
         >>> harmless(torch.tensor([1.0, torch.nan]), torch.tensor([True, False]))

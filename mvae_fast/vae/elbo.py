@@ -43,9 +43,6 @@ class ElboTerms:
         Args:
             weights: lambda of each modality.
             beta: Weight of the KL term.
-
-        Returns:
-            A scalar.
         """
         total = beta * self.kl.sum()
         for name, nll in self.nll.items():
@@ -161,9 +158,6 @@ def elbo_terms(
             flow's steps, for the first sample of each row.
         trace: ``"exact"``: no estimate of a trace, whatever the flow's setting; None as it is set.
         generator: Source of all noise, on the model's device.
-
-    Returns:
-        The terms.
 
     Raises:
         ValueError: If ``at`` or ``kl`` is unknown, ``kl="closed_form"`` is asked of a model with a

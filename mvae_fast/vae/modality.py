@@ -83,16 +83,10 @@ class Modality(nn.Module):
         return self.likelihood(output)
 
     def idle(self, part: nn.Module) -> Tensor:
-        """Zero, as a function of a network's parameters: stands for a network that has no rows.
+        """A zero that depends on the parameters of encoder or decoder, for one that has no rows.
 
         Distributed training waits for a gradient of every parameter in every step. Where no
         gradients are recorded it is only zero.
-
-        Args:
-            part: Encoder or decoder.
-
-        Returns:
-            A scalar.
         """
         trained = [p for p in part.parameters() if p.requires_grad and torch.is_grad_enabled()]
         return torch.stack([0.0 * p.sum() for p in trained]).sum() if trained else torch.zeros(())

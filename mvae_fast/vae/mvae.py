@@ -16,6 +16,12 @@ from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
+#: Data by modality, and which rows have it.
+Data = Mapping[str, Any]
+Masks = Mapping[str, Tensor | None] | None
+At = Literal["sample", "mean"]
+Generator = torch.Generator | None
+
 
 class Objective(NamedTuple):
     """The training loss and the terms it was made of."""
@@ -113,12 +119,12 @@ class MVAE(nn.Module):
     @eager_where_rows_meet
     def forward(
         self,
-        x: Mapping[str, Any],
-        mask: Mapping[str, Tensor | None] | None = None,
+        x: Data,
+        mask: Masks = None,
         *,
         beta: float = 1.0,
-        at: Literal["sample", "mean"] = "sample",
-        generator: torch.Generator | None = None,
+        at: At = "sample",
+        generator: Generator = None,
     ) -> Objective:
         """The training objective, in one pass (see `elbo_terms`).
 
@@ -156,21 +162,14 @@ class MVAE(nn.Module):
         return Objective(terms.loss(weights, beta), terms)
 
     def loss(
-        self,
-        x: Mapping[str, Any],
-        mask: Mapping[str, Tensor | None] | None = None,
-        *,
-        beta: float = 1.0,
-        generator: torch.Generator | None = None,
+        self, x: Data, mask: Masks = None, *, beta: float = 1.0, generator: Generator = None
     ) -> Tensor:
         """The training loss alone, a scalar: ``forward(...).loss``."""
         objective: Objective = self(x, mask, beta=beta, generator=generator)
         return objective.loss
 
     @eager_where_rows_meet
-    def encode(
-        self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None = None
-    ) -> FlowPosterior:
+    def encode(self, x: Data, mask: Masks = None) -> FlowPosterior:
         """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's
         image of N(0, I).
 
@@ -195,12 +194,12 @@ class MVAE(nn.Module):
     @eager_where_rows_meet
     def elbo(
         self,
-        x: Mapping[str, Any],
-        mask: Mapping[str, Tensor | None] | None = None,
+        x: Data,
+        mask: Masks = None,
         *,
-        at: Literal["sample", "mean"] = "sample",
+        at: At = "sample",
         n_samples: int = 1,
-        generator: torch.Generator | None = None,
+        generator: Generator = None,
     ) -> Tensor:
         """The ELBO, in nats, of whatever each row has, with all lambda and beta 1 and the KL term
         estimated.
@@ -226,12 +225,7 @@ class MVAE(nn.Module):
 
     @torch.no_grad()
     def reconstruct(
-        self,
-        x: Mapping[str, Any],
-        mask: Mapping[str, Tensor | None] | None = None,
-        *,
-        at: Literal["sample", "mean"] = "mean",
-        generator: torch.Generator | None = None,
+        self, x: Data, mask: Masks = None, *, at: At = "mean", generator: Generator = None
     ) -> dict[str, Distribution]:
         """Every modality, also those a row lacks, decoded from the posterior given what it has.
 
@@ -252,12 +246,7 @@ class MVAE(nn.Module):
 
     @torch.no_grad()
     def generate(
-        self,
-        n: int,
-        given: Mapping[str, Any],
-        mask: Mapping[str, Tensor | None] | None = None,
-        *,
-        generator: torch.Generator | None = None,
+        self, n: int, given: Data, mask: Masks = None, *, generator: Generator = None
     ) -> dict[str, Distribution]:
         """Conditional generation: ``n`` samples of every modality for each row of ``given``.
 
@@ -289,9 +278,7 @@ class MVAE(nn.Module):
         return self.decode(z.transpose(0, 1).flatten(0, 1))
 
     @torch.no_grad()
-    def sample(
-        self, n: int, *, generator: torch.Generator | None = None
-    ) -> dict[str, Distribution]:
+    def sample(self, n: int, *, generator: Generator = None) -> dict[str, Distribution]:
         """Unconditional generation: z_T from the prior N(0, I), decoded; the flow belongs to the
         posterior only.
 
@@ -380,9 +367,7 @@ class MVAE(nn.Module):
         """The modalities with their names, in order."""
         return list(self.modalities.items())  # type: ignore[arg-type]
 
-    def prepare(
-        self, x: Mapping[str, Any], mask: Mapping[str, Tensor | None] | None
-    ) -> tuple[dict[str, Tensor], Tensor]:
+    def prepare(self, x: Data, mask: Masks) -> tuple[dict[str, Tensor], Tensor]:
         """Check data and masks.
 
         Args:

@@ -14,9 +14,6 @@ def sizes(name: str, value: Any, at_least: int = 1) -> tuple[int, ...]:
         value: An integer, or integers in any sequence, array or tensor.
         at_least: How many there must be.
 
-    Returns:
-        The sizes.
-
     Raises:
         ValueError: If there are fewer, or one is no integer >= 1.
 

@@ -139,11 +139,7 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
     """Read a mapping that ``torch.save`` wrote, to the CPU and without pickle's trust.
 
     Args:
-        path: File to read.
         keys: What the mapping must hold.
-
-    Returns:
-        The mapping.
 
     Raises:
         ValueError: If the file is damaged or something else, or lacks a key.
@@ -162,12 +158,7 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
 
 
 def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVAE:
-    """The model of a description, with weights.
-
-    Args:
-        path: Where they were read, for the message.
-        config: The description, as `build_mvae` takes it.
-        state_dict: The weights.
+    """The model of a description with the weights that were read from ``path``.
 
     Returns:
         The model, in evaluation mode.

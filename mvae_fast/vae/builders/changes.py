@@ -16,12 +16,8 @@ _PLAIN = (type(None), bool, int, float, str, tuple, list, dict)
 
 
 def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
-    """What would not load, or load as something else: modules, parameters, hooks, and functions and
-    likelihoods of parts.
-
-    Args:
-        model: The model.
-        described: What its description makes.
+    """What of a model would not load, or load as something else, as its description makes it:
+    modules, parameters, hooks, and functions and likelihoods of parts.
 
     Returns:
         A sentence for each difference.
@@ -54,10 +50,6 @@ def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
 
 def changed_settings(model: nn.Module, described: nn.Module) -> list[str]:
     """Settings that differ, such as a flow's ``n_steps``: loading would undo them.
-
-    Args:
-        model: The model.
-        described: What its description makes, of the same parts.
 
     Returns:
         A phrase for each.

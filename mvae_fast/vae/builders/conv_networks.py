@@ -83,9 +83,6 @@ class ConvDecoder(nn.Module):
     Raises:
         ValueError: If ``shape`` does not fit.
 
-    References:
-        As of `ConvEncoder`.
-
     Example:
         >>> import torch
         >>> ConvDecoder(196, (3, 64, 64))(torch.zeros(2, 196)).shape

@@ -40,9 +40,6 @@ def mlp_modality(
         likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
         weight: lambda of this modality.
 
-    Returns:
-        The modality.
-
     Raises:
         ValueError: If the likelihood is unknown, or a size is no positive integer.
 
@@ -70,9 +67,6 @@ def label_modality(
         latent_dim: Latent size D.
         hidden: Width of the embedding and of the hidden layers.
         weight: lambda of this modality.
-
-    Returns:
-        The modality.
 
     Example:
         >>> label_modality(10, latent_dim=128, weight=50.0).weight
@@ -107,9 +101,6 @@ def conv_modality(
         likelihood: ``"bernoulli"`` for data in [0, 1], ``"normal"`` for anything else.
         weight: lambda of this modality.
 
-    Returns:
-        The modality.
-
     Raises:
         ValueError: If the likelihood is unknown, or ``shape`` does not fit.
 
@@ -141,9 +132,6 @@ def attribute_modality(latent_dim: int, *, hidden: int = 512, weight: float = 1.
         hidden: Width of the embedding and of the hidden layers.
         weight: lambda of this modality.
 
-    Returns:
-        The modality.
-
     References:
         Wu and Goodman 2018, section 5.2.
 
@@ -169,9 +157,6 @@ def attributes_modality(
         latent_dim: Latent size D.
         hidden: Width of the hidden layers: two in the encoder, three in the decoder.
         weight: lambda of this modality.
-
-    Returns:
-        The modality.
 
     References:
         Wu and Goodman 2018, section 5.2 and their code.

@@ -55,9 +55,6 @@ def cnf_posterior(
     Returns:
         The flow; a chain of them where there are several blocks.
 
-    Raises:
-        ValueError: If an argument does not fit.
-
     References:
         Nedelkoski, Bogojeski, Kao 2020, section 4.
 
@@ -95,12 +92,6 @@ def planar_posterior(latent_dim: int, *, n_flows: int = 16, amortized: bool = Tr
         n_flows: Number of flows.
         amortized: Parameters of each row's own, from mean and log-variance of z_0.
 
-    Returns:
-        The flow.
-
-    Raises:
-        ValueError: If an argument does not fit.
-
     References:
         Rezende and Mohamed 2015; van den Berg et al. 2018, section 6.
 
@@ -130,12 +121,6 @@ def sylvester_posterior(
         n_ortho: Columns of Q for ``"orthogonal"``; None for 8, or D if that is smaller.
         n_householder: Reflections for ``"householder"``.
         amortized: Parameters of each row's own, from mean and log-variance of z_0.
-
-    Returns:
-        The flow.
-
-    Raises:
-        ValueError: If an argument does not fit.
 
     References:
         van den Berg et al. 2018.
@@ -169,12 +154,6 @@ def iaf_posterior(
         hidden: Widths of the hidden layers of each network.
         amortized: The networks also see mean and log-variance of z_0.
 
-    Returns:
-        The flow.
-
-    Raises:
-        ValueError: If an argument does not fit.
-
     References:
         Kingma et al. 2016; van den Berg et al. 2018, section 6.
 
@@ -201,12 +180,6 @@ def cnf_bias_posterior(latent_dim: int, **options: Any) -> AmortizedCNF | Sequen
         options: Those of `cnf_posterior` that `AmortizedCNF` has: all but ``adjoint`` and
             ``engine``; ``log_det`` is ``"trace"`` or ``"exact"``.
 
-    Returns:
-        The flow; a chain of them where there are several blocks.
-
-    Raises:
-        ValueError: If an argument does not fit.
-
     References:
         Grathwohl et al., FFJORD, 2019, section 4.2.
 
@@ -226,12 +199,6 @@ def cnf_rank_posterior(
         latent_dim: Latent size D.
         rank: Of the update of every weight matrix; FFJORD's script has 1, its best results 64.
         options: As of `cnf_bias_posterior`.
-
-    Returns:
-        The flow; a chain of them where there are several blocks.
-
-    Raises:
-        ValueError: If an argument does not fit.
 
     References:
         Grathwohl et al., FFJORD, 2019, section 4.2.
