@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -37,9 +38,10 @@ def report(nvcc: Path, directory: Path, jobs: list[Job], workers: int = 2) -> li
     def compile_one(job: Job) -> list[Function]:
         source, name = job
         digits = name.replace(".", "")
-        output = directory / f"{source.stem}-{digits}.o"
+        output = directory / f"{source.stem}-{digits}.cubin"
         command = [nvcc, *NVCC_FLAGS, f"-gencode=arch=compute_{digits},code=sm_{digits}"]
-        command += ["-Xptxas", "-v", "-I", ROOT / "csrc", "-c", source, "-o", output]
+        # Without the host's half, of which ptxas knows nothing.
+        command += ["-Xptxas", "-v", "-I", ROOT / "csrc", "-cubin", source, "-o", output]
         process = subprocess.run(
             [str(x) for x in command], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         )
@@ -49,6 +51,24 @@ def report(nvcc: Path, directory: Path, jobs: list[Job], workers: int = 2) -> li
 
     with ThreadPoolExecutor(workers) as pool:
         return [function for found in pool.map(compile_one, jobs) for function in found]
+
+
+_REPORTING = """#!/bin/sh
+for last; do :; done
+case "$last" in
+  *.o) {nvcc} "$@" -Xptxas -v > "$last.txt" 2>&1 || {{ cat "$last.txt"; exit 1; }} ;;
+  *) exec {nvcc} "$@" ;;
+esac
+"""
+
+
+def reporting_toolkit(nvcc: Path, home: Path) -> Path:
+    """A `home` for $CUDA_HOME whose nvcc leaves ptxas's report beside each object file."""
+    script = home / "bin" / "nvcc"
+    script.parent.mkdir(parents=True)
+    script.write_text(_REPORTING.format(nvcc=shlex.quote(str(nvcc))))
+    script.chmod(0o755)
+    return home
 
 
 _PROPERTIES = re.compile(

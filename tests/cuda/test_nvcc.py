@@ -1,11 +1,17 @@
-"""The kernels compile for every architecture, without spills and within their registers."""
+"""The kernels compile for every architecture, without spills and within their registers; and the
+library of them links and loads beside any torch."""
+
+import subprocess
+import sys
 
 import pytest
 
-from build_backend.cuda import find_nvcc
-from tests.cuda.compile import ALL, parse, report
+from build_backend import cuda
+from build_backend.compile import find_compiler
+from build_backend.target_torch import find_torch
+from tests.cuda.compile import ALL, SOURCES, parse, report, reporting_toolkit
 
-NVCC = find_nvcc()
+NVCC = cuda.find_nvcc()
 KERNELS = {
     "forward_kernel",
     "backward_kernel",
@@ -31,25 +37,61 @@ ptxas info    : Used 128 registers, used 1 barriers, 8 bytes cumulative stack si
     assert (function.stack, function.spills) == (8, 36)
 
 
-# Every file on Ampere and Hopper, and both kinds of fragments on Blackwell;
-# `python -m tests.cuda.compile` does the others as well.
-JOBS = [
-    (source, name)
-    for source, name in ALL
-    if name in ("8.0", "9.0") or source.stem in ("device", "solver_bf16", "solver_full")
-]
-
-
-@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
-def test_no_spills(tmp_path):
-    functions = report(NVCC, tmp_path, JOBS)
-    solvers = [(source.name, name) for source, name in JOBS if source.stem.startswith("solver_")]
-    assert len(solvers) == 10
-    for job in solvers:
-        here = [x for x in functions if (x.source, x.architecture) == job]
-        assert {x.name for x in here} >= KERNELS, job
-        assert len([x for x in here if x.name == "backward_kernel"]) == 2  # with probes, without
+def check(functions, source):
+    """Of one file on one architecture."""
+    if source.stem.startswith("solver_"):
+        assert {x.name for x in functions} >= KERNELS
+        # With probes and without.
+        assert len([x for x in functions if x.name == "backward_kernel"]) == 2
     for function in functions:
         assert function.spills == 0 and function.stack == 0, function
         if function.registers is not None:
             assert function.registers <= BUDGET[function.name], function
+
+
+# On Hopper every file, in the test of the library; on Ampere and Blackwell both kinds of fragments,
+# as fp16 takes those of bf16 and tf32 those of full. `python -m tests.cuda.compile` does all.
+JOBS = [
+    (source, name)
+    for source, name in ALL
+    if name != "9.0" and source.stem in ("device", "solver_bf16", "solver_full")
+]
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+@pytest.mark.parametrize(("source", "name"), JOBS, ids=[f"{x.stem}-{name}" for x, name in JOBS])
+def test_no_spills(tmp_path, source, name):
+    check(report(NVCC, tmp_path, [(source, name)]), source)
+
+
+# Loads beside the torch that runs the tests, whichever that is, and looks for its kernels.
+LOAD = """
+import sys, torch
+import mvae_fast.engines.cpp
+torch.ops.load_library(sys.argv[1])
+for name in ("solve", "solve_backward"):
+    assert torch._C._dispatch_has_kernel_for_dispatch_key(f"mvae_fast::{name}", "CUDA"), name
+from mvae_fast.engines import cuda as cuda_ops
+for device in range(torch.cuda.device_count()):
+    reason = cuda_ops.excludes(torch.device("cuda", device))
+    assert reason is None or "compute capability" in reason, reason
+# No machine has so many.
+assert torch.ops.mvae_fast.cuda_device_error.default(1000) != ""
+"""
+
+
+@pytest.mark.skipif(NVCC is None, reason="needs nvcc")
+@pytest.mark.skipif(find_compiler() is None, reason="needs a C++ compiler")
+def test_library_links_and_loads_beside_any_torch(tmp_path):
+    library, objects = tmp_path / cuda.LIBRARY, tmp_path / "objects"
+    environ = {
+        "MVAE_FAST_FORCE_CUDA": "1",
+        "TORCH_CUDA_ARCH_LIST": "9.0",
+        "CUDA_HOME": str(reporting_toolkit(NVCC, tmp_path / "toolkit")),
+        "CXX": find_compiler()[0],
+    }
+    cuda.build_cuda_library(library, find_torch(), objects, environ)
+    subprocess.run([sys.executable, "-c", LOAD, str(library)], check=True, cwd=cuda.ROOT)
+    for source in SOURCES:
+        said = (objects / f"{source.stem}.o.txt").read_text()
+        check(parse(said, source.name, "9.0"), source)
