@@ -1,11 +1,14 @@
 """Compile the Triton kernels for a GPU that need not be there, and print what they take.
 
 Run as a script, in a process of its own: where TRITON_INTERPRET is set nothing is compiled.
-Arguments: compute capabilities, as 80 or 90, and "options": every option once, for what the
-interpreter, which knows no types, lets through. Prints one JSON object a line. "nan_to_number" is
-how many instructions of NaN and a number take the number, where the interpreter takes NaN.
+Arguments: compute capabilities, as 80 or 90; "square" before them for few kinds of solve, in which
+every pair of operand, batch and trace occurs, with those that take the most stack; or "options":
+every option once, for what the interpreter, which knows no types, lets through. Prints one JSON
+object a line. "nan_to_number" is how many instructions of NaN and a number take the number, where
+the interpreter takes NaN.
 """
 
+import itertools
 import json
 import re
 import subprocess
@@ -115,19 +118,18 @@ def options():
     probes = {"TRACE": 4, "TANGENTS": True}
     all_penalties = {"PENALTIES": 15, "RESIDUAL": True}
     second = {"SECOND": True, "SLOPES": True}
-    for kind in range(1, 7):
-        yield {"KIND": kind}, "fp32"
-    yield {"TRACE": 0, "SAVE": False, "TABLES": False}, "fp32"
-    yield {"TRACE": 1, "GATED": False}, "fp32"
-    yield probes | {"GATED": False, "TABLES": False}, "fp16"
-    yield probes | all_penalties | {"R": None}, "bf16"
-    yield {"TANGENTS": True} | all_penalties, "fp32"
+    yield {"KIND": 1, "TRACE": 0, "SAVE": False, "TABLES": False}, "fp32"
+    yield {"KIND": 2, "TRACE": 1, "GATED": False}, "fp32"
+    yield {"KIND": 3}, "fp32"
+    yield {"KIND": 4, "GATED": False, "TABLES": False} | probes, "fp16"
+    yield {"KIND": 5, "R": None} | probes | all_penalties, "bf16"
+    yield {"KIND": 6, "TANGENTS": True} | all_penalties, "fp32"
     yield {"TRACE": 3, "SLOPES": True, "TANGENTS": True, "PENALTIES": 9}, "fp16"
-    yield second | {"GATED": False, "PENALTIES": 2}, "bf16"
+    yield second | {"KIND": 1, "GATED": False, "PENALTIES": 2}, "bf16"
     yield second | {"PENALTIES": 4}, "fp32"
     # Triton takes every argument that is 1 for a constant.
     ones = dict.fromkeys(("B", "D", "K", "L", "checkpoint", "n_penalties", "sums_ld"), 1)
-    yield ones | {"TRACE": 1, "PENALTIES": 2}, "fp32"
+    yield ones | {"KIND": 2, "TRACE": 1, "PENALTIES": 2}, "fp32"
     yield ones | probes | {"PENALTIES": 8}, "bf16"
     double = {"DT": tl.float64, "PRECISION": "ieee", "BN": 16, "BK": 16}
     yield double | probes | all_penalties | {"R": None}, "fp64"
@@ -146,21 +148,28 @@ def compile_options():
                 if key in kernel.arg_names and value is not None
             }
             used = compiled(kernel, chosen, operand, 80, config)
-            print(json.dumps({"kernel": name, "options": str(changes), **used}))
+            print(json.dumps({"kernel": name, "kind": changes.get("KIND", 0), **used}))
+
+
+def kinds(square):
+    """What solves there are: operands, batches and traces."""
+    numbered = (list(enumerate(x)) for x in (OPERANDS, BATCHES, TRACES))
+    for (i, operand), (j, batch), (k, trace) in itertools.product(*numbered):
+        # Of the tiles in the middle all but the square has only those with the most to hold: time.
+        if k == (i - j + 1) % 3 if square else j != 1 or trace == "matrix":
+            yield operand, batch, trace
 
 
 def main():
     if sys.argv[1:] == ["options"]:
         return compile_options()
-    for capability in map(int, sys.argv[1:]):
-        for operand in OPERANDS:
-            for batch in BATCHES:
-                # Of the tiles in the middle only those with the most to hold: time.
-                for trace in TRACES if batch != BATCHES[1] else ("matrix",):
-                    for name, kernel, constants, config in kernels(operand, batch, trace):
-                        used = compiled(kernel, constants, OPERANDS[operand][0], capability, config)
-                        row = {"capability": capability, "operand": operand, "rows": config.rows}
-                        print(json.dumps({"kernel": name, "trace": trace, **row, **used}))
+    square = sys.argv[1] == "square"
+    for capability in map(int, sys.argv[1 + square :]):
+        for operand, batch, trace in kinds(square):
+            for name, kernel, constants, config in kernels(operand, batch, trace):
+                used = compiled(kernel, constants, OPERANDS[operand][0], capability, config)
+                row = {"capability": capability, "operand": operand, "rows": config.rows}
+                print(json.dumps({"kernel": name, "trace": trace, **row, **used}))
 
 
 if __name__ == "__main__":
