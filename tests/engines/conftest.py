@@ -6,6 +6,7 @@ import pytest
 
 from mvae_fast.engines import cpp, triton
 from tests.cuda.conftest import emulated, emulator_library
+from tests.interpreter import hasten
 
 __all__ = ["contestant", "emulated", "emulator_library"]
 
@@ -18,8 +19,10 @@ def contestant(request):
         if shutil.which("g++") is None and shutil.which("c++") is None:
             pytest.skip("needs a C++ compiler")
         request.getfixturevalue("emulated")
-    if name == "triton" and (triton.why_missing() or not triton.INTERPRETED):
-        pytest.skip("needs Triton's interpreter")
+    if name == "triton":
+        if triton.why_missing() or not triton.INTERPRETED:
+            pytest.skip("needs Triton's interpreter")
+        hasten()
     if not capability:
         yield name
         return

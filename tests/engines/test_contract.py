@@ -335,7 +335,8 @@ def test_gradcheck(contestant, shape, trace):
             problem = converted(problem, lambda x: leaves.get(id(x), x))
             return engines.solve(contestant, problem)[:2]
 
-        assert torch.autograd.gradcheck(function, inputs)
+        # In the interpreter along one direction at random, else along each.
+        assert torch.autograd.gradcheck(function, inputs, fast_mode=contestant == "triton")
         if contestant == "reference" and form == "tables EEE":
             assert torch.autograd.gradgradcheck(function, inputs)
 
@@ -350,7 +351,7 @@ def test_gradcheck_of_penalties(contestant):
         leaves = dict(zip(map(id, leaves_of(problem).values()), tensors, strict=True))
         return engines.solve(contestant, converted(problem, lambda x: leaves.get(id(x), x)))
 
-    assert torch.autograd.gradcheck(function, inputs)
+    assert torch.autograd.gradcheck(function, inputs, fast_mode=contestant == "triton")
 
 
 @pytest.mark.parametrize("contestant", [*CPP, "emulated", "reference"], indirect=True)

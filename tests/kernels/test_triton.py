@@ -10,6 +10,7 @@ from mvae_fast import FastCNF, ODEfunc, engines
 from mvae_fast.engines import triton as triton_ops
 from mvae_fast.engines.enums import NONLINEARITIES
 from tests.contract import MODES, SHAPES, TRACES, Case, assert_near, eager, oracle, run, totals
+from tests.interpreter import hasten
 from tests.oracles import distance, gradients, random_net
 
 pytest.importorskip("triton", reason="triton is not installed")
@@ -17,6 +18,8 @@ if not triton_ops.INTERPRETED:
     pytest.skip("TRITON_INTERPRET is not set: tests/gpu runs the kernels", allow_module_level=True)
 
 from mvae_fast.kernels import launch, solve, tuning
+
+hasten()
 
 
 @pytest.mark.parametrize("mode", MODES)
