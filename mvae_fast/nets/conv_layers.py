@@ -1,7 +1,8 @@
 """FFJORD's time-conditioned convolutions, called as ``layer(t, x)`` with images (B, C, H, W).
 
-No engine knows them: a net of them is integrated step by step through torchdiffeq. Parameter names,
-shapes and values are those of FFJORD, so that its checkpoints load. Two of FFJORD's layers cannot
+No engine knows them: a net of them is integrated step by step through torchdiffeq. Most are a layer
+of `mvae_fast.nets.layers` with a convolution for its matrix. Parameter names, shapes and values are
+those of FFJORD, so that its checkpoints load. Two of FFJORD's layers cannot
 run: ``concat_v2`` has a wrong call of ``super``, ``squash`` an input channel too many. Here they
 do.
 """
@@ -11,6 +12,8 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from mvae_fast.nets import layers
 
 #: Strides and what they mean: kernel, stride, and whether the image grows.
 STRIDES: dict[int, tuple[int, int, bool]] = {1: (3, 1, False), 2: (4, 2, False), -2: (4, 2, True)}
@@ -22,20 +25,17 @@ def _convolution(dim_in: int, dim_out: int, stride: int) -> nn.Conv2d | nn.ConvT
     return kind(dim_in, dim_out, kernel, step, padding=1)
 
 
-def _per_channel(linear: nn.Linear, t: Tensor) -> Tensor:
-    return linear(t.reshape(1)).view(-1, 1, 1)
+class TimedConvolution(layers.TimedLayer):
+    """What makes a layer with a matrix one with a convolution: its units are channels."""
+
+    affine = staticmethod(_convolution)
+
+    def of_time(self, linear: nn.Module, t: Tensor) -> Tensor:
+        return super().of_time(linear, t).view(-1, 1, 1)
 
 
-class IgnoreConv2d(nn.Module):
+class IgnoreConv2d(TimedConvolution, layers.IgnoreLinear):
     """``W * x + b``: time is ignored."""
-
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        self._layer = _convolution(dim_in, dim_out, stride)
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` (B, dim_in, H, W)."""
-        return self._layer(x)
 
 
 class ConcatConv2d(nn.Module):
@@ -67,58 +67,20 @@ class ConcatCoordConv2d(nn.Module):
         return self._layer(torch.cat((x, *more), dim=1))
 
 
-class ConcatConv2d_v2(nn.Module):
+class ConcatConv2d_v2(TimedConvolution, layers.ConcatLinear_v2):
     """``W * x + b + u t``: time moves the bias."""
 
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        self._layer = _convolution(dim_in, dim_out, stride)
-        self._hyper_bias = nn.Linear(1, dim_out, bias=False)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` (B, dim_in, H, W) at time ``t`` (0-dim)."""
-        return self._layer(x) + _per_channel(self._hyper_bias, t)
-
-
-class SquashConv2d(nn.Module):
+class SquashConv2d(TimedConvolution, layers.SquashLinear):
     """``(W * x + b) sigmoid(a t + c)``: time gates every channel."""
 
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        self._layer = _convolution(dim_in, dim_out, stride)
-        self._hyper = nn.Linear(1, dim_out)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` (B, dim_in, H, W) at time ``t`` (0-dim)."""
-        return self._layer(x) * torch.sigmoid(_per_channel(self._hyper, t))
-
-
-class ConcatSquashConv2d(nn.Module):
+class ConcatSquashConv2d(TimedConvolution, layers.ConcatSquashLinear):
     """``(W * x + b) sigmoid(a t + c) + u t``: time gates every channel and moves its bias."""
 
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        self._layer = _convolution(dim_in, dim_out, stride)
-        self._hyper_gate = nn.Linear(1, dim_out)
-        self._hyper_bias = nn.Linear(1, dim_out, bias=False)
 
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` (B, dim_in, H, W) at time ``t`` (0-dim)."""
-        gate = torch.sigmoid(_per_channel(self._hyper_gate, t))
-        return self._layer(x) * gate + _per_channel(self._hyper_bias, t)
-
-
-class BlendConv2d(nn.Module):
+class BlendConv2d(TimedConvolution, layers.BlendLinear):
     """``(1 - t) L_0(x) + t L_1(x)``: two convolutions, blended linearly in time."""
-
-    def __init__(self, dim_in: int, dim_out: int, stride: int) -> None:
-        super().__init__()
-        self._layer0 = _convolution(dim_in, dim_out, stride)
-        self._layer1 = _convolution(dim_in, dim_out, stride)
-
-    def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Apply the layer to ``x`` (B, dim_in, H, W) at time ``t`` (0-dim)."""
-        return (1 - t) * self._layer0(x) + t * self._layer1(x)
 
 
 class HyperConv2d(nn.Module):

@@ -21,12 +21,23 @@ def _plus(product: Tensor, u: Tensor | None) -> Tensor:
     return product if u is None else product + u
 
 
-class IgnoreLinear(nn.Module):
+class TimedLayer(nn.Module):
+    """What layers are made of: a matrix, or in `mvae_fast.nets.conv_layers` a convolution."""
+
+    #: Of inputs, outputs and, for a convolution, the stride.
+    affine: Callable[..., nn.Module] = nn.Linear
+
+    def of_time(self, linear: nn.Module, t: Tensor) -> Tensor:
+        """What time is to each unit."""
+        return linear(t.reshape(1))
+
+
+class IgnoreLinear(TimedLayer):
     """``W x + b``: time is ignored."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
         super().__init__()
-        self._layer = nn.Linear(dim_in, dim_out)
+        self._layer = self.affine(dim_in, dim_out, *stride)
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in)."""
@@ -46,56 +57,54 @@ class ConcatLinear(nn.Module):
         return _plus(self._layer(torch.cat((time, x), dim=-1)), u)
 
 
-class ConcatLinear_v2(nn.Module):
+class ConcatLinear_v2(TimedLayer):
     """``W x + b + u t``: time moves the bias."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
         super().__init__()
-        self._layer = nn.Linear(dim_in, dim_out)
+        self._layer = self.affine(dim_in, dim_out, *stride)
         self._hyper_bias = nn.Linear(1, dim_out, bias=False)
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        return _plus(self._layer(x), u) + self._hyper_bias(t.reshape(1))
+        return _plus(self._layer(x), u) + self.of_time(self._hyper_bias, t)
 
 
-class SquashLinear(nn.Module):
+class SquashLinear(TimedLayer):
     """``(W x + b) * sigmoid(a t + c)``: time gates every unit."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
         super().__init__()
-        self._layer = nn.Linear(dim_in, dim_out)
+        self._layer = self.affine(dim_in, dim_out, *stride)
         self._hyper = nn.Linear(1, dim_out)
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        return _plus(self._layer(x), u) * torch.sigmoid(self._hyper(t.reshape(1)))
+        return _plus(self._layer(x), u) * torch.sigmoid(self.of_time(self._hyper, t))
 
 
-class ConcatSquashLinear(nn.Module):
+class ConcatSquashLinear(TimedLayer):
     """``(W x + b) * sigmoid(a t + c) + u t``: time gates every unit and moves its bias."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
         super().__init__()
-        self._layer = nn.Linear(dim_in, dim_out)
+        self._layer = self.affine(dim_in, dim_out, *stride)
         self._hyper_bias = nn.Linear(1, dim_out, bias=False)
         self._hyper_gate = nn.Linear(1, dim_out)
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
-        time = t.reshape(1)
-        return _plus(self._layer(x), u) * torch.sigmoid(self._hyper_gate(time)) + self._hyper_bias(
-            time
-        )
+        gate = torch.sigmoid(self.of_time(self._hyper_gate, t))
+        return _plus(self._layer(x), u) * gate + self.of_time(self._hyper_bias, t)
 
 
-class BlendLinear(nn.Module):
+class BlendLinear(TimedLayer):
     """``(1 - t) L_0(x) + t L_1(x)``: two layers, blended linearly in time."""
 
-    def __init__(self, dim_in: int, dim_out: int) -> None:
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
         super().__init__()
-        self._layer0 = nn.Linear(dim_in, dim_out)
-        self._layer1 = nn.Linear(dim_in, dim_out)
+        self._layer0 = self.affine(dim_in, dim_out, *stride)
+        self._layer1 = self.affine(dim_in, dim_out, *stride)
 
     def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
         """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
