@@ -5,6 +5,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from mvae_fast.checks import integer, one_of
 from mvae_fast.core.field import Field
 from mvae_fast.core.nonlinearities import NONLINEARITIES
 from mvae_fast.core.tableaus import EULER, Tableau
@@ -118,31 +119,20 @@ def _check_method(problem: Problem) -> None:
         raise ValueError(
             f"widths: got {widths}, expected at least two, the first equal to the last"
         )
-    if problem.field.nonlinearity not in NONLINEARITIES:
-        raise ValueError(
-            f"nonlinearity: got {problem.field.nonlinearity!r}, expected one of "
-            f"{', '.join(map(repr, NONLINEARITIES))}"
-        )
+    one_of("nonlinearity", problem.field.nonlinearity, NONLINEARITIES)
     if problem.h.ndim != 1 or steps < 1:
         raise ValueError(f"h: got shape {tuple(problem.h.shape)}, expected (S,) with S >= 1")
     if not outputs or outputs[-1] != steps or outputs[0] < 1 or list(outputs) != sorted({*outputs}):
         raise ValueError(
             f"outputs: got {outputs}, expected ascending step counts ending in {steps}"
         )
-    if problem.checkpoint_every < 1:
-        raise ValueError(f"checkpoint_every: got {problem.checkpoint_every}, expected >= 1")
+    integer("checkpoint_every", problem.checkpoint_every, 1)
     penalties = problem.penalties
     if penalties != tuple(name for name in PENALTIES if name in penalties):
         raise ValueError(f"penalties: got {penalties}, expected some of {PENALTIES} in this order")
-    for name, value, known in (
-        ("trace", problem.trace, (None, *TRACES)),
-        ("log_det", problem.log_det, LOG_DETS),
-        ("precision", problem.precision, PRECISIONS),
-    ):
-        if value not in known:
-            raise ValueError(
-                f"{name}: got {value!r}, expected one of {', '.join(map(repr, known))}"
-            )
+    one_of("trace", problem.trace, (None, *TRACES))
+    one_of("log_det", problem.log_det, LOG_DETS)
+    one_of("precision", problem.precision, PRECISIONS)
     needs_probes = problem.trace == "hutchinson" or "frobenius" in penalties
     if needs_probes and problem.probes is None:
         wants = "trace 'hutchinson'" if problem.trace == "hutchinson" else "penalty 'frobenius'"

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.checks import one_of
 from mvae_fast.core.nonlinearities import NONLINEARITIES, value
 
 
@@ -39,8 +40,5 @@ class Pointwise(nn.Module):
 
 def make_activation(name: str) -> nn.Module:
     """A new module for the nonlinearity called ``name``."""
-    if name not in NONLINEARITIES:
-        raise ValueError(
-            f"nonlinearity: got {name!r}, expected one of {', '.join(map(repr, NONLINEARITIES))}"
-        )
+    one_of("nonlinearity", name, NONLINEARITIES)
     return Swish() if name == "swish" else Pointwise(name)

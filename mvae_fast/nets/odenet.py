@@ -1,11 +1,11 @@
 """The net that gives the velocity ``f(t, z)`` of a continuous normalizing flow."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from mvae_fast.checks import boolean, integer, one_of
+from mvae_fast.checks import boolean, integer, integers, one_of
 from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
 from mvae_fast.nets.layers import LINEAR_LAYERS
@@ -38,7 +38,6 @@ class ODEnet(nn.Module):
 
     Raises:
         ValueError: If an argument is not one of the above.
-        TypeError: If shapes are no sequences of integers.
 
     References:
         FFJORD: Free-form Continuous Dynamics for Scalable Reversible Generative Models
@@ -64,8 +63,8 @@ class ODEnet(nn.Module):
         context_dim: int = 0,
     ) -> None:
         super().__init__()
-        hidden = _widths("hidden_dims", hidden_dims)
-        shape = _widths("input_shape", input_shape)
+        hidden = integers("hidden_dims", hidden_dims, 1)
+        shape = integers("input_shape", input_shape, 1)
         boolean("conv", conv)
         one_of("layer_type", layer_type, LINEAR_LAYERS)
         integer("num_squeeze", num_squeeze, 0)
@@ -137,15 +136,6 @@ class ODEnet(nn.Module):
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, layer_type={self.layer_type}, {self.nonlinearity}"
-
-
-def _widths(name: str, values: Sequence[int]) -> tuple[int, ...]:
-    """``values`` as a tuple of positive integers."""
-    if isinstance(values, str) or not isinstance(values, Iterable):
-        raise TypeError(
-            f"{name}: got {values!r}, expected a sequence of integers; remedy: ({values!r},)"
-        )
-    return tuple(integer(name, value, 1) for value in values)
 
 
 def _strides(strides: Sequence[int] | None, layers: int) -> tuple[int, ...]:

@@ -120,13 +120,13 @@ def test_bad_arguments_are_named(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((8, (2,)), r"hidden_dims: got 8, expected a sequence of integers; remedy: \(8,\)"),
-        (((8,), 2), r"input_shape: got 2, expected a sequence of integers; remedy: \(2,\)"),
+        ((8, (2,)), r"hidden_dims: got 8, expected a sequence of integers >= 1; remedy: \(8,\)"),
+        (((8,), 2), r"input_shape: got 2, expected a sequence of integers >= 1; remedy: \(2,\)"),
         (("8", (2,)), r"hidden_dims: got '8', expected a sequence of integers"),
     ],
 )
 def test_numbers_for_sequences_are_named(arguments, message):
-    with pytest.raises(TypeError, match=message):
+    with pytest.raises(ValueError, match=message):
         ODEnet(*arguments)
 
 
