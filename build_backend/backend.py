@@ -3,8 +3,6 @@
 See target_torch.py for why torch is not simply listed in pyproject.toml.
 """
 
-from __future__ import annotations
-
 import shutil
 from typing import Any
 

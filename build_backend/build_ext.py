@@ -1,7 +1,5 @@
 """The setuptools command that builds the extensions, or leaves the reasons why they are missing."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable
 from pathlib import Path

@@ -9,8 +9,6 @@ torch.utils.cpp_extension is not used: it imports torch, links Python-bound modu
 files the same flags.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shlex

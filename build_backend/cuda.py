@@ -7,8 +7,6 @@ library loads, and can be tested as far as that goes, beside a torch without CUD
 torch.utils.cpp_extension's CUDAExtension is not used: it does not work beside such a torch.
 """
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

@@ -1,7 +1,5 @@
 """The setuptools command that writes the metadata: it marks the version of a slow installation."""
 
-from __future__ import annotations
-
 from setuptools.command import egg_info as setuptools_egg_info
 
 from build_backend.compile import find_compiler, skip_requested

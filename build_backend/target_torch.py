@@ -10,8 +10,6 @@ The library uses torch's stable ABI alone, so whichever it is, the package runs 
 from `MINIMUM` on, and requires no more than that.
 """
 
-from __future__ import annotations
-
 import importlib.metadata
 import os
 import re
@@ -65,11 +63,8 @@ def target_site_dirs() -> list[Path]:
 def find_torch(
     environ: Mapping[str, str] = os.environ, directories: Iterable[Path] | None = None
 ) -> Torch | None:
-    """The torch to build against, or None.
-
-    Args:
-        environ: Holds the override, if any.
-        directories: Where to look, in this order; those of the target, then of the build.
+    """The torch to build against, or None: the first in ``directories``, by default those of the
+    target, then of the build.
 
     Raises:
         FileNotFoundError: The override names a directory without a usable torch.
