@@ -46,13 +46,7 @@ LEGEND = (
 
 
 def step_peak(name: str, workload: Workload, threads: int) -> int:
-    """Bytes that a training step holds at most above its inputs; for a fresh process.
-
-    Args:
-        name: One of the candidates.
-        workload: What to run.
-        threads: PyTorch's thread count.
-    """
+    """Bytes that a training step holds at most above its inputs; for a fresh process."""
     return_freed_memory()
     torch.set_num_threads(threads)
     # The libraries load on a problem too small for the engine to keep its scratch memory.

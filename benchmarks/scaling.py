@@ -90,10 +90,8 @@ def row(workload: Workload, axis: str, sizes: Sequence[int], threads: int, secon
     """One line of the table.
 
     Args:
-        workload: What to run.
         axis: ``"batch"`` or ``"steps"``: the field of the workload that takes the ``sizes``.
         sizes: Ascending.
-        threads: PyTorch's thread count.
         seconds: To spend, or as many as five rounds take.
     """
     calls = {str(size): call(workload, axis, size) for size in sizes}

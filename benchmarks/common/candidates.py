@@ -71,14 +71,7 @@ class Problem:
 
 
 class Ours(nn.Module):
-    """FastCNF called like a peer.
-
-    Args:
-        problem: Its weights are taken.
-        trace: As of FastCNF.
-        precision: As of FastCNF.
-        engine: As of FastCNF.
-    """
+    """FastCNF called like a peer."""
 
     def __init__(
         self, problem: Problem, trace: str, precision: str = "full", engine: str = "auto"

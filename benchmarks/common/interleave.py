@@ -84,9 +84,6 @@ def interleave(
         warmup: Rounds before the first sample, not counted.
         clock: Seconds.
         timer: Makes one call and says how many seconds it took; default: those of ``clock``.
-
-    Returns:
-        The samples.
     """
 
     def by_clock(call: Callable[[], object]) -> float:

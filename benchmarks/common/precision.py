@@ -34,12 +34,7 @@ def operands(precision: str) -> str:
 
 
 class Autocast(nn.Module):
-    """A peer as its user would run it in this precision: half precision by autocast.
-
-    Args:
-        module: Called as ``module(z, logp, probes)``.
-        precision: One of `PRECISIONS`.
-    """
+    """A peer as its user would run it in this precision: half precision by autocast."""
 
     def __init__(self, module: nn.Module, precision: str) -> None:
         super().__init__()

@@ -69,12 +69,7 @@ def return_freed_memory() -> None:
 
 
 def in_fresh_process(function: Callable[..., _Result], *arguments: object) -> _Result:
-    """The result of ``function(*arguments)`` in a new interpreter, which ends with it.
-
-    Args:
-        function: Of a module, so that the new interpreter can import it.
-        arguments: As picklable as the result.
-    """
+    """What a module's ``function(*arguments)`` gives in a new interpreter, which ends with it."""
     # Not forked: a fork starts with the pages that its parent has gathered.
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(function, *arguments).result()

@@ -56,9 +56,6 @@ WORKLOADS: tuple[Workload, ...] = (
 def select(names: Iterable[str]) -> tuple[Workload, ...]:
     """The workloads of these names; ``"W4"`` stands for both of its lengths.
 
-    Raises:
-        ValueError: If a name is unknown.
-
     Example:
         >>> [workload.name for workload in select(["W4", "W1"])]
         ['W4/1', 'W4/20', 'W1']

@@ -44,8 +44,6 @@ def candidates(
     """What is timed in one row, ours first.
 
     Args:
-        precision: One of `benchmarks.common.precision.PRECISIONS`.
-        ours: Engines.
         hutchinson: Also the engines with the peers' own estimate of the trace.
         compile_peers: Also the peers of ``torch.compile``, which take minutes to compile.
     """

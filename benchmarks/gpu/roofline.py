@@ -57,10 +57,6 @@ def rows(
     """A line of the table for each engine.
 
     Args:
-        workload: With the batch to measure at.
-        precision: One of `benchmarks.common.precision.PRECISIONS`.
-        ours: Engines.
-        device: Where the tensors live.
         timer: As of `benchmarks.common.interleave.interleave`.
         datasheet: The card's peak, TFLOP/s, where it is known.
         seconds: For each line.

@@ -65,17 +65,8 @@ MNIST = Setting(
 def models(
     setting: Setting, steps: int, *, adjoint: bool = True, epsilon: float = 1e-8
 ) -> tuple[MVAE, Original]:
-    """Both models with the same parameters.
-
-    Args:
-        setting: The shapes.
-        steps: Euler steps of the flow; 0 for the MVAE, which has none.
-        adjoint: Of the original, as of `Original`.
-        epsilon: Of the original, as of `Original`.
-
-    Returns:
-        Ours and the original.
-    """
+    """Ours and the original with the same parameters, and a flow of so many Euler steps, 0 for the
+    MVAE; ``adjoint`` and ``epsilon`` are the original's."""
     torch.manual_seed(0)
     shape, latent = (setting.side, setting.side), setting.latent
     nets = {"hidden": setting.width}

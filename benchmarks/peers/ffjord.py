@@ -69,11 +69,7 @@ _NONLINEARITIES: dict[str, Callable[[], nn.Module]] = {"softplus": nn.Softplus, 
 
 
 class Net(nn.Module):
-    """The velocity ``f(t, z)``; loads the state_dict of an `mvae_fast.ODEnet`.
-
-    Args:
-        workload: Its ``dim``, ``hidden``, ``layer_type`` and ``nonlinearity``.
-    """
+    """The velocity ``f(t, z)`` of a workload; loads the state_dict of an `mvae_fast.ODEnet`."""
 
     def __init__(self, workload: Workload) -> None:
         super().__init__()

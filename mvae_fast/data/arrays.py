@@ -51,12 +51,7 @@ def as_tensor(name: str, array: Any) -> Tensor:
 
 
 def check_numbers(name: str, values: np.ndarray) -> None:
-    """Raise a TypeError, with a remedy, unless an array holds what a tensor can hold.
-
-    Args:
-        name: Of the modality.
-        values: Any array.
-    """
+    """Raise a TypeError, with a remedy, unless an array holds what a tensor can hold."""
     try:
         torch.from_numpy(np.empty(0, values.dtype.newbyteorder("=")))
     except TypeError:
@@ -77,14 +72,8 @@ def check_numbers(name: str, values: np.ndarray) -> None:
 
 
 def split_mask(name: str, array: Any) -> tuple[Any, np.ndarray | None]:
-    """The data of a masked array (``np.ma``) and which of its rows are there.
-
-    Args:
-        name: Of the modality, for messages.
-        array: Any array.
-
-    Returns:
-        The data, and boolean ``(n,)``; None where nothing is masked.
+    """The data of a masked array (``np.ma``) and which of its rows are there, boolean ``(n,)``, or
+    None for all.
 
     Raises:
         ValueError: If a row is masked in part: a modality is there or missing as a whole.

@@ -105,13 +105,7 @@ def find_files(
 
 
 def read_content(path: Path) -> bytes:
-    """The uncompressed content of a file.
-
-    Args:
-        path: A plain file, or one whose name ends in ``.gz``.
-
-    Returns:
-        Its content.
+    """The uncompressed content of a file, plain or with a name that ends in ``.gz``.
 
     Raises:
         ValueError: If a ``.gz`` file is damaged.
@@ -126,13 +120,8 @@ def read_content(path: Path) -> bytes:
 
 
 def verify_content(source: Source, name: str, path: Path, content: bytes) -> None:
-    """Compare a file with the official checksums that `source` knows of it.
-
-    Args:
-        source: The data set.
-        name: Of the file in it.
-        path: Of the file, for the message and where only the compressed file's checksum is known.
-        content: What `read_content` gave.
+    """Compare a file with the official checksums that `source` knows of it: that of the ``content``
+    that `read_content` gave, or else, of a ``.gz`` file, that of the file at ``path``.
 
     Raises:
         ValueError: If they differ.

@@ -20,9 +20,6 @@ def resize_and_crop(image: np.ndarray, size: int = 64) -> np.ndarray:
     Returns:
         uint8 (size, size, 3) or (size, size).
 
-    Raises:
-        ValueError: If ``image`` is not such an array.
-
     Example:
         >>> resize_and_crop(np.zeros((218, 178, 3), np.uint8)).shape
         (64, 64, 3)
@@ -47,9 +44,6 @@ def gray(image: np.ndarray) -> np.ndarray:
     Returns:
         uint8 (H, W).
 
-    Raises:
-        ValueError: If ``image`` is not such an array.
-
     Example:
         >>> gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))
         array([[ 76, 150,  29]], dtype=uint8)
@@ -69,9 +63,6 @@ def edges(image: np.ndarray, sigma: float = EDGE_SIGMA) -> np.ndarray:
 
     Returns:
         uint8 (H, W), 255 on edges and 0 elsewhere.
-
-    Raises:
-        ValueError: If ``image`` is not such an array or ``sigma`` is not positive.
 
     References:
         Canny, A computational approach to edge detection, IEEE TPAMI 1986.

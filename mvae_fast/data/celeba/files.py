@@ -52,12 +52,6 @@ class CelebAFiles:
 def celeba_files(data_dir: str | os.PathLike[str] | None = None) -> CelebAFiles:
     """Find and read the lists of CelebA.
 
-    Args:
-        data_dir: As `mvae_fast.data.sources.data_root` takes it.
-
-    Returns:
-        What they say.
-
     Raises:
         FileNotFoundError: If lists or images are missing.
         ValueError: If a list is damaged, or the two do not name the same images.

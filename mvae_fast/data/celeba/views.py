@@ -60,14 +60,8 @@ def view_splits(
     """Splits of images and a second view of each.
 
     Args:
-        files: The data.
-        train_split: Official split to train on.
-        name: Of the view's modality.
         view: Takes the RGB image (218, 178, 3) to the view (64, 64), both uint8.
         settings: What else decides the views.
-
-    Returns:
-        The splits, with ``image`` and ``name``.
     """
 
     def part(split: str) -> MultimodalDataset:

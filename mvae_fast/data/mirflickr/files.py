@@ -14,11 +14,8 @@ CHUNK = 8_192
 
 
 def shards(folder: Path, columns: int) -> LazyArray:
-    """The ``.npy`` files of a folder in the order of their names, memory-mapped, as one array.
-
-    Args:
-        folder: Of the files.
-        columns: That each must have.
+    """The ``.npy`` files of a folder in the order of their names, memory-mapped, as one array of so
+    many columns.
 
     Returns:
         The rows, (n, columns).
@@ -57,11 +54,7 @@ def load_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
 
 
 def row_numbers(path: Path, rows: int) -> np.ndarray:
-    """The row numbers of a split.
-
-    Args:
-        path: Of the ``.npy`` file.
-        rows: Number of rows that there are.
+    """The row numbers of a split, of so many rows that there are.
 
     Returns:
         int64 (n,).
