@@ -11,7 +11,7 @@ from torch import Tensor
 
 from mvae_fast.checks import integer
 from mvae_fast.files import write_bytes
-from mvae_fast.vae.builders.changes import changed_parts, changed_settings
+from mvae_fast.vae.builders.changes import changes
 from mvae_fast.vae.builders.modalities import MODALITIES
 from mvae_fast.vae.builders.plain import plain
 from mvae_fast.vae.builders.posteriors import FLOWS
@@ -101,12 +101,13 @@ def save_mvae(model: MVAE, path: str | Path) -> None:
     config = plain("config", model.config)
     with torch.random.fork_rng(devices=[]):  # to save draws no random numbers
         described = build_mvae(config)
-    if changes := changed_parts(model, described):
+    replaced, lost = changes(model, described)
+    if replaced:
         raise ValueError(
             "only a model that is what its description makes can be saved whole, but "
-            f"{'; '.join(changes[:3])}; of a changed one save the state_dict()"
+            f"{'; '.join(replaced[:3])}; of a changed one save the state_dict()"
         )
-    if lost := changed_settings(model, described):
+    if lost:
         warnings.warn(
             f"settings that are not in the model's description are not saved: {', '.join(lost)}; "
             "set them again after load_mvae",

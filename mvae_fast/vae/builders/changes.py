@@ -15,54 +15,37 @@ _OTHER = {"training", "config", "evaluations"}
 _PLAIN = (type(None), bool, int, float, str, tuple, list, dict)
 
 
-def changed_parts(model: nn.Module, described: nn.Module) -> list[str]:
-    """What of a model would not load, or load as something else, as its description makes it:
-    modules, parameters, hooks, and functions and likelihoods of parts.
+def changes(model: nn.Module, described: nn.Module) -> tuple[list[str], list[str]]:
+    """How a model differs from what its description makes.
 
     Returns:
-        A sentence for each difference.
+        A sentence for each part that would not load, or load as something else: modules,
+        parameters, hooks, and functions and likelihoods of parts. And a phrase for each setting,
+        such as a flow's ``n_steps``, that loading would undo.
     """
     ours, theirs = dict(model.named_modules()), dict(described.named_modules())
-    found = _differences(
+    parts = _differences(
         {name: type(part).__name__ for name, part in ours.items()},
         {name: type(part).__name__ for name, part in theirs.items()},
     )
     # Without duplicates: of tied parameters, which load untied, only one has a name here.
     for tensors in ("named_parameters", "named_buffers"):
-        found += _differences(
+        parts += _differences(
             *(
                 {name: tuple(tensor.shape) for name, tensor in getattr(part, tensors)()}
                 for part in (model, described)
             )
         )
-    for name in ours.keys() & theirs.keys():
-        found += _differences(*(_hooks(name, part[name]) for part in (ours, theirs)))
-        if not name:
-            continue  # around the whole model people put their own functions, to watch it
-        settings, described_settings = (_settings(part[name]) for part in (ours, theirs))
-        found += [
-            f"{name}.{setting} was replaced"
-            for setting in _unequal(settings, described_settings)
-            if not _is_plain(setting, settings, described_settings)
-        ]
-    return found
-
-
-def changed_settings(model: nn.Module, described: nn.Module) -> list[str]:
-    """Settings that differ, such as a flow's ``n_steps``: loading would undo them.
-
-    Returns:
-        A phrase for each.
-    """
-    found = []
-    others = dict(described.named_modules())
-    for name, part in model.named_modules():
-        ours, theirs = _settings(part), _settings(others[name])
-        found += [
-            f"{name}.{setting}={ours.get(setting)!r} (not {theirs.get(setting)!r})".lstrip(".")
-            for setting in _unequal(ours, theirs)
-        ]
-    return found
+    lost = []
+    for name in [name for name in ours if name in theirs]:
+        parts += _differences(*(_hooks(name, part[name]) for part in (ours, theirs)))
+        for setting, one, two in _unequal(*(_settings(part[name]) for part in (ours, theirs))):
+            # Around the whole model people put their own functions, to watch it.
+            if name and not (isinstance(one, _PLAIN) and isinstance(two, _PLAIN)):
+                parts.append(f"{name}.{setting} was replaced")
+            else:
+                lost.append(f"{name}.{setting}={one!r} (not {two!r})".lstrip("."))
+    return parts, lost
 
 
 def _differences(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> list[str]:
@@ -91,9 +74,9 @@ def _settings(part: nn.Module) -> Settings:
     return {name: value for name, value in found.items() if name not in _OTHER}
 
 
-def _unequal(ours: Settings, theirs: Settings) -> list[str]:
+def _unequal(ours: Settings, theirs: Settings) -> list[tuple[str, Any, Any]]:
     return [
-        name
+        (name, ours.get(name), theirs.get(name))
         for name in {**ours, **theirs}
         if not (name in ours and name in theirs and _equal(ours[name], theirs[name]))
     ]
@@ -103,7 +86,3 @@ def _equal(one: Any, two: Any) -> bool:
     if isinstance(one, Likelihood):
         return type(one) is type(two) and vars(one) == vars(two)
     return bool(type(one) is type(two) and one == two)
-
-
-def _is_plain(name: str, *settings: Settings) -> bool:
-    return all(isinstance(values.get(name), _PLAIN) for values in settings)
