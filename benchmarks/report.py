@@ -27,12 +27,6 @@ def _base(row: Row) -> str:
     return next(iter(row["seconds"]))
 
 
-def _candidates(rows: Sequence[Row]) -> list[str]:
-    """All others, in the order of first appearance."""
-    names = {name: None for row in rows for name in row["seconds"] if name != _base(row)}
-    return list(names)
-
-
 def _keys(rows: Sequence[Row]) -> list[str]:
     """What tells the rows apart."""
     either = (key for key in ("threads", "precision") if any(key in row for row in rows))
@@ -49,13 +43,13 @@ def _time(time: Quartiles) -> str:
 
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table of the rows: our time, then each peer's ratio to it and its time."""
-    peers = _candidates(rows)
-    keys = _keys(rows)
-    head = [*keys, _base(rows[0]), *peers, "rounds"]
+    base, keys = _base(rows[0]), _keys(rows)
+    names = dict.fromkeys(name for row in rows for name in row["seconds"])
+    peers = [name for name in names if name != base]
+    head = [*keys, base, *peers, "rounds"]
     lines = []
     for row in rows:
         timings = Timings(row["seconds"])
-        base = _base(row)
         cells = [*(row[key] for key in keys), _time(timings.time(base))]
         for peer in peers:
             if peer not in row["seconds"]:

@@ -32,7 +32,7 @@ def environment_report() -> str:
     facts = {
         "mvae_fast": __version__,
         "python": f"{platform.python_version()} on {platform.platform()}",
-        **{name: _version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
+        **{name: version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
         "compiler": _compiler(),
         "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
         "kernels": ops.capability() or "none",
@@ -48,7 +48,8 @@ def environment_report() -> str:
     return "\n".join(lines)
 
 
-def _version(distribution: str) -> str:
+def version(distribution: str) -> str:
+    """Of a package, or that it is not there."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -43,7 +43,7 @@ def test_a_missing_engine_tells_why_and_what_to_do(monkeypatch):
 
 def test_missing_packages_and_compiler_are_reported_not_raised(monkeypatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
-    monkeypatch.setattr(info, "_version", lambda name, ask=info._version: ask(f"no-such-{name}"))
+    monkeypatch.setattr(info, "version", lambda name, ask=info.version: ask(f"no-such-{name}"))
     report = info.environment_report()
     assert report.count("not installed") == 4
     assert "none found" in report

@@ -1,11 +1,12 @@
 """The GPU that a measurement was taken on, its driver, its clocks and what made the code for it."""
 
-import importlib.metadata
 import re
 import shutil
 import subprocess
 
 import torch
+
+from mvae_fast.info import version
 
 # Fields that every driver since the A100's knows.
 _FIELDS = (
@@ -32,7 +33,7 @@ def gpu_environment() -> dict[str, str]:
         f"{properties.total_memory / 2**30:.0f} GiB, L2 {properties.L2_cache_size / 2**20:.0f} MiB",
         "GPU driver": parse_smi(asked),
         "CUDA": f"torch's {torch.version.cuda}, nvcc {_nvcc()}",
-        "triton": _triton(),
+        "triton": version("triton"),
     }
 
 
@@ -60,13 +61,6 @@ def _nvcc() -> str:
     answer = _first_line("nvcc", "--version", last=True)
     found = re.search(r"cuda_(\d+\.\d+)", answer)
     return found.group(1) if found else answer
-
-
-def _triton() -> str:
-    try:
-        return importlib.metadata.version("triton")
-    except importlib.metadata.PackageNotFoundError:
-        return "not installed"
 
 
 def _first_line(*command: str, last: bool = False) -> str:

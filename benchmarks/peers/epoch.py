@@ -1,58 +1,18 @@
 """Slices of a training epoch: ours, and the original's way, from the same parameters."""
 
 import copy
-import math
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from benchmarks.common.workloads import Workload
-from benchmarks.peers.original import Original
+from benchmarks.peers.original import Original, Setting
 from mvae_fast.vae import MVAE, cnf_posterior, label_modality, mlp_modality
 
 #: The candidate that ratios are relative to.
 OURS = "mvae_fast"
 HALF = f"{OURS} bf16"
 PEER = "the original's way"
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is trained.
-
-    Args:
-        rows: Of the training set.
-        side: Of a square image.
-        classes: Of the label.
-        width: Of the hidden layers.
-        latent: Latent size D.
-        flow_width: Of the flow's hidden layer.
-        batch: Rows of a mini-batch.
-        label_weight: Lambda of the label; the image's is 1.
-        learning_rate: Adam's.
-    """
-
-    rows: int
-    side: int
-    classes: int
-    width: int
-    latent: int
-    flow_width: int
-    batch: int
-    label_weight: float
-    learning_rate: float
-
-    @property
-    def batches(self) -> int:
-        """Mini-batches of an epoch."""
-        return math.ceil(self.rows / self.batch)
-
-    def flow(self, steps: int) -> Workload:
-        """The flow with so many Euler steps."""
-        hidden = (self.flow_width,)
-        return Workload("", self.latent, hidden, "squash", "softplus", self.batch, steps, "")
 
 
 #: The paper's setting; batch, optimiser and steps, on which it is silent, are ours.
@@ -74,16 +34,7 @@ def models(
     label = label_modality(setting.classes, latent, weight=setting.label_weight, **nets)
     flow = cnf_posterior(latent, hidden=(setting.flow_width,), n_steps=steps) if steps else None
     ours = MVAE({"image": image, "label": label}, latent, flow)
-    theirs = Original(
-        setting.side**2,
-        setting.classes,
-        setting.width,
-        setting.flow(max(steps, 1)),
-        with_flow=steps > 0,
-        weights=(1.0, setting.label_weight),
-        adjoint=adjoint,
-        epsilon=epsilon,
-    )
+    theirs = Original(setting, steps, adjoint=adjoint, epsilon=epsilon)
     theirs.load(ours)
     return ours, theirs
 

@@ -12,6 +12,8 @@ References:
     Bogojeski, Kao, 2020)
 """
 
+import math
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
@@ -23,6 +25,43 @@ from benchmarks.common.workloads import Workload
 from benchmarks.peers.ffjord import FFJORD, Net
 from mvae_fast import FastCNF, ODEfunc
 from mvae_fast.vae import MVAE
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What is trained.
+
+    Args:
+        rows: Of the training set.
+        side: Of a square image.
+        classes: Of the label.
+        width: Of the hidden layers.
+        latent: Latent size D.
+        flow_width: Of the flow's hidden layer.
+        batch: Rows of a mini-batch.
+        label_weight: Lambda of the label; the image's is 1.
+        learning_rate: Adam's.
+    """
+
+    rows: int
+    side: int
+    classes: int
+    width: int
+    latent: int
+    flow_width: int
+    batch: int
+    label_weight: float
+    learning_rate: float
+
+    @property
+    def batches(self) -> int:
+        """Mini-batches of an epoch."""
+        return math.ceil(self.rows / self.batch)
+
+    def flow(self, steps: int) -> Workload:
+        """The flow with so many Euler steps."""
+        hidden = (self.flow_width,)
+        return Workload("", self.latent, hidden, "squash", "softplus", self.batch, steps, "")
 
 
 class Encoder(nn.Module):
@@ -48,31 +87,18 @@ class Original(nn.Module):
     """Image and label, three passes a mini-batch.
 
     Args:
-        pixels: Of an image.
-        classes: Of the label.
-        width: Of the hidden layers.
-        flow: Shape of the flow and number of its Euler steps over [0, 1]; its ``dim`` is the latent
-            size.
-        with_flow: Whether there is a flow; without one the KL divergence is the closed form.
-        weights: Of the image's and the label's log-likelihood.
+        setting: What is trained.
+        steps: Euler steps of the flow over [0, 1]; 0: no flow, and a KL divergence in closed form.
         adjoint: As of `FFJORD`.
         epsilon: Added to the experts' variances.
     """
 
     def __init__(
-        self,
-        pixels: int,
-        classes: int,
-        width: int,
-        flow: Workload,
-        *,
-        with_flow: bool = True,
-        weights: tuple[float, float] = (1.0, 50.0),
-        adjoint: bool = True,
-        epsilon: float = 1e-8,
+        self, setting: Setting, steps: int, *, adjoint: bool = True, epsilon: float = 1e-8
     ) -> None:
         super().__init__()
-        latent = flow.dim
+        latent, width = setting.latent, setting.width
+        pixels, classes = setting.side**2, setting.classes
         image = nn.Sequential(nn.Flatten(), *_swish(pixels, width, width))
         label = nn.Sequential(nn.Embedding(classes, width), nn.SiLU(), *_swish(width, width))
         self.image_encoder = Encoder(image, width, latent)
@@ -80,8 +106,8 @@ class Original(nn.Module):
         decoder = partial(_swish, latent, width, width, width)
         self.image_decoder = nn.Sequential(*decoder(), nn.Linear(width, pixels))
         self.label_decoder = nn.Sequential(*decoder(), nn.Linear(width, classes))
-        self.flow = FFJORD(Net(flow), flow.steps, adjoint) if with_flow else None
-        self.weights = weights
+        self.flow = FFJORD(Net(setting.flow(steps)), steps, adjoint) if steps else None
+        self.label_weight = setting.label_weight
         self.epsilon = epsilon
 
     def load(self, model: MVAE) -> None:
@@ -179,9 +205,9 @@ class Original(nn.Module):
             if given_image is not None:
                 target = image.flatten(1)
                 entropy = F.binary_cross_entropy_with_logits(image_logits, target, reduction="none")
-                loss = loss + self.weights[0] * entropy.sum(1)
+                loss = loss + entropy.sum(1)
             if given_label is not None:
                 entropy = F.cross_entropy(label_logits, label, reduction="none")
-                loss = loss + self.weights[1] * entropy
+                loss = loss + self.label_weight * entropy
             total = total + loss.mean()
         return total
