@@ -11,7 +11,6 @@ def as_tensor(name: str, array: Any) -> Tensor:
     """An array of any kind as a dense tensor, which shares its memory where torch can use it.
 
     Args:
-        name: Of the modality, for messages.
         array: A tensor, an array, a sequence of them or of numbers, or anything that NumPy reads:
             a pandas Series of any index, for example, or a DataFrame.
 

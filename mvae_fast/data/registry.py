@@ -1,7 +1,6 @@
 """Data sets by name."""
 
 import inspect
-import os
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +11,7 @@ from mvae_fast.data.bundled.synthetic import shapes6
 from mvae_fast.data.celeba import celeba19, celeba_edge, celeba_gray, celeba_mask
 from mvae_fast.data.mirflickr import mirflickr
 from mvae_fast.data.mnist import emnist_letters, fashion_mnist, kmnist, mnist
+from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 
 #: Loaders by the name of the data set; what each reads and serves is in its docstring.
@@ -26,7 +26,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 
 def load_dataset(
     name: str,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     **options: Any,

@@ -14,6 +14,9 @@ from mvae_fast.checks import boolean
 
 VARIABLE = "MVAE_FAST_DATA"
 
+#: The folder of the data sets; None for the default of `data_root`.
+DataDir = str | os.PathLike[str] | None
+
 
 @dataclass(frozen=True)
 class Source:
@@ -46,15 +49,12 @@ class Source:
     delivered: dict[str, str] = field(default_factory=dict)
 
 
-def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
-    """The folder that holds the data sets.
+def data_root(data_dir: DataDir = None) -> Path:
+    """The folder that holds the data sets; it need not exist.
 
     Args:
         data_dir: The folder; None: that of the environment variable ``MVAE_FAST_DATA``, else the
             user's cache folder.
-
-    Returns:
-        The folder, which need not exist.
 
     Example:
         >>> data_root("data").name
@@ -70,20 +70,13 @@ def data_root(data_dir: str | os.PathLike[str] | None = None) -> Path:
 
 
 def find_files(
-    source: Source, data_dir: str | os.PathLike[str] | None = None, *, download: bool = False
+    source: Source, data_dir: DataDir = None, *, download: bool = False
 ) -> dict[str, Path]:
-    """Find the files of a data set, plain or with ``.gz``.
+    """The path of every file of a data set, plain or with ``.gz``.
 
     Looked through, in this order, are the folder of the data set in `data_root`, its folder in
-    other libraries' naming, and the root itself, each with its subfolder ``raw``.
-
-    Args:
-        source: The data set.
-        data_dir: As `data_root` takes it.
-        download: Fetch what is missing into the folder of the data set.
-
-    Returns:
-        The path of every file.
+    other libraries' naming, and the root itself, each with its subfolder ``raw``. What is missing
+    is then downloaded into the folder of the data set, if asked for.
 
     Raises:
         FileNotFoundError: If files are missing and not to be, or cannot be, downloaded.
@@ -122,9 +115,6 @@ def read_content(path: Path) -> bytes:
 def verify_content(source: Source, name: str, path: Path, content: bytes) -> None:
     """Compare a file with the official checksums that `source` knows of it: that of the ``content``
     that `read_content` gave, or else, of a ``.gz`` file, that of the file at ``path``.
-
-    Raises:
-        ValueError: If they differ.
     """
     if name in source.content:
         expected, data = source.content[name], content

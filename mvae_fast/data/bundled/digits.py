@@ -1,12 +1,11 @@
 """scikit-learn's bundled digits: the data set that needs no download."""
 
-import os
-
 from mvae_fast.data.multimodal import MultimodalDataset
+from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 
 
-def digits(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Splits:
+def digits(data_dir: DataDir = None, *, download: bool = False) -> Splits:
     """1797 images of handwritten digits, 8x8 in [0, 1], with their labels.
 
     The split is part of the data set, not of a run's seed: stratified by label, 1257 rows to train,

@@ -1,11 +1,11 @@
 """Photographs that come with scikit-image and scikit-learn: image tasks without a download."""
 
-import os
 from collections.abc import Callable, Iterator
 
 import numpy as np
 
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import edges, gray
 
@@ -44,7 +44,7 @@ def patches(photo: np.ndarray, split: str) -> np.ndarray:
 def _read(
     name: str,
     view: Callable[[np.ndarray], np.ndarray],
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
 ) -> Splits:

@@ -1,10 +1,9 @@
 """A scene seen in six ways: a small data set for models with many modalities."""
 
-import os
-
 import numpy as np
 
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 
 SIZE = 16
@@ -14,7 +13,7 @@ SIZES = (3.0, 4.0, 5.0)
 ROWS = (2_000, 200, 500)
 
 
-def shapes6(data_dir: str | os.PathLike[str] | None = None, *, download: bool = False) -> Splits:
+def shapes6(data_dir: DataDir = None, *, download: bool = False) -> Splits:
     """Drawings of one shape each, seen in six ways that determine each other in part.
 
     A scene is a shape (disc, square, triangle, cross), a centre, a size, an orientation and a

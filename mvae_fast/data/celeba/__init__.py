@@ -1,7 +1,6 @@
 """CelebA: portraits with a second view of the same image, or with attributes."""
 
 import functools
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -10,7 +9,7 @@ from mvae_fast.data.celeba.face_masks import FaceMasks, find_model
 from mvae_fast.data.celeba.files import ATTRIBUTES_18, CelebAFiles
 from mvae_fast.data.celeba.views import SIZE, image_rows, make_splits, open_celeba, view_splits
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
-from mvae_fast.data.sources import data_root
+from mvae_fast.data.sources import DataDir, data_root
 from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import EDGE_SIGMA, edges, gray, resize_and_crop
 
@@ -18,7 +17,6 @@ __all__ = ["celeba19", "celeba_edge", "celeba_gray", "celeba_mask"]
 
 
 View = Callable[[np.ndarray], np.ndarray]
-DataDir = str | os.PathLike[str] | None
 
 
 def _gray(files: CelebAFiles, data_dir: DataDir) -> View:
@@ -112,7 +110,7 @@ def celeba_edge(
 ) -> Splits:
     """CelebA's aligned portraits with the Canny edges of the 64x64 images.
 
-    Files and splits as those of `celeba_gray`.
+    Files, splits and errors as those of `celeba_gray`.
 
     Args:
         data_dir, download, train_split, verify: as for `celeba_gray`.
@@ -121,10 +119,6 @@ def celeba_edge(
     Returns:
         Rows as those of `celeba_gray` with ``image`` (3, 64, 64) in [0, 1] and ``edge``
         (1, 64, 64), 0 or 1.
-
-    Raises:
-        FileNotFoundError: If files are missing.
-        ValueError: If a file is damaged, or an argument cannot be used.
     """
     if not sigma > 0:
         raise ValueError(f"sigma must be positive, got {sigma}")
@@ -146,8 +140,8 @@ def celeba19(
 ) -> Splits:
     """CelebA's aligned portraits with 18 attributes, each a modality of its own.
 
-    Files and splits as those of `celeba_gray`. The attributes are those that Wu and Goodman keep,
-    of places 4, 5, 8, 9, 11, 12, 15, 17, 18, 20, 21, 22, 26, 28, 31, 32, 33 and 35 among the 40.
+    Files, splits and errors as those of `celeba_gray`. The attributes are those that Wu and Goodman
+    keep: 4, 5, 8, 9, 11, 12, 15, 17, 18, 20, 21, 22, 26, 28, 31, 32, 33 and 35 of the 40, from 0.
 
     Args:
         data_dir, download, train_split, verify: as for `celeba_gray`.
@@ -158,10 +152,6 @@ def celeba19(
         ``eyeglasses``, ``gray_hair``, ``heavy_makeup``, ``male``, ``mouth_slightly_open``,
         ``mustache``, ``pale_skin``, ``receding_hairline``, ``smiling``, ``straight_hair``,
         ``wavy_hair`` and ``wearing_hat``.
-
-    Raises:
-        FileNotFoundError: If files are missing.
-        ValueError: If a file is damaged, or an argument cannot be used.
 
     References:
         Wu and Goodman, Multimodal generative models for scalable weakly-supervised learning,

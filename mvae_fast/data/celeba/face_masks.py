@@ -29,15 +29,9 @@ def draw_face(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
 
     Args:
         landmarks: (68, 2) x and y in pixels, in the order of iBUG 300-W.
-        height: Of the mask, pixels.
-        width: Of the mask, pixels.
 
     Returns:
         uint8 (height, width), 255 on the parts and 0 elsewhere.
-
-    Raises:
-        ValueError: If there are not 68 landmarks.
-        ImportError: If OpenCV is missing.
 
     References:
         Sagonas et al., 300 faces in-the-wild challenge, ICCV workshops 2013.
@@ -101,11 +95,7 @@ _SOURCE = (
 
 
 def find_model(folders: list[Path]) -> Path:
-    """The landmark model in one of the folders, or where Debian puts it.
-
-    Raises:
-        FileNotFoundError: If it is nowhere.
-    """
+    """The landmark model in one of the folders, or where Debian puts it."""
     folders = [*folders, SYSTEM_FOLDER]
     for folder in folders:
         if (folder / MODEL).exists():

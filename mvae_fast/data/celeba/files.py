@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvae_fast.data.sources import Source, find_files, read_content
+from mvae_fast.data.sources import DataDir, Source, find_files, read_content
 
 CELEBA = Source(
     "celeba",
@@ -49,7 +49,7 @@ class CelebAFiles:
         return np.flatnonzero(self.partition == PARTITIONS[split])
 
 
-def celeba_files(data_dir: str | os.PathLike[str] | None = None) -> CelebAFiles:
+def celeba_files(data_dir: DataDir = None) -> CelebAFiles:
     """Find and read the lists of CelebA.
 
     Raises:

@@ -1,6 +1,5 @@
 """CelebA's images, and views of them, as memory maps that are made once."""
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +9,7 @@ from mvae_fast.checks import boolean
 from mvae_fast.data.cache import cached_images, fingerprint
 from mvae_fast.data.celeba.files import CelebAFiles, celeba_files
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 from mvae_fast.data.transforms import resize_and_crop
 
@@ -20,9 +20,7 @@ OFFICIAL_ROWS = {"train": 162_770, "valid": 19_867, "test": 19_962}
 HELD_BACK = 10
 
 
-def open_celeba(
-    data_dir: str | os.PathLike[str] | None, train_split: str, verify: bool
-) -> CelebAFiles:
+def open_celeba(data_dir: DataDir, train_split: str, verify: bool) -> CelebAFiles:
     """CelebA's lists, once the arguments of a loader and the sizes of the splits are checked."""
     if train_split not in ("valid", "train"):
         raise ValueError(f"train_split must be 'valid' or 'train', got {train_split!r}")

@@ -1,6 +1,5 @@
 """MIR-Flickr: features of photographs, and the tags that people gave them."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from mvae_fast.checks import boolean
 from mvae_fast.data.lazy import LazyArray
 from mvae_fast.data.mirflickr.files import load_npz, packed_tags, row_numbers, shards
 from mvae_fast.data.multimodal import MultimodalDataset
-from mvae_fast.data.sources import Source, find_files
+from mvae_fast.data.sources import DataDir, Source, find_files
 from mvae_fast.data.splits import Splits
 
 __all__ = ["mirflickr"]
@@ -24,7 +23,7 @@ OFFICIAL_LABELLED, OFFICIAL_UNLABELLED = 25_000, 975_000
 
 
 def mirflickr(
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     split: int = 1,

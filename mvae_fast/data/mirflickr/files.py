@@ -17,9 +17,6 @@ def shards(folder: Path, columns: int) -> LazyArray:
     """The ``.npy`` files of a folder in the order of their names, memory-mapped, as one array of so
     many columns.
 
-    Returns:
-        The rows, (n, columns).
-
     Raises:
         FileNotFoundError: If there is none.
         ValueError: If one is damaged or of another form.

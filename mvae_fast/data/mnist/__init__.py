@@ -1,6 +1,5 @@
 """The MNIST family: 28x28 grey images with a label."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +7,7 @@ import numpy as np
 from mvae_fast.checks import boolean
 from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST, parse_idx
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
-from mvae_fast.data.sources import Source, find_files, read_content, verify_content
+from mvae_fast.data.sources import DataDir, Source, find_files, read_content, verify_content
 from mvae_fast.data.splits import Splits, loader
 
 __all__ = ["emnist_letters", "fashion_mnist", "kmnist", "mnist"]
@@ -21,7 +20,7 @@ def _read(
     rows: tuple[int, int],
     labels: tuple[int, int],
     flip: bool,
-    data_dir: str | os.PathLike[str] | None = None,
+    data_dir: DataDir = None,
     *,
     download: bool = False,
     verify: bool = True,

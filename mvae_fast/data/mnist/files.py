@@ -105,8 +105,6 @@ def parse_idx(content: bytes, path: str | Path, ndim: int) -> np.ndarray:
     axis running fastest.
 
     Args:
-        content: Of the file, uncompressed.
-        path: Of the file, for messages.
         ndim: Axes expected: 3 for images, 1 for labels.
 
     Returns:
