@@ -10,6 +10,7 @@ from mvae_fast.cnf import FastCNF
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.ode.odefunc import ODEfunc
+from mvae_fast.ode.settings import Settings
 from mvae_fast.vae.sizes import sizes
 
 Block = TypeVar("Block", bound=nn.Module)
@@ -22,14 +23,8 @@ def cnf_posterior(
     layer_type: str = "squash",
     nonlinearity: str = "softplus",
     T: float = 1.0,
-    solver: str = "euler",
-    n_steps: int = 10,
-    trace: str = "exact",
-    n_probes: int = 1,
-    log_det: str = "trace",
-    adjoint: bool = False,
     n_blocks: int = 1,
-    engine: str = "auto",
+    **options: Any,
 ) -> FastCNF | SequentialFlow:
     """The paper's CNF posterior: 256 squash units, softplus, Euler, not conditioned on the data.
 
@@ -43,14 +38,10 @@ def cnf_posterior(
         layer_type: How the layers depend on time.
         nonlinearity: Between the layers.
         T: integration time, of each block.
-        solver: ``"euler"``, or a torchdiffeq solver.
-        n_steps: Equal steps from 0 to T, in each block.
-        trace: ``"exact"`` or ``"hutchinson"``.
-        n_probes: Probes that Hutchinson's estimator averages.
-        log_det: ``"trace"``, ``"second_order"`` or ``"exact"``, as of `mvae_fast.FastCNF`.
-        adjoint: Gradients by the continuous adjoint.
         n_blocks: Flows one after the other, each with a net of its own.
-        engine: Which engine integrates.
+        options: How each block is solved, as of `mvae_fast.FastCNF`: ``solver``, ``n_steps`` (10
+            by default), ``trace`` (``"exact"`` by default), ``n_probes``, ``log_det``,
+            ``adjoint``, ``engine`` and so on.
 
     Returns:
         The flow; a chain of them where there are several blocks.
@@ -63,20 +54,14 @@ def cnf_posterior(
         66688
     """
     widths = sizes("hidden", hidden, at_least=0)
+    settings = Settings(**{"n_steps": 10, "trace": "exact", **options})
 
     def block() -> FastCNF:
         net = ODEnet(widths, (latent_dim,), layer_type=layer_type, nonlinearity=nonlinearity)
-        return FastCNF(
-            ODEfunc(net),
-            T=T,
-            solver=solver,
-            n_steps=n_steps,
-            trace=trace,
-            n_probes=n_probes,
-            log_det=log_det,
-            adjoint=adjoint,
-            engine=engine,
-        )
+        flow = FastCNF(ODEfunc(net), T=T)
+        flow.settings = settings
+        flow.check_settings()
+        return flow
 
     return _chain(block, n_blocks)
 
