@@ -52,10 +52,6 @@ def fit_line(sizes: Sequence[int], seconds: Sequence[float]) -> Line:
 
     Noise is a share of the time that it hits, so that this weighs a short time like a long one.
 
-    Args:
-        sizes: At least two different ones.
-        seconds: Positive, one for each.
-
     Example:
         >>> line = fit_line([10, 20, 40], [0.7, 1.2, 2.2])
         >>> round(line.fixed, 6), round(line.slope, 6), round(line.deviation, 6)

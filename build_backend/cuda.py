@@ -62,11 +62,7 @@ def torch_cuda(torch: Torch) -> str | None:
 
 
 def code_flags(wanted: str | None, supported: set[str]) -> list[str]:
-    """nvcc's -gencode flags for a list like ``8.0;9.0+PTX``, or for the defaults it supports.
-
-    Raises:
-        BuildError: For an entry that is no compute capability.
-    """
+    """nvcc's -gencode flags for a list like ``8.0;9.0+PTX``, or for the defaults it supports."""
     if not wanted:
         names = [x for x in DEFAULT_ARCHITECTURES if f"compute_{_digits(x)}" in supported]
         if not names:
@@ -94,11 +90,7 @@ def _digits(name: str) -> str:
 def build_cuda_library(
     library: Path, torch: Torch | None, objects: Path, environ: Mapping[str, str] = os.environ
 ) -> None:
-    """Bring `library` up to date, with its intermediate files under `objects`.
-
-    Raises:
-        BuildError: With the reason why there is none.
-    """
+    """Bring `library` up to date, with its intermediate files under `objects`."""
     if skip_requested(environ):
         raise BuildError(f"{SKIP} was set; remedy: unset it")
     compiler = find_compiler(environ)

@@ -27,8 +27,6 @@ class Case:
 
     Args:
         workload: Its name says the batch, too.
-        mode: One of `benchmarks.common.candidates.MODES`.
-        precision: One of `benchmarks.common.precision.PRECISIONS`.
         hutchinson: As of `benchmarks.gpu.candidates.candidates`.
         compile_peers: Likewise.
         budget: Seconds to spend on samples.

@@ -15,11 +15,7 @@ CHECKED_AT_ONCE = 1000
 
 
 def check_data(model: MVAE, data: MultimodalDataset) -> None:
-    """Find out whether a model takes each row; a label that it does not have may be in any.
-
-    Raises:
-        ValueError: If it does not.
-    """
+    """Raise ValueError unless a model takes each row: a label that it lacks may be in any."""
     for start in range(0, len(data), CHECKED_AT_ONCE):
         try:
             model.prepare(*data[start : start + CHECKED_AT_ONCE])

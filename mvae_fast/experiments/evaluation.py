@@ -36,8 +36,6 @@ def evaluation(
 
     Args:
         model: The model; the rows are taken to its device.
-        dataset: The rows.
-        seed: Of the noise.
         cache: File that keeps the numbers. It is read if it was written for as many rows and
             samples by this `VERSION`, and written again else, also where it is damaged.
         samples: Samples of z_0 a row, by convention.

@@ -72,10 +72,6 @@ def tiles(images: Tensor, columns: int) -> np.ndarray:
 
     Returns:
         ``(n / columns, columns, height, width)``, with a last axis of colours if there are three.
-
-    Example:
-        >>> tiles(torch.zeros(6, 3, 8, 8), 3).shape
-        (2, 3, 8, 8, 3)
     """
     if images.dim() == 4:
         images = images.squeeze(1) if images.shape[1] == 1 else images.movedim(1, -1)
@@ -90,10 +86,6 @@ def mosaic(tiles: np.ndarray) -> np.ndarray:
 
     Returns:
         ``(rows * (height + 1) + 1, columns * (width + 1) + 1)``, or with three colours.
-
-    Example:
-        >>> mosaic(np.zeros((2, 3, 8, 8))).shape
-        (19, 28)
     """
     rows, columns, height, width, *colours = tiles.shape
     framed = np.full((rows, columns, height + 1, width + 1, *colours), 0.35)

@@ -59,12 +59,6 @@ class MVAEModule(lightning.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.lr = lr
-        self.annealing = ANNEALING[annealing_schedule]
-        self.annealing_epochs = annealing_epochs
-        self.seed = seed
-        self.optimizer = OPTIMIZERS[optimizer]
-        self.validation_samples = validation_samples
         torch.manual_seed(seed)
         self.model = build_mvae(model)
         self.began = False
@@ -77,11 +71,12 @@ class MVAEModule(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The objective of one mini-batch."""
         # Here and not once an epoch: making a DataLoader's iterator also draws from the generator.
-        entropy = (self.seed, self.current_epoch, batch_idx, self.global_rank)
+        entropy = (self.hparams["seed"], self.current_epoch, batch_idx, self.global_rank)
         torch.manual_seed(int(np.random.SeedSequence(entropy).generate_state(1)[0]))
         batches = int(self.trainer.num_training_batches)
         step = self.current_epoch * batches + batch_idx
-        beta = self.annealing(step, self.annealing_epochs * batches, batches)
+        annealing = ANNEALING[self.hparams["annealing_schedule"]]
+        beta = annealing(step, self.hparams["annealing_epochs"] * batches, batches)
         x, mask = batch
         loss, terms = self.model(x, mask, beta=beta)
         if not loss.isfinite():
@@ -110,7 +105,7 @@ class MVAEModule(lightning.LightningModule):
         x, mask = batch
         # The exact log-determinant would cost more than the training.
         result = evaluate(
-            self.model, [(x, mask)], n_samples=self.validation_samples, log_det="trace"
+            self.model, [(x, mask)], n_samples=self.hparams["validation_samples"], log_det="trace"
         )
         values = {key: value for key, (value, _) in result.items()}
         if broken := [key for key, value in values.items() if not math.isfinite(value)]:
@@ -125,18 +120,14 @@ class MVAEModule(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser, with the settings of `OPTIMIZERS`."""
-        return self.optimizer(self.parameters(), lr=self.lr)
+        return OPTIMIZERS[self.hparams["optimizer"]](self.parameters(), lr=self.hparams["lr"])
 
     def _add(self, key: str, value: Any) -> None:
         self._sums[key] = self._sums.get(key, 0.0) + value
 
 
 class EpochBar(Callback):
-    """One bar over all epochs; where output is not a terminal, six lines now and then instead.
-
-    Args:
-        title: What is trained.
-    """
+    """One bar over all epochs; where output is not a terminal, six lines now and then instead."""
 
     def __init__(self, title: str) -> None:
         self.title = title

@@ -70,12 +70,7 @@ def finished(
     name: str, config: TrainConfig, tell: Callable[[str], None] | None = None
 ) -> Trained | None:
     """What an earlier `train_model` left if it came to its end and all of it can be read, else
-    None.
-
-    Args:
-        name: Of the model.
-        config: Settings of the run.
-        tell: Is told what cannot be read.
+    None; ``tell`` is told what cannot.
     """
     folder = config.folder / name
     path = folder / "finished.json"

@@ -40,8 +40,6 @@ def places_of_terms(subsets: Tensor | Sequence[Sequence[bool]], i: int, batch: i
 
     Args:
         subsets: Boolean ``(S, N)``; of a tensor compiled code does not know the content.
-        i: Number of the modality.
-        batch: B.
 
     Returns:
         ``(n,)``, in order.

@@ -85,13 +85,6 @@ def posteriors(
 ) -> tuple[FlowPosterior, Tensor, Tensor]:
     """The posteriors of z_T given several subsets of modalities: one product of experts.
 
-    Args:
-        experts: Means and log-variances, ``(B, N, D)`` each.
-        flow: That of the posterior, or None.
-        present: Which rows have which modality, boolean ``(B, N)``.
-        subsets: Boolean ``(S, N)``.
-        every_row: Keep every row in every term; see `elbo_terms`.
-
     Returns:
         The posterior of the R pairs of subset and row that there are, their places in ``(S, B)``
         laid flat, ``(R,)``, and which pairs they are, boolean ``(S, B)``.

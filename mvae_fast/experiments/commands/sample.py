@@ -74,7 +74,6 @@ def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
 
     Args:
         text: ``MODALITY=VALUE``, with a number or the path of a ``.npy`` file.
-        model: The model.
 
     Returns:
         The modality's name, and data ``(1, ...)``.

@@ -37,17 +37,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write ``content`` as JSON, as `mvae_fast.files.write_bytes` does.
-
-    Example:
-        >>> import tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     write_json(Path(folder) / "a.json", {"b": 1})
-        ...     print((Path(folder) / "a.json").read_text())
-        {
-          "b": 1
-        }
-    """
+    """Write ``content`` as JSON, as `mvae_fast.files.write_bytes` does."""
     write_text(path, json.dumps(content, indent=2))
 
 

@@ -32,15 +32,12 @@ by `mvae_fast.files.write_bytes`."""
 
 
 def check_folder(config: TrainConfig) -> dict[str, Any]:
-    """Find out whether a run may have its folder; nothing is changed.
+    """The recipe for the folder of a run, if the run may have it; nothing is changed.
 
     Models that the folder holds, begun or finished, stay what the recipe says: a run that would
     keep some of them and has other settings is refused. Models that are to be trained are replaced
     with ``config.overwrite`` only, and only where each file in their folder is one that a run
     writes.
-
-    Returns:
-        The recipe for the folder.
 
     Raises:
         ValueError: If the folder holds models to be trained and neither ``resume`` nor
@@ -165,12 +162,8 @@ def _begun(config: TrainConfig) -> list[str]:
 
 
 def _check_model(folder: Path, replace: bool) -> None:
-    """Raise unless a model's folder is not there, is empty, or is one of ours.
-
-    Args:
-        folder: The folder.
-        replace: What is in it, and not only write to it.
-    """
+    """Raise unless a model's folder is not there, is empty, or is one of ours; to ``replace`` what
+    is in it, nothing else may be there."""
     if folder.is_symlink() or (folder.exists() and not folder.is_dir()):
         raise ValueError(
             f"{folder} must be the folder of a model, and is a "

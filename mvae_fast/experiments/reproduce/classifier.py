@@ -23,10 +23,6 @@ class Classifier(lightning.LightningModule):
 
     The paper calls its own classifier simple and not tuned, and says no more.
 
-    Args:
-        n_pixels: Pixels of an image.
-        num_classes: Number of labels.
-
     Example:
         >>> Classifier(784, 10)(torch.zeros(3, 28, 28)).shape
         torch.Size([3, 10])
@@ -95,14 +91,8 @@ def trained_classifier(
 
     Args:
         train: Rows with the modalities ``image`` and ``label``; those that lack one are left out.
-        num_classes: Number of labels.
         path: File of the weights, with what they were trained on and how.
         rows_of: What the rows are, in plain data.
-        epochs: Passes over the rows.
-        seed: Of initialisation and shuffling.
-
-    Returns:
-        The classifier, in evaluation mode.
     """
     train = labelled(train)
     about = {**rows_of, "rows": len(train), "epochs": epochs, "seed": seed, "recipe": RECIPE}

@@ -52,11 +52,7 @@ def _is_image(modality: Mapping[str, Any] | None) -> bool:
 
 @dataclass(frozen=True)
 class Run:
-    """One model, trained with one seed.
-
-    Args:
-        config: Settings, with that model alone.
-    """
+    """One model, trained with one seed: the settings with that model alone."""
 
     config: TrainConfig
 
@@ -144,8 +140,6 @@ class Laboratory:
         """The runs of a model, one a seed.
 
         Args:
-            dataset: The data set.
-            model: The model.
             label: Name of the folder where it is not the data set's: settings differ there.
             changes: ``key=value`` settings on top of the laboratory's.
             fields: Fields of `TrainConfig` to replace.
@@ -180,7 +174,6 @@ class Laboratory:
         """Train and evaluate what is missing.
 
         Args:
-            runs: The runs.
             needs: What the data sets must have, one of `NEEDS`.
 
         Raises:

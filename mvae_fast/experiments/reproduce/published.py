@@ -108,10 +108,5 @@ def table3(dataset: str, fraction: float, column: str) -> Iterator[Entry]:
 
 
 def table4(dataset: str, rows: tuple[str, str, str]) -> Iterator[Entry]:
-    """Table 4: an image and a transformation of it.
-
-    Args:
-        dataset: The pair.
-        rows: Names of the rows: together, image, transformation.
-    """
+    """Table 4: an image and a transformation of it, as rows named: together, image, the other."""
     return _entries(dataset, rows, _TABLE4.get(dataset, {}))

@@ -24,10 +24,7 @@ def labelled_samples(model: MVAE, n: int, num_classes: int, seed: int) -> tuple[
     z_0 is drawn from the posterior given the label alone; an image is the pixels' means given z_T.
 
     Args:
-        model: A model with the modalities ``image`` and ``label``.
         n: Number of images, rounded down to a multiple of the number of labels.
-        num_classes: Number of labels.
-        seed: Of the noise.
 
     Returns:
         Images ``(n, ...)`` and their labels ``(n,)``.
