@@ -96,8 +96,6 @@ def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
         )
     if not (ROOT / "csrc" / "solve.cpp").is_file():
         raise BuildError("csrc/solve.cpp is missing; remedy: take a complete source tree")
-    objects.mkdir(parents=True, exist_ok=True)
-    library.parent.mkdir(parents=True, exist_ok=True)
     run_steps(plan(library, torch, objects, compiler), objects)
 
 
@@ -110,22 +108,17 @@ def plan(
     flags = [*FLAGS, *(DISPATCH_FLAGS if x86 else []), "-I", str(csrc)]
     torch_flags = [*TORCH_FLAGS, "-isystem", str(torch.include)]
 
-    def compile_step(source: Path, name: str, extra: list[str]) -> Step:
-        output = objects / f"{name}.o"
-        command = [*compiler, *flags, *extra, "-MD", "-MF", f"{output}.d"]
-        command += ["-c", str(source), "-o", str(output)]
-        return Step("compile", output, (source,), tuple(command))
+    def step(source: Path, name: str, extra: list[str]) -> Step:
+        return compile_step([*compiler, *flags, *extra], source, objects / f"{name}.o")
 
-    steps = [
-        compile_step(source, source.stem, torch_flags) for source in sorted(csrc.glob("*.cpp"))
-    ]
+    steps = [step(source, source.stem, torch_flags) for source in sorted(csrc.glob("*.cpp"))]
     for source in sorted(csrc.glob("cpu/*.cpp")):
         if source.name == "kernels.cpp":
             for isa in ISA_FLAGS if x86 else ("baseline",):
                 extra = [f"-DMVAE_FAST_ISA={isa}", *ISA_FLAGS[isa]]
-                steps.append(compile_step(source, f"cpu-kernels-{isa}", extra))
+                steps.append(step(source, f"cpu-kernels-{isa}", extra))
         else:
-            steps.append(compile_step(source, f"cpu-{source.stem}", []))
+            steps.append(step(source, f"cpu-{source.stem}", []))
 
     outputs = tuple(step.output for step in steps)
     link = [*compiler, "-shared", "-o", str(library), *map(str, outputs)]
@@ -133,6 +126,11 @@ def plan(
     if sys.platform.startswith("linux"):
         link.append("-Wl,--no-undefined")  # a missing symbol fails here, not when the user loads it
     return [*steps, Step("link", library, outputs, tuple(link))]
+
+
+def compile_step(command: list[str], source: Path, output: Path) -> Step:
+    files = ["-MD", "-MF", f"{output}.d", "-c", str(source), "-o", str(output)]
+    return Step("compile", output, (source,), (*command, *files))
 
 
 def find_ninja() -> str | None:
@@ -143,6 +141,8 @@ def find_ninja() -> str | None:
 
 def run_steps(steps: list[Step], objects: Path) -> None:
     """Run the steps with ninja: in parallel, and only those whose inputs or flags changed."""
+    for folder in (objects, steps[-1].output.parent):
+        folder.mkdir(parents=True, exist_ok=True)
     ninja = find_ninja()
     if ninja is None:  # building without isolation needs no more than setuptools: do all, in order
         for step in steps:

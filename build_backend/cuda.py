@@ -21,6 +21,7 @@ from build_backend.compile import (
     TORCH_FLAGS,
     BuildError,
     Step,
+    compile_step,
     find_compiler,
     run_steps,
     skip_requested,
@@ -115,8 +116,6 @@ def build_cuda_library(
         )
     supported = set(_output(nvcc, "--list-gpu-arch").split())
     code = code_flags(environ.get(ARCHITECTURES), supported)
-    objects.mkdir(parents=True, exist_ok=True)
-    library.parent.mkdir(parents=True, exist_ok=True)
     run_steps(plan(library, torch, objects, compiler, nvcc, code), objects)
 
 
@@ -129,13 +128,9 @@ def plan(
     kernels = [str(nvcc), *host, *NVCC_FLAGS, *code, "-I", str(csrc)]
     face = [*compiler, *FLAGS, *TORCH_FLAGS, "-I", str(csrc), "-isystem", str(torch.include)]
 
-    def compile_step(source: Path, command: list[str]) -> Step:
-        output = objects / f"{source.stem}.o"
-        files = ["-MD", "-MF", f"{output}.d", "-c", str(source), "-o", str(output)]
-        return Step("compile", output, (source,), (*command, *files))
-
-    steps = [compile_step(source, kernels) for source in sorted(csrc.glob("cuda/*.cu"))]
-    steps.append(compile_step(csrc / "cuda" / "solve.cpp", face))
+    sources = sorted(csrc.glob("cuda/*.cu"))
+    steps = [compile_step(kernels, source, objects / f"{source.stem}.o") for source in sources]
+    steps.append(compile_step(face, csrc / "cuda" / "solve.cpp", objects / "solve.o"))
     outputs = tuple(step.output for step in steps)
     link = [str(nvcc), *host, "-shared", "-cudart", "static", "-o", str(library)]
     link += [*map(str, outputs), "-L", str(torch.lib), "-ltorch_cpu", "-ldl"]
