@@ -52,7 +52,6 @@ def loader(name: str, serves: str, read: Callable[..., Splits], *row: Any) -> Ca
     """The loader of one data set of a family.
 
     Args:
-        name: Of the data set.
         serves: What it is, the beginning of the loader's docstring; that of the reader follows.
         read: The family's reader, called as ``read(*row, data_dir, download=..., ...)``.
         row: What tells this data set from the others of the family.

@@ -58,9 +58,6 @@ class TrainConfig:
     """What ``mvae-fast train`` does; the values of a data set's own run are in
     ``configs/<dataset>.yaml``.
 
-    Raises:
-        ValueError: If a value cannot be used.
-
     Example:
         >>> config = TrainConfig.load("digits")
         >>> config.epochs, config.annealing, config.latent_dim

@@ -35,8 +35,9 @@ class Parameters(nn.Module):
         super().__init__()
         self.shapes = dict(shapes)
         self.sizes = [math.prod(shape) for shape in self.shapes.values()]
-        sizes = dict(zip(self.shapes, self.sizes, strict=True))
-        scale = torch.cat([torch.full((size,), float(bounds[k])) for k, size in sizes.items()])
+        scale = torch.cat(
+            [torch.full(shape, float(bounds[k])).flatten() for k, shape in shapes.items()]
+        )
         if cond_dim:
             self.linear = nn.Linear(cond_dim, len(scale))
             with torch.no_grad():

@@ -170,12 +170,8 @@ class MVAE(nn.Module):
 
     @eager_where_rows_meet
     def encode(self, x: Data, mask: Masks = None) -> FlowPosterior:
-        """The posterior of z_T given whatever each row has; a row that has nothing gets the flow's
-        image of N(0, I).
-
-        Args:
-            x: Data by modality, ``(B, ...)`` each.
-            mask: See `forward`.
+        """The posterior of z_T given whatever each row has, with data and masks as of `forward`; a
+        row that has nothing gets the flow's image of N(0, I).
 
         Returns:
             A distribution with batch shape ``(B,)`` and event shape ``(D,)``.
@@ -368,11 +364,7 @@ class MVAE(nn.Module):
         return list(self.modalities.items())  # type: ignore[arg-type]
 
     def prepare(self, x: Data, mask: Masks) -> tuple[dict[str, Tensor], Tensor]:
-        """Check data and masks.
-
-        Args:
-            x: See `forward`.
-            mask: See `forward`.
+        """Check data and masks as of `forward`.
 
         Returns:
             The data that are there, and ``present``, boolean ``(B, N)``: on the CPU without masks.

@@ -19,7 +19,7 @@ __all__ = ["mirflickr"]
 IMAGES, TAGS, SPLIT = "image/{}", "text/text_all_2000_{}.npz", "splits/{}_indices_{}.npy"
 PARTS = ("train", "valid", "test")
 OFFICIAL_ROWS = {"train": 10_000, "valid": 5_000, "test": 10_000}
-OFFICIAL_LABELLED, OFFICIAL_UNLABELLED = 25_000, 975_000
+OFFICIAL = {"labelled": 25_000, "unlabelled": 975_000}
 
 
 def mirflickr(
@@ -90,7 +90,10 @@ def mirflickr(
         image_path, text_path = files[IMAGES.format(kind)], files[TAGS.format(kind)]
         images = shards(image_path, len(mean))
         bits, tagged, columns = packed_tags(text_path)
-        _check_rows(kind, images, bits, image_path, text_path, verify)
+        if len(images) != len(bits):
+            raise ValueError(f"{image_path} has {len(images)} rows, {text_path} {len(bits)}")
+        if verify and len(images) != OFFICIAL[kind]:
+            raise ValueError(f"{image_path} must have {OFFICIAL[kind]} rows, got {len(images)}")
         unpack = unpack or UnpackBits(columns)
         if unpack.columns != columns:
             raise ValueError(f"{text_path} must have {unpack.columns} tags, got {columns}")
@@ -145,16 +148,6 @@ def _source(split: int, kinds: tuple[str, ...]) -> Source:
         folders=("MIRFLICKR", "flickr"),
         subfolders=(),
     )
-
-
-def _check_rows(
-    kind: str, images: LazyArray, bits: np.ndarray, image_path: Path, text_path: Path, verify: bool
-) -> None:
-    if len(images) != len(bits):
-        raise ValueError(f"{image_path} has {len(images)} rows, {text_path} {len(bits)}")
-    official = OFFICIAL_LABELLED if kind == "labelled" else OFFICIAL_UNLABELLED
-    if verify and len(images) != official:
-        raise ValueError(f"{image_path} must have {official} rows, got {len(images)}")
 
 
 def _check_splits(rows: dict[str, np.ndarray], folder: Path, verify: bool) -> None:

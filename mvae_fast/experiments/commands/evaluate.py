@@ -24,9 +24,6 @@ def main(argv: Sequence[str]) -> None:
     On the data set of the run that the checkpoint belongs to, the options of the data set, the
     numbers of samples and the seed are those of the run, too, and on the same
     device so are the numbers.
-
-    Raises:
-        UsageError: If checkpoint, data set or folder cannot be used.
     """
     parser = command_parser("evaluate", "Evaluate a trained model on the test split of a data set.")
     add = parser.add_argument

@@ -21,11 +21,7 @@ from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 
 def main(argv: Sequence[str]) -> None:
-    """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none.
-
-    Raises:
-        UsageError: If the checkpoint, a condition or the folder cannot be used.
-    """
+    """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none."""
     parser = command_parser("sample", "Draw samples of every modality from a trained model.")
     add = parser.add_argument
     add("checkpoint", type=str, help="model.pt or a .ckpt")
