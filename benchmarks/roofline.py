@@ -145,13 +145,8 @@ def row(workload: Workload, threads: int, seconds: float) -> str:
 def shares_of(
     work: Calls, seconds: Mapping[str, Sequence[float]], peaks: Sequence[float]
 ) -> list[float]:
-    """What forward, backward and both reached of the peak: medians of the rounds' own shares.
-
-    Args:
-        work: As `calls` gives it.
-        seconds: Samples of its calls.
-        peaks: GFLOP/s, one for each round.
-    """
+    """What forward, backward and both of `calls` reached of the peaks, GFLOP/s and one a round:
+    medians of the rounds' own shares."""
     shares = []
     for names in (("forward",), ("backward",), ("forward", "backward")):
         flops = sum(work[name][0] for name in names)

@@ -110,12 +110,7 @@ def row(workload: Workload, axis: str, sizes: Sequence[int], threads: int, secon
 
 
 def ascending(text: str) -> tuple[int, ...]:
-    """Sizes from the command line.
-
-    Example:
-        >>> ascending("64,128,256")
-        (64, 128, 256)
-    """
+    """Sizes from the command line."""
     sizes = tuple(int(size) for size in text.split(","))
     if len(sizes) < 3 or sizes[0] < 1 or any(a >= b for a, b in pairwise(sizes)):
         # Two points are always on a line.

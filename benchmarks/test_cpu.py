@@ -24,7 +24,6 @@ class Case:
     """One row of the table.
 
     Args:
-        workload: What to run.
         mode: ``"train"``: forward, and backward to z and all parameters; or ``"inference"``.
         names: Candidates, ours first.
         budget: Seconds to spend.

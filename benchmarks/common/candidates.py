@@ -24,10 +24,7 @@ class Problem:
     """Weights, states and noise of one workload, made from a seed.
 
     Args:
-        workload: The shapes.
-        dtype: Of everything.
         seed: Of everything; the numbers are the same on every device.
-        device: Where everything lives.
     """
 
     def __init__(
@@ -173,9 +170,6 @@ def check_agreement(
     the gradients of ``z`` and of every parameter.
 
     Args:
-        modules: Some of ``candidates``, built from ``problem``.
-        problem: What they run on.
-        mode: One of `MODES`.
         candidates: What is known of the modules, by the same names.
         engine: That of the FastCNF which they are compared with, in full precision.
     """

@@ -22,12 +22,7 @@ def why_unavailable() -> str | None:
 
 
 def parse_status(text: str) -> dict[str, int]:
-    """The entries of ``/proc/<pid>/status`` that are sizes, in bytes.
-
-    Example:
-        >>> parse_status("Name:\\tpython\\nVmHWM:\\t  2048 kB\\nVmRSS:\\t  1024 kB\\n")
-        {'VmHWM': 2097152, 'VmRSS': 1048576}
-    """
+    """The entries of ``/proc/<pid>/status`` that are sizes, in bytes."""
     entries = (line.partition(":") for line in text.splitlines())
     words = {name: value.split() for name, _, value in entries}
     return {

@@ -74,20 +74,13 @@ def rows(
                 timer=timer,
             ).seconds
             peaks = [2e-9 * side**3 / t for t in timings["peak"]]
-            given = None if datasheet is None else [1e3 * datasheet] * len(peaks)
-            cells = [workload.name, precision, engine, _teraflops(median(peaks), datasheet)]
-            of_sheet = [""] * 3
-            if given is not None:
-                of_sheet = [f" ({100 * x:.0f} %)" for x in shares_of(work, timings, given)]
-            cells += [
-                f"{100 * share:.0f} %{sheet}"
-                for share, sheet in zip(shares_of(work, timings, peaks), of_sheet, strict=True)
-            ]
-            yield f"| {' | '.join(cells)} |"
-
-
-def _teraflops(measured: float, datasheet: float | None) -> str:
-    return f"{1e-3 * measured:.0f}" + ("" if datasheet is None else f" ({datasheet:g})")
+            cells = [f"{1e-3 * median(peaks):.0f}"]
+            cells += [f"{100 * x:.0f} %" for x in shares_of(work, timings, peaks)]
+            if datasheet is not None:
+                of_sheet = shares_of(work, timings, [1e3 * datasheet] * len(peaks))
+                sheet = [f"{datasheet:g}", *(f"{100 * x:.0f} %" for x in of_sheet)]
+                cells = [f"{cell} ({given})" for cell, given in zip(cells, sheet, strict=True)]
+            yield f"| {' | '.join([workload.name, precision, engine, *cells])} |"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -36,8 +36,6 @@ class DeviceTimer:
     take longer than its kernels still counts, since it delays a training step as much.
 
     Args:
-        begin: A timing event.
-        end: Another one.
         flush: Overwrites the cache, asynchronously.
     """
 

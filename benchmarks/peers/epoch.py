@@ -48,8 +48,6 @@ def slices(
     for all, is not part of it.
 
     Args:
-        setting: What is trained.
-        steps: Euler steps of the flow; 0 for none.
         batches: Mini-batches of a call.
         dtype: Of images and parameters; float32 brings ours under autocast, too.
 

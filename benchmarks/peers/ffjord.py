@@ -116,8 +116,6 @@ class FFJORD(nn.Module):
     """FFJORD's flow with Euler's method.
 
     Args:
-        net: The velocity.
-        steps: Euler steps over [0, 1].
         adjoint: Gradients by `odeint_adjoint`, as FFJORD does, instead of through the steps. They
             are those of the continuous adjoint, which Euler's method approximates to first order.
     """

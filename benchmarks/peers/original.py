@@ -142,8 +142,6 @@ class Original(nn.Module):
         """One pass.
 
         Args:
-            image: ``(B, ...)``, or None.
-            label: ``(B,)``, or None.
             noise: Of the sample, ``(B, D)``; None draws it.
             probes: Of the trace, ``(B, D)``; None draws them.
 
@@ -183,8 +181,6 @@ class Original(nn.Module):
         """The sum of the three negative ELBOs, mean over the rows.
 
         Args:
-            image: ``(B, ...)``.
-            label: ``(B,)``.
             noise: ``(3, B, D)``, for both modalities, the image and the label; None draws it.
             probes: As the noise.
         """
