@@ -2,16 +2,10 @@
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
-class _AnyNumberOfRows(nn.Module):
-    num_features: int
-    running_mean: Tensor | None
-    running_var: Tensor | None
-    weight: nn.Parameter
-    bias: nn.Parameter
-    eps: float
-
+class _AnyNumberOfRows(_BatchNorm):
     # A mini-batch may have a modality in one row only, and nobody wants a long training to end
     # there: PyTorch raises where a channel has a single value to take statistics of.
 
