@@ -32,13 +32,7 @@ def title(model: str) -> str:
 
 
 def check_name(name: Any, key: str) -> None:
-    """Refuse a name that cannot be that of a file or folder, and no other place's.
-
-    Example:
-        >>> check_name("../thesis", "models")
-        Traceback (most recent call last):
-        ValueError: models: a name must be of letters, digits, _ and - only, got '../thesis'
-    """
+    """Refuse a name that cannot be that of a file or folder, and no other place's."""
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9_-]+", name):
         raise ValueError(f"{key}: a name must be of letters, digits, _ and - only, got {name!r}")
 

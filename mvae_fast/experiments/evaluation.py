@@ -117,14 +117,7 @@ def quantities(modalities: list[str], convention: str) -> dict[str, str]:
 def entries(
     section: str, column: str, modalities: list[str], results: list[Metrics]
 ) -> Iterator[Entry]:
-    """A model's entries of Table 1.
-
-    Args:
-        section: The data set.
-        column: The model.
-        modalities: Names, in the paper's order.
-        results: The numbers of each seed.
-    """
+    """A model's entries of Table 1, a column, from the numbers of each seed."""
     for convention in CONVENTIONS:
         for title, key in quantities(modalities, convention).items():
             if all(key in metrics[convention] for metrics in results):

@@ -10,12 +10,6 @@ from mvae_fast.flows.sequential import SequentialFlow
 from mvae_fast.flows.sylvester import SylvesterFlow
 
 __all__ = [
-    "IAF",
-    "AmortizedCNF",
-    "FastCNF",
-    "Flow",
-    "PlanarFlow",
-    "SequentialFlow",
-    "SylvesterFlow",
+    "IAF", "AmortizedCNF", "FastCNF", "Flow", "PlanarFlow", "SequentialFlow", "SylvesterFlow",
     "has_exact_log_det",
-]
+]  # fmt: skip

@@ -7,17 +7,11 @@ from torch import Tensor
 
 
 def solve(y: Tensor, r: Tensor, s: Tensor | float, k: Tensor) -> Tensor:
-    r"""The root a of :math:`a + r \tanh(s a + k) = y`, elementwise.
+    r"""The root a of :math:`a + r \tanh(s a + k) = y`, elementwise; r, s and k broadcast to y.
 
     With :math:`r s > -1` the left side has the slope :math:`1 + r s\,(1 - \tanh^2) > 0`, and as
     :math:`|\tanh| < 1` the one root lies within ``[y - |r|, y + |r|]``: bisection finds it to the
     precision of the dtype in little more halvings than that has bits, whatever the parameters.
-
-    Args:
-        y: Any shape.
-        r: Broadcastable to y.
-        s: Broadcastable to y.
-        k: Broadcastable to y.
 
     Returns:
         Shaped like the broadcast arguments; its first three derivatives are those of the implicit

@@ -24,16 +24,9 @@ def orthonormal(matrix: Tensor) -> Tensor:
 
 
 def reflect(x: Tensor, normals: list[Tensor]) -> Tensor:
-    r"""Reflect rows by one Householder matrix :math:`I - 2 v v^T / \|v\|^2` after another.
+    r"""Reflect rows (B, D) by one Householder matrix :math:`I - 2 v v^T / \|v\|^2` after another.
 
-    The reversed list undoes it.
-
-    Args:
-        x: (B, D).
-        normals: V of each, (B, D) or (1, D).
-
-    Returns:
-        (B, D).
+    The normals v are (B, D) or (1, D). The reversed list undoes it.
 
     Example:
         >>> reflect(torch.tensor([[1.0, 2.0]]), [torch.tensor([[2.0, 0.0]])])

@@ -296,11 +296,8 @@ class MVAE(nn.Module):
         return self.decode(z)
 
     def experts(self, x: Mapping[str, Tensor], present: Tensor) -> tuple[Tensor, Tensor]:
-        """The unimodal Gaussian experts, each encoder run once on the rows that have its modality.
-
-        Args:
-            x: Data, ``(B, ...)`` each.
-            present: Boolean ``(B, N)``.
+        """The unimodal Gaussian experts of what `prepare` gives; each encoder runs once, on the
+        rows that have its modality.
 
         Returns:
             Means and log-variances, ``(B, N, D)`` each; 0 where the modality is missing.
@@ -344,14 +341,8 @@ class MVAE(nn.Module):
         subsets: Tensor | Sequence[Sequence[bool]],
         **options: Any,
     ) -> ElboTerms:
-        """The ELBO terms of several subsets of modalities; each encoder runs once.
-
-        Args:
-            x: Data, ``(B, ...)`` each, as `prepare` gives them.
-            present: Boolean ``(B, N)``, likewise.
-            subsets: Boolean ``(S, N)``.
-            options: Of `elbo_terms`.
-        """
+        """The ELBO terms of several subsets ``(S, N)`` of modalities, from what `prepare` gives and
+        with the options of `elbo_terms`; each encoder runs once."""
         experts = self.experts(x, present)
         return elbo_terms(experts, dict(self.items()), self.flow, x, present, subsets, **options)
 

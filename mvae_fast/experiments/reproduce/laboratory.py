@@ -101,8 +101,6 @@ class Laboratory:
         out: Folder for everything written.
         seeds: Of the runs of each model.
         jobs: Runs that are trained at the same time, in processes of their own.
-        data_dir: Folder of the data sets that are read from files.
-        download: Fetch data sets that are not there.
         device: Where models are trained and evaluated, as `resolve_device` takes it.
         files: YAML files of settings, as `configured` takes them.
         settings: ``key=value`` settings, likewise.

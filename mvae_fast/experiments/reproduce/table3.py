@@ -28,13 +28,7 @@ SHOWN: tuple[tuple[str, str], ...] = (
 
 
 class Point(NamedTuple):
-    """An entry's place on the curves.
-
-    Attributes:
-        model: Name of the curve.
-        fraction: Of the rows that stay paired.
-        entry: The quantity, one value a seed.
-    """
+    """An entry's place on the curve of a model: over the fraction of the rows that stay paired."""
 
     model: str
     fraction: float

@@ -13,14 +13,11 @@ from mvae_fast.vae.sizes import sizes
 
 
 def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
-    """Linear layers through ``widths``, each followed by Swish (no learned beta).
+    """Linear layers through ``widths``, that of the input first, each followed by Swish (no learned
+    beta); none for a single width.
 
     Args:
-        widths: Of the input, then of each layer.
         batch_norm: Normalise before each Swish; see `BatchNorm1d`.
-
-    Returns:
-        The layers; none for a single width.
 
     Example:
         >>> [type(layer).__name__ for layer in mlp([64, 512, 512])]
@@ -37,11 +34,7 @@ def mlp(widths: Sequence[int], batch_norm: bool = False) -> nn.Sequential:
 
 
 class GaussianHead(nn.Module):
-    """Linear layers for the mean and the log-variance of a diagonal Gaussian.
-
-    Args:
-        width: Number of input features.
-        latent_dim: Latent size D.
+    """Linear layers for the mean and the log-variance of a diagonal Gaussian of ``latent_dim``.
 
     Example:
         >>> import torch

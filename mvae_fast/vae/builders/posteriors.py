@@ -185,9 +185,6 @@ def cnf_rank_posterior(
         rank: Of the update of every weight matrix; FFJORD's script has 1, its best results 64.
         options: As of `cnf_bias_posterior`.
 
-    References:
-        Grathwohl et al., FFJORD, 2019, section 4.2.
-
     Example:
         >>> cnf_rank_posterior(8, rank=2).net.rank
         2
