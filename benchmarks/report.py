@@ -102,21 +102,14 @@ def to_csv(run: dict[str, Any]) -> str:
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
     keys = [*_keys(run["rows"]), "dtype"]
-    quartiles = ["lower", "median", "upper"]
-    writer.writerow(
-        [*keys, "candidate", *(f"ms_{q}" for q in quartiles), *(f"ratio_{q}" for q in quartiles)]
-        + ["rounds"]
-    )
+    measured = [f"{what}_{q}" for what in ("ms", "ratio") for q in Quartiles._fields]
+    writer.writerow([*keys, "candidate", *measured, "rounds"])
     for row in run["rows"]:
         timings = Timings(row["seconds"])
         for name in row["seconds"]:
-            time, ratio = timings.time(name), timings.ratio(name, _base(row))
-            writer.writerow(
-                [*(row.get(key, "") for key in keys), name]
-                + [f"{getattr(time, q) * 1e3:.4f}" for q in quartiles]
-                + [f"{getattr(ratio, q):.3f}" for q in quartiles]
-                + [timings.rounds]
-            )
+            cells = [f"{q * 1e3:.4f}" for q in timings.time(name)]
+            cells += [f"{q:.3f}" for q in timings.ratio(name, _base(row))]
+            writer.writerow([*(row.get(key, "") for key in keys), name, *cells, timings.rounds])
     return out.getvalue()
 
 

@@ -50,9 +50,7 @@ def candidates(
     found = {name: _ours(name, "exact", precision) for name in ours}
     if hutchinson:
         found |= {f"{name} hutchinson": _ours(name, "hutchinson", precision) for name in ours}
-    for adjoint in (False, True):
-        name = "odeint_adjoint" if adjoint else "odeint"
-        found[name] = _ffjord(adjoint, precision)
+    found |= {"odeint": _ffjord(False, precision), "odeint_adjoint": _ffjord(True, precision)}
     if compile_peers:
         found |= {f"compile {trace}": _compiled(trace, precision) for trace in _TRACES}
     return found

@@ -5,8 +5,6 @@ loop into per-step tables, the trace is exact in closed form (or Hutchinson's in
 nothing saved for an inner backward), all Euler steps are unrolled into one graph.
 """
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch
@@ -14,6 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from benchmarks.peers.ffjord import Net
+
+# Weight (m_out, m_in), gate (S, m_out) or None, bias (S, m_out).
+_Layer = tuple[Tensor, Tensor | None, Tensor]
 
 
 class PlainEuler(nn.Module):
@@ -79,10 +80,6 @@ class PlainEuler(nn.Module):
             return F.softplus(a), torch.sigmoid(a)
         y = torch.tanh(a)
         return y, 1 - y * y
-
-
-# Weight (m_out, m_in), gate (S, m_out) or None, bias (S, m_out).
-_Layer = tuple[Tensor, Tensor | None, Tensor]
 
 
 def _tables(layer_type: str, layer: Any, t: Tensor) -> _Layer:
