@@ -103,8 +103,7 @@ def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) 
     result: Report | list[Path] = experiment(laboratory, datasets, **own)
     if isinstance(result, Report):
         machine = _machine()
-        about = {"command": argv, **machine, "runs": laboratory.recipes}
-        result.about = {**result.about, **about}
+        result.about = {"command": argv, **machine, "runs": laboratory.recipes}
         result.notes.append(", ".join(f"{key} {value}" for key, value in machine.items()))
         print(f"\n{result.text()}")
         result = result.write(laboratory.out, "_".join([args.experiment, *datasets]))
