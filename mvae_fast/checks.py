@@ -161,6 +161,23 @@ def tensor(name: str, value: Any, shape: str) -> Tensor:
     return value
 
 
+def booleans(name: str, values: Any) -> Tensor:
+    """``values``, booleans in a tensor, array or sequence, as a tensor.
+
+    Raises:
+        TypeError: For anything else, a masked array included.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise TypeError(f"{name} must not be masked itself; remedy: x.filled(False)")
+    if not isinstance(values, Tensor):
+        values = np.array(values, order="C")  # torch takes no negative strides
+        if values.dtype == np.bool_:
+            values = torch.from_numpy(values)
+    if values.dtype != torch.bool:
+        raise TypeError(f"{name} must be boolean, got {values.dtype}")
+    return values
+
+
 class NotScriptable:
     """A module that says what to use in place of ``torch.jit.script``."""
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mvae_fast.checks import booleans
 from mvae_fast.data.arrays import as_tensor, check_numbers, split_mask
 from mvae_fast.data.lazy import LazyArray
 
@@ -96,7 +97,7 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
         if len(set(sizes.values())) > 1:
             raise ValueError(f"all modalities need the same number of rows, got {sizes}")
         for name, values in (masks or {}).items():
-            mask = _mask(name, values)
+            mask = booleans(f"masks[{name!r}]", values)
             if mask.shape != (len(self),):
                 raise ValueError(f"masks[{name!r}] must be ({len(self)},), got {tuple(mask.shape)}")
             self.masks[name] = mask & self.masks.get(name, mask)
@@ -186,15 +187,3 @@ def _stored(name: str, array: Any, has_transform: bool) -> Tensor | LazyArray:
         )
     # Converted once here; what lies in files is converted as it is read.
     return values if isinstance(values, LazyArray) else _model_dtype(values)
-
-
-def _mask(name: str, values: Any) -> Tensor:
-    if not isinstance(values, Tensor):
-        if isinstance(values, np.ma.MaskedArray):
-            raise TypeError(f"masks[{name!r}] must not be masked itself; remedy: x.filled(False)")
-        values = np.array(values, order="C")  # torch takes no negative strides
-        if values.dtype == np.bool_:
-            return torch.from_numpy(values)
-    if values.dtype != torch.bool:
-        raise TypeError(f"masks[{name!r}] must be boolean, got {values.dtype}")
-    return values

@@ -7,6 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+from mvae_fast.checks import one_of
 from mvae_fast.data.multimodal import MultimodalDataset
 
 #: What a checkpoint can be chosen on.
@@ -41,9 +42,7 @@ class Splits(NamedTuple):
             >>> [len(part) for part in digits().select_on("test")]
             [1437, 360, 360]
         """
-        if selection not in SELECTIONS:
-            raise ValueError(f"selection must be one of {SELECTIONS}, got {selection!r}")
-        if selection == "validation":
+        if one_of("selection", selection, SELECTIONS) == "validation":
             return self
         return Splits(self.train.concatenate(self.validation), self.test, self.test)
 

@@ -2,6 +2,8 @@
 
 import numpy as np
 
+from mvae_fast.checks import positive
+
 EDGE_SIGMA = 1.0
 """Pixels. A sigma of 2 on CelebA's 178x218 pixels is one of 0.7 on 64x64. There, with Canny's
 default thresholds, 0.7 also marks texture and noise, 1 the features of a face, and 2 loses them."""
@@ -75,9 +77,7 @@ def edges(image: np.ndarray, sigma: float = EDGE_SIGMA) -> np.ndarray:
     """
     from skimage.feature import canny
 
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
-    marked: np.ndarray = canny(gray(image) / 255, sigma=sigma)
+    marked: np.ndarray = canny(gray(image) / 255, sigma=positive("sigma", sigma))
     return marked.astype(np.uint8) * 255
 
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from mvae_fast.checks import integer
+from mvae_fast.checks import integer, one_of
 from mvae_fast.flows import has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.mvae import MVAE
@@ -91,10 +91,8 @@ def evaluate(
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10, 11; Burda et al., Importance weighted
         autoencoders, 2016, eq. 8.
     """
-    if convention not in CONVENTIONS:
-        raise ValueError(f"convention must be one of {list(CONVENTIONS)}, got {convention!r}")
-    if log_det not in ("exact", "trace", "available"):
-        raise ValueError(f'log_det must be "exact", "trace" or "available", got {log_det!r}')
+    one_of("convention", convention, list(CONVENTIONS))
+    one_of("log_det", log_det, ("exact", "trace", "available"))
     n_samples = integer("n_samples", n_samples, 1)
     seed = integer("seed", seed, 0)
     device = next(model.parameters()).device

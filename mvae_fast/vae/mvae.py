@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from mvae_fast.checks import boolean, integer, one_of
+from mvae_fast.checks import boolean, booleans, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
@@ -374,7 +374,11 @@ class MVAE(nn.Module):
                     f"this model has {list(self.modalities)}"
                 )
         data = {name: value for name, value in x.items() if value is not None}
-        masks = {name: _mask(name, here) for name, here in mask.items() if here is not None}
+        masks = {
+            name: booleans(f"mask[{name!r}]", here)
+            for name, here in mask.items()
+            if here is not None
+        }
         if not data:
             raise ValueError("x must hold at least one modality; use sample(n) for none")
         for name, value in data.items():
@@ -433,16 +437,6 @@ def _given(name: str, value: Any, dtype: torch.dtype) -> Tensor:
     if array.dtype.kind in "biu":
         return torch.from_numpy(array.astype(np.int64))
     raise TypeError(f"modality {name!r}: got {value!r}, expected numbers")
-
-
-def _mask(name: str, here: Any) -> Tensor:
-    if not isinstance(here, Tensor):
-        here = np.array(here, order="C")  # torch takes no negative strides
-        if here.dtype == np.bool_:
-            here = torch.tensor(here)
-    if here.dtype != torch.bool:
-        raise TypeError(f"mask[{name!r}] must be boolean, got {here.dtype}")
-    return here
 
 
 def _check_dtype(name: str, x: Tensor, encoder: nn.Module) -> None:

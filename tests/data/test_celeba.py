@@ -188,7 +188,7 @@ def test_the_numbers_of_images_are_checked(folder):
 
 
 def test_arguments_are_checked(tmp_path):
-    with pytest.raises(ValueError, match="train_split must be 'valid' or 'train', got 'test'"):
+    with pytest.raises(ValueError, match="train_split: got 'test', expected 'valid' or 'train'"):
         celeba_gray(tmp_path, train_split="test")
-    with pytest.raises(ValueError, match="sigma must be positive, got 0"):
+    with pytest.raises(ValueError, match="sigma: got 0, expected > 0"):
         celeba_edge(tmp_path, sigma=0)

@@ -53,5 +53,5 @@ def test_other_arrays_are_refused(function, image):
 
 
 def test_sigma_must_be_positive():
-    with pytest.raises(ValueError, match="sigma must be positive, got 0"):
+    with pytest.raises(ValueError, match="sigma: got 0, expected > 0"):
         edges(np.zeros((4, 4, 3), np.uint8), 0)

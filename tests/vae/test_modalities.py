@@ -45,7 +45,9 @@ def test_conv_nets_with_and_without_the_hidden_layer():
 
 @pytest.mark.parametrize("build", [mlp_modality, conv_modality])
 def test_unknown_likelihoods_are_named(build):
-    with pytest.raises(ValueError, match="likelihood must be one of .* got 'poisson'"):
+    with pytest.raises(
+        ValueError, match="likelihood: got 'poisson', expected 'bernoulli' or 'normal'"
+    ):
         build((3, 32, 32), 2, likelihood="poisson")
 
 

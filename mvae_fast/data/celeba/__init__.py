@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from mvae_fast.checks import positive
 from mvae_fast.data.celeba.face_masks import FaceMasks, find_model
 from mvae_fast.data.celeba.files import ATTRIBUTES_18, CelebAFiles
 from mvae_fast.data.celeba.views import SIZE, image_rows, make_splits, open_celeba, view_splits
@@ -120,15 +121,14 @@ def celeba_edge(
         Rows as those of `celeba_gray` with ``image`` (3, 64, 64) in [0, 1] and ``edge``
         (1, 64, 64), 0 or 1.
     """
-    if not sigma > 0:
-        raise ValueError(f"sigma must be positive, got {sigma}")
     del download
+    sigma = positive("sigma", sigma)
     files = open_celeba(data_dir, train_split, verify)
 
     def view(rgb: np.ndarray) -> np.ndarray:
         return edges(resize_and_crop(rgb, SIZE), sigma)
 
-    return view_splits(files, train_split, "edge", view, sigma=float(sigma))
+    return view_splits(files, train_split, "edge", view, sigma=sigma)
 
 
 def celeba19(

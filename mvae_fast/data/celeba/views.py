@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvae_fast.checks import boolean
+from mvae_fast.checks import boolean, one_of
 from mvae_fast.data.cache import cached_images, fingerprint
 from mvae_fast.data.celeba.files import CelebAFiles, celeba_files
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
@@ -22,8 +22,7 @@ HELD_BACK = 10
 
 def open_celeba(data_dir: DataDir, train_split: str, verify: bool) -> CelebAFiles:
     """CelebA's lists, once the arguments of a loader and the sizes of the splits are checked."""
-    if train_split not in ("valid", "train"):
-        raise ValueError(f"train_split must be 'valid' or 'train', got {train_split!r}")
+    one_of("train_split", train_split, ("valid", "train"))
     verify = boolean("verify", verify)
     files = celeba_files(data_dir)
     for split, official in OFFICIAL_ROWS.items():

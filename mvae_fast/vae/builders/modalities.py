@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from mvae_fast.checks import integer
+from mvae_fast.checks import integer, one_of
 from mvae_fast.vae.builders.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.builders.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
 from mvae_fast.vae.likelihoods import (
@@ -51,7 +51,7 @@ def mlp_modality(
     return Modality(
         MLPEncoder(shape, latent_dim, [hidden] * 2),
         MLPDecoder(latent_dim, shape, [hidden] * 3),
-        _likelihood(likelihood),
+        LIKELIHOODS[one_of("likelihood", likelihood, list(LIKELIHOODS))](),
         weight=weight,
         shape=shape,
     )
@@ -113,7 +113,7 @@ def conv_modality(
     return Modality(
         ConvEncoder(shape, latent_dim, layers, channels),
         ConvDecoder(latent_dim, shape, layers, channels),
-        _likelihood(likelihood),
+        LIKELIHOODS[one_of("likelihood", likelihood, list(LIKELIHOODS))](),
         weight=weight,
         shape=shape,
     )
@@ -173,12 +173,6 @@ def attributes_modality(
         weight=weight,
         shape=(n,),
     )
-
-
-def _likelihood(name: str) -> Likelihood:
-    if name not in LIKELIHOODS:
-        raise ValueError(f"likelihood must be one of {sorted(LIKELIHOODS)}, got {name!r}")
-    return LIKELIHOODS[name]()
 
 
 #: Builders by the ``type`` that `build_mvae` reads.
