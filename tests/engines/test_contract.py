@@ -449,7 +449,7 @@ def test_nan_comes_through_its_row_and_no_other(contestant, nonlinearity):
     assert z[0, rows == 1].isnan().all() and z[0, rows != 1].isfinite().all()
 
 
-@pytest.mark.parametrize("contestant", [*CPP[:1], *SLOW], indirect=True)
+@each(*CPP[:1], *SLOW)
 def test_what_it_has_not_is_refused_with_the_remedy(contestant):
     def refused(match, **settings):
         with pytest.raises(ValueError, match=f"engine: '{contestant}' {match}; remedy: "):
