@@ -19,10 +19,10 @@ from mvae_fast.engines import cpp as ops
 from tests.oracles import engines_on
 
 #: What compiles, emulates, starts processes or trains.
-SLOW = [
+SLOW = {
     Path(__file__).parent / name
     for name in ("benchmarks", "cuda", "experiments", "fuzz", "gpu", "kernels", "packaging")
-]
+}
 
 
 def pytest_ignore_collect(collection_path, config):
@@ -31,8 +31,9 @@ def pytest_ignore_collect(collection_path, config):
 
 
 def pytest_collection_modifyitems(items):
+    slow = {path for path in {item.path for item in items} if not SLOW.isdisjoint(path.parents)}
     for item in items:
-        if any(folder in item.path.parents for folder in SLOW):
+        if item.path in slow:
             item.add_marker("slow")
 
 
