@@ -104,7 +104,7 @@ def test_every_pair_of_choices_occurs():
 
 @cases(CASES, emulated=2)
 def test_values_and_gradients(contestant, case):
-    modes = MODES
+    modes = [(trace, (case.seed + i) % 2 == 0) for i, trace in enumerate(TRACES)]
     if contestant in SLOW:
         modes = [MODES[case.seed % len(MODES)]]
     errors = {}
@@ -120,7 +120,7 @@ def test_values_and_gradients(contestant, case):
             errors.setdefault(name, []).append(pair)
     if contestant in SLOW:  # of one problem a single tensor may come out exact by luck
         errors = {"all": [pair for pairs in errors.values() for pair in pairs]}
-    # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the six
+    # float32: at most twice the error of eager PyTorch in the same dtype, on the mean of the three
     # problems, because a single small tensor may come out exact by luck. For the same reason the
     # floor: one rounding of the result.
     for name, pairs in errors.items():
@@ -264,7 +264,8 @@ def test_intermediate_outputs(contestant, form, trace):
         assert distance(got["logp"][position], solution.logp[0]) < 1e-14
 
 
-@pytest.mark.parametrize("contestant", [*CPP[:1], "reference"], indirect=True)
+# The reference is the oracle: it has tiles of no kind.
+@pytest.mark.parametrize("contestant", CPP[:1], indirect=True)
 @pytest.mark.parametrize("n_threads", [1, 2, 3])
 @pytest.mark.parametrize(
     ("shape", "form", "context"),

@@ -10,7 +10,7 @@ import time
 from mvae_fast.cli import main
 from tests.experiments.reproduce.tiny import DIGITS, options
 
-SETTINGS = [*DIGITS, "epochs=40", "batch_size=60"]
+SETTINGS = [*DIGITS, "epochs=12", "batch_size=60"]
 
 
 def command(out):
