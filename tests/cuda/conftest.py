@@ -1,5 +1,6 @@
 """The emulated CUDA engine, under the name "emulated"."""
 
+import os
 import shutil
 
 import pytest
@@ -13,7 +14,9 @@ from tests.cuda.emulator import Emulator, build
 def emulator_library(tmp_path_factory):
     if shutil.which("g++") is None and shutil.which("c++") is None:
         pytest.skip("needs a C++ compiler")
-    return build(tmp_path_factory.getbasetemp())
+    folder = tmp_path_factory.getbasetemp()
+    # Processes that share the tests share the emulator as well.
+    return build(folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import shutil
 import subprocess
 from dataclasses import dataclass, replace
@@ -77,16 +78,18 @@ class Launch:
 
 @cache
 def build(directory: Path) -> ctypes.CDLL:
-    """Compile the kernels for the host."""
+    """Compile the kernels for the host, where no other process has done it."""
     compiler = shutil.which("g++") or shutil.which("c++")
     if compiler is None:
         raise RuntimeError("no C++ compiler")
     library = directory / "emulator.so"
     flags = "-std=c++17 -O2 -fPIC -shared -Wall -Wextra -Werror".split()
     source = ROOT / "tests" / "cuda" / "emulator.cpp"
-    subprocess.run(
-        [compiler, *flags, "-I", str(ROOT / "csrc"), str(source), "-o", str(library)], check=True
-    )
+    command = [compiler, *flags, "-I", str(ROOT / "csrc"), str(source), "-o", str(library)]
+    with (directory / "emulator.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not library.exists():  # a compiler that fails leaves none
+            subprocess.run(command, check=True)
     return ctypes.CDLL(str(library))
 
 
