@@ -314,26 +314,36 @@ inline int64_t penalty_count(int64_t penalties) {
   return count;
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
 
 template <class T>
-Outputs new_outputs(const Problem<T>& p, const Tensor& like, bool save) {
+int64_t kept_in_all(const Problem<T>& p) {
+  return size_product(size_product(p.S * p.R, p.B), kept_numbers(p));
+}
+
+// `save` is 0, or what a backward will need: 1, the states; 2, what is kept as well.
+template <class T>
+Outputs new_outputs(const Problem<T>& p, const Tensor& like, int64_t save) {
+  require(save >= 0 && save <= 2, "save is ", save, ", expected 0, 1 or 2");
+  require(save < 2 || p.checkpoint == 1, "save is 2 with checkpoint_every ", p.checkpoint,
+          ", expected 1");
   const int64_t D = p.widths[0], saved = save ? (p.S - 1) / p.checkpoint : 0;
   return {new_tensor(like, {p.n_outputs, p.B, D}), new_tensor(like, {p.n_outputs, p.B}),
           new_tensor(like, {p.n_outputs, penalty_count(p.penalties), p.B}),
-          new_tensor(like, {saved, p.B, D})};
+          new_tensor(like, {saved, p.B, D}),
+          in_huge_pages(new_tensor(like, {save == 2 ? kept_in_all(p) : 0}))};
 }
 
 template <class T>
-ForwardOutputs<T> addresses(const Outputs& x, bool save) {
+ForwardOutputs<T> addresses(const Outputs& x, int64_t save) {
   return {out<T>(std::get<0>(x)), out<T>(std::get<1>(x)), out<T>(std::get<2>(x)),
-          save ? out<T>(std::get<3>(x)) : nullptr};
+          save ? out<T>(std::get<3>(x)) : nullptr, save == 2 ? out<T>(std::get<4>(x)) : nullptr};
 }
 
 struct GradOutputs {
   const Tensor &z, &logp;
   const std::optional<Tensor>& penalty;  // none where no penalties are wanted
-  const Tensor& states;
+  const Tensor &states, &kept;
 };
 
 template <class T>
@@ -346,7 +356,10 @@ BackwardInputs<T> check_gradients(const Problem<T>& p, const GradOutputs& x) {
   if (x.penalty)
     check("grad_penalties", *x.penalty, home, {p.n_outputs, penalty_count(p.penalties), p.B});
   check("states", x.states, home, {(p.S - 1) / p.checkpoint, p.B, D});
-  return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states)};
+  const bool keeps = x.kept.numel() > 0;
+  check("kept", x.kept, home, {keeps ? kept_in_all(p) : 0});
+  return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states),
+          keeps ? data<T>(x.kept) : nullptr};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensors>;
@@ -403,14 +416,14 @@ struct Op {
                        const Tensors& tensors, const Ints& widths, const Ints& layout,
                        int64_t nonlinearity, bool residual, bool exact, const Doubles& a,
                        const Doubles& b, const Ints& outputs, int64_t checkpoint_every,
-                       int64_t penalties, int64_t operands, bool save) {
+                       int64_t penalties, int64_t operands, int64_t save) {
     const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                     exact, a, b,      outputs, checkpoint_every, penalties, operands};
     return Device::solve(call, save);
   }
   static Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
                                   const std::optional<Tensor>& grad_penalty, const Tensor& states,
-                                  const Tensor& z, const Tensor& h,
+                                  const Tensor& kept, const Tensor& z, const Tensor& h,
                                   const std::optional<Tensor>& probes, const Tensors& tensors,
                                   const Ints& widths, const Ints& layout, int64_t nonlinearity,
                                   bool residual, bool exact, const Doubles& a, const Doubles& b,
@@ -418,7 +431,7 @@ struct Op {
                                   int64_t operands, bool wanted) {
     const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                     exact, a, b,      outputs, checkpoint_every, penalties, operands};
-    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, states}, wanted);
+    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, states, kept}, wanted);
   }
 };
 

@@ -4,6 +4,7 @@
 #pragma once
 
 #include "enums.h"
+#include "sizes.h"
 
 namespace mvae_fast {
 
@@ -61,12 +62,31 @@ struct Problem {
   const T* const* context;  // L of (B, m_l), each of which may be null: u of every row; null: none
 };
 
+// Numbers that a forward may keep of a row at an evaluation, so that the backward need not compute
+// them again. In this order, each piece for all rows, which are row_length apart: W_l y of the
+// hidden layers; with the exact trace of two of them M phi'(a_1); with probes W_l v, for each of
+// them and the hidden layers from the second on; in a method of several stages the argument.
+template <class T>
+static inline int64_t kept_numbers(const Problem<T>& p) {
+  const auto length = [](int64_t m) { return row_length(m, sizeof(T)); };
+  int64_t hidden = 0, later = 0;
+  for (int64_t l = 1; l < p.L; ++l) {
+    hidden = size_sum(hidden, length(p.widths[l]));
+    if (l > 1) later = size_sum(later, length(p.widths[l]));
+  }
+  const bool exact = p.layers ? p.exact : p.trace != nullptr;
+  const int64_t trace = exact && p.L == 3 ? length(p.widths[2]) : 0;
+  const int64_t argument = p.R > 1 ? length(p.widths[0]) : 0;
+  return size_sum(size_sum(hidden, size_product(p.K, later)), trace + argument);
+}
+
 template <class T>
 struct ForwardOutputs {
   T* z;        // (n_outputs, B, D)
   T* logp;     // (n_outputs, B), the change of log-density
   T* penalty;  // (n_outputs, number of penalties, B)
   T* states;   // ((S - 1) / k, B, D): z_k, z_2k, ...; null: not wanted
+  T* kept;     // kept_numbers(p) for each evaluation and row; null: not wanted
 };
 
 template <class T>
@@ -75,6 +95,7 @@ struct BackwardInputs {
   const T* grad_logp;     // (n_outputs, B)
   const T* grad_penalty;  // (n_outputs, number of penalties, B)
   const T* states;        // ((S - 1) / k, B, D)
+  const T* kept;          // null: not kept
 };
 
 // Gradients have the layout of what they belong to; every pointer but z and h is null when not

@@ -26,4 +26,11 @@ static inline int64_t size_sum(int64_t a, int64_t b) {
   return checked_size(wraps, a, b, result);
 }
 
+// Row length of an activation tile of m numbers of `bytes` each: an odd number of cache lines, so
+// that rows spread over all sets of the L1 cache.
+static inline int64_t row_length(int64_t m, int64_t bytes) {
+  const int64_t line = 64 / bytes;
+  return line * ((m + line - 1) / line | 1);
+}
+
 }  // namespace mvae_fast

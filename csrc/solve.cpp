@@ -24,7 +24,7 @@ Checked<T> check_on_cpu(const Call& call) {
 }
 
 template <class T>
-Outputs forward(const Call& call, bool save) {
+Outputs forward(const Call& call, int64_t save) {
   const Checked<T> checked = check_on_cpu<T>(call);
   const Problem<T>& p = checked.p;
   const Outputs outputs = new_outputs(p, call.z, save);
@@ -50,7 +50,7 @@ Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
 
 // The op's two functions on the CPU, for the dtype of z.
 struct Cpu {
-  static Outputs solve(const Call& call, bool save) {
+  static Outputs solve(const Call& call, int64_t save) {
     return is_double(call) ? forward<double>(call, save) : forward<float>(call, save);
   }
   static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {

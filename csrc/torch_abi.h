@@ -3,6 +3,9 @@
 // torch from 2.10 on.
 #pragma once
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
 #include <torch/csrc/stable/library.h>
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
@@ -122,6 +125,20 @@ inline Tensor new_tensor(const Tensor& like, const Ints& sizes) {
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(
       static_cast<int64_t>(sizes.size()), sizes.data(), strides.data(), dtype, type, index, &made));
   return Tensor(made);
+}
+
+// Asks for huge pages, where memory is fresh: in pages of 4 KiB, 45 MB take 18 ms before anything
+// is written, in huge ones 4.5 (measured on Zen 4). Smaller pieces malloc has kept.
+inline Tensor in_huge_pages(Tensor x) {
+#if defined(__linux__)
+  constexpr uintptr_t kHuge = uintptr_t{2} << 20, kFresh = uintptr_t{32} << 20;
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(x.const_data_ptr()),
+                  end = begin + static_cast<uintptr_t>(x.numel()) * sizeof(float);
+  const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
+  if (end - begin > kFresh)
+    madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
+#endif
+  return x;
 }
 
 inline Tensor new_like(const Tensor& x) {

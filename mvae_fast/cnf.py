@@ -86,6 +86,10 @@ class FastCNF(NotScriptable, HasSettings):
             can, else ``"full"``.
         checkpoint_every: k: an engine saves the state of every k-th step and recomputes the
             others in the backward: 1/k of the memory for one more forward pass.
+        memory: What the C++ engine keeps of each step for the backward: ``"states"``, D numbers a
+            row; ``"activations"``, also the products inside of the net, which saves computing them
+            again; a number of bytes up to which it keeps activations; or ``"auto"``, 256 MiB, where
+            that is faster. With ``checkpoint_every`` above 1 states alone.
 
     Raises:
         TypeError: If ``odefunc`` is not one.
@@ -127,9 +131,10 @@ class FastCNF(NotScriptable, HasSettings):
         log_det: str = "trace",
         checkpoint_every: int = 1,
         precision: str | None = None,
+        memory: str | int = "auto",
     ) -> None:
         solving = (solver, atol, rtol, n_steps, trace, n_probes, engine, adjoint, log_det)
-        super().__init__(Settings(*solving, checkpoint_every, precision))
+        super().__init__(Settings(*solving, checkpoint_every, precision, memory))
         if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
             raise TypeError(
                 f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
@@ -320,6 +325,7 @@ class FastCNF(NotScriptable, HasSettings):
                 penalties,
                 precision,
                 follow,
+                settings.memory,
             )
             z_path, change, integrals = engines.solve(settings.engine, problem)
             stepped = settings.solver_options.get("step_size") is not None

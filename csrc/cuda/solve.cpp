@@ -56,7 +56,8 @@ class Run {
   }
   const Problem<float>& problem() const { return problem_; }
 
-  Outputs forward(bool save) const {
+  Outputs forward(int64_t save) const {
+    require(save < 2, "save is ", save, ", expected 0 or 1 on a GPU");
     const Outputs outputs = new_outputs(problem_, z_, save);
     const cuda::Solver& solver = solver_for(problem_.operands);
     const Tensor workspace = new_workspace(solver.forward_workspace(problem_, limits_));
@@ -109,7 +110,7 @@ class Run {
 };
 
 struct Gpu {
-  static Outputs solve(const Call& call, bool save) { return Run(call).forward(save); }
+  static Outputs solve(const Call& call, int64_t save) { return Run(call).forward(save); }
   static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {
     const Run run(call);
     const BackwardInputs<float> inputs = check_gradients(run.problem(), grads);

@@ -21,6 +21,9 @@ LOG_DETS: tuple[str, ...] = ("trace", "second_order", "exact")
 #: Of the operands of products; sums, state and log-density keep the dtype of the state.
 PRECISIONS: tuple[str, ...] = ("full", "bf16", "fp16")
 
+#: What is kept for the backward: the states alone, activations too, or these while they are small.
+MEMORIES: tuple[str, ...] = ("auto", "states", "activations")
+
 #: Integrals along the path that engines take in the same sweep, with ``J`` the Jacobian of the
 #: velocity ``f``.
 PENALTIES: tuple[str, ...] = (
@@ -51,6 +54,7 @@ class Problem(NamedTuple):
         precision: One of `PRECISIONS`: what the operands of the products are rounded to.
         follow: ``precision`` is a wish (of ``torch.autocast``): an engine without it may take
             ``"full"``.
+        memory: One of `MEMORIES`, or bytes: what an engine keeps for the backward.
     """
 
     z: Tensor
@@ -65,6 +69,7 @@ class Problem(NamedTuple):
     penalties: tuple[str, ...] = ()
     precision: str = "full"
     follow: bool = False
+    memory: str | int = "auto"
 
     @property
     def closed(self) -> bool:

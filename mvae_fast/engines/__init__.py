@@ -16,7 +16,7 @@ from mvae_fast.checks import one_of
 from mvae_fast.core import reference
 from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
 from mvae_fast.core.trace import exact_probes
-from mvae_fast.engines import cpp, cuda, ops, triton
+from mvae_fast.engines import cpp, cuda, memory, ops, triton
 from mvae_fast.engines.ops import transformed as transformed
 
 __all__ = ["ENGINES", "Engine", "available", "choose", "get", "solve", "usual", "why_missing"]
@@ -77,7 +77,7 @@ def _in_onnx_export() -> bool:
 # In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
 _ENGINES: dict[str, Engine] = {
     "cpp": Engine(
-        partial(ops.solve, "solve", cpp.velocity),
+        partial(ops.solve, "solve", cpp.velocity, memory.save_level),
         cpp.why_missing,
         ("cpu",),
         (torch.float32, torch.float64),
@@ -85,7 +85,7 @@ _ENGINES: dict[str, Engine] = {
         refuses=cpp.refuses,
     ),
     "cuda": Engine(
-        partial(ops.solve, "solve", ops.tables),
+        partial(ops.solve, "solve", ops.tables, ops.states_only),
         cuda.why_missing,
         ("cuda",),
         (torch.float32,),
@@ -93,7 +93,7 @@ _ENGINES: dict[str, Engine] = {
         excludes=cuda.excludes,
     ),
     "triton": Engine(
-        partial(ops.solve, "triton_solve", ops.tables),
+        partial(ops.solve, "triton_solve", ops.tables, ops.states_only),
         triton.why_missing,
         ("cuda",),
         (torch.float32, torch.float64),

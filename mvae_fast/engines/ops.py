@@ -20,7 +20,7 @@ from torch import Tensor
 from mvae_fast.checks import constant_when_traced
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.trace import second_order_table, trace_table
-from mvae_fast.engines import extension
+from mvae_fast.engines import extension, memory
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
 
 _OPS = torch.ops.mvae_fast
@@ -41,12 +41,18 @@ def load(library: str, log: str, title: str, needs: str) -> str | None:
     return extension.load(torch.ops.load_library, library, log, title, needs)
 
 
-def solve(name: str, velocity: Callable[[Problem], Velocity], problem: Problem) -> Solution:
+def solve(
+    name: str,
+    velocity: Callable[[Problem], Velocity],
+    save_level: Callable[[Problem], int],
+    problem: Problem,
+) -> Solution:
     """Take all steps in one call of the op ``mvae_fast::<name>``.
 
     Args:
         name: ``"solve"`` or ``"triton_solve"``.
         velocity: What the op is given for the problem's field: `tables`, for one.
+        save_level: What its forward saves for a backward.
         problem: What to solve.
     """
     tensors, layout, exact = velocity(problem)
@@ -71,11 +77,11 @@ def solve(name: str, velocity: Callable[[Problem], Velocity], problem: Problem) 
     given = (z.contiguous(), problem.h.contiguous(), *[x.contiguous() for x in tensors])
     probes = _dense(problem.probes)
     if transformed():
-        results = _TransformedSolve.apply(name, probes, statics, *given)
+        results = _TransformedSolve.apply(name, save_level(problem), probes, statics, *given)
     elif torch.is_grad_enabled() and any(x.requires_grad for x in given):
-        results = _Solve.apply(name, probes, statics, *given)
+        results = _Solve.apply(name, save_level(problem), probes, statics, *given)
     else:
-        results = _forward(name, probes, statics, False, *given)
+        results = _forward(name, 0, probes, statics, *given)
     return Solution(*results[:3])
 
 
@@ -116,8 +122,13 @@ def _dense(probes: Tensor | None) -> Tensor | None:
     return probes if dense and probes.stride(1) in (0, dim) else probes.contiguous()
 
 
+def states_only(problem: Problem) -> int:
+    """The level of an engine that keeps no more."""
+    return memory.STATES
+
+
 def _forward(
-    name: str, probes: Tensor | None, statics: Statics, save: bool, z: Tensor, h: Tensor, *x: Tensor
+    name: str, save: int, probes: Tensor | None, statics: Statics, z: Tensor, h: Tensor, *x: Tensor
 ) -> tuple[Tensor, ...]:
     return getattr(_OPS, name).default(z, h, probes, list(x), *statics, save)
 
@@ -130,7 +141,7 @@ def _backward(
     *tensors: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
-    grads, (z, h, *x) = tensors[:4], tensors[4:]
+    grads, (z, h, *x) = tensors[:5], tensors[5:]
     z_bar, h_bar, bars = getattr(_OPS, f"{name}_backward").default(
         *grads, z, h, probes, x, *statics, tensor_grads
     )
@@ -142,22 +153,22 @@ class _Solve(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
-        name, probes, statics, z, h, *x = inputs
-        results = getattr(_OPS, name).default(z, h, probes, x, *statics, True)
+        name, save, probes, statics, z, h, *x = inputs
+        results = getattr(_OPS, name).default(z, h, probes, x, *statics, save)
         _Solve.keep(ctx, inputs, results)
         return results
 
     @staticmethod
     def keep(ctx: Any, inputs: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:
-        ctx.name, probes, ctx.statics, z, *rest = inputs
+        ctx.name, _, probes, ctx.statics, z, *rest = inputs
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(results[3])
-        ctx.save_for_backward(probes, results[3], z, *rest)
+        ctx.mark_non_differentiable(*results[3:])
+        ctx.save_for_backward(probes, *results[3:], z, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        probes, states, z, *rest = ctx.saved_tensors
-        needed = any(ctx.needs_input_grad[5:])
+        probes, states, kept, z, *rest = ctx.saved_tensors
+        needed = any(ctx.needs_input_grad[6:])
         outputs, penalties = ctx.statics[7], ctx.statics[9]
         dense: list[Tensor | None] = [None if x is None else x.contiguous() for x in grads[:3]]
         if any(x is None for x in dense[: 2 + (penalties > 0)]):
@@ -165,9 +176,9 @@ class _Solve(torch.autograd.Function):
             dense = [z.new_zeros(n) if x is None else x for x, n in zip(dense, shapes, strict=True)]
         # Grad mode is on in a backward only under create_graph or torch.func.
         run = _SolveBackward.apply if torch.is_grad_enabled() else _backward
-        bars = run(ctx.name, probes, ctx.statics, needed, *dense, states, z, *rest)
+        bars = run(ctx.name, probes, ctx.statics, needed, *dense, states, kept, z, *rest)
         bars = bars if needed else (*bars, *(None,) * (len(rest) - 1))
-        return None, None, None, *bars
+        return None, None, None, None, *bars
 
 
 class _TransformedSolve(_Solve):
@@ -176,9 +187,9 @@ class _TransformedSolve(_Solve):
 
     @staticmethod
     def forward(
-        name: str, probes: Tensor | None, statics: Statics, *tensors: Tensor
+        name: str, save: int, probes: Tensor | None, statics: Statics, *tensors: Tensor
     ) -> tuple[Tensor, ...]:
-        return _forward(name, probes, statics, True, *tensors)
+        return _forward(name, save, probes, statics, *tensors)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -245,14 +256,22 @@ def _shapes(z: Tensor, outputs: Sequence[int], penalties: int) -> tuple[tuple[in
 
 
 def _fake_solve(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
-    *_, outputs, checkpoint_every, penalties, _, save = arguments
+    probes, _, widths, _, _, _, exact, _, b, outputs, checkpoint_every, penalties, _, save = (
+        arguments
+    )
     saved = (h.shape[0] - 1) // checkpoint_every if save else 0
-    shapes = (*_shapes(z, outputs, penalties), (saved, *z.shape))
+    kept = 0
+    if save == memory.ACTIVATIONS:
+        count = 0 if probes is None else probes.shape[0]
+        pieces = memory.kept_pieces(widths, exact, count, len(b))
+        kept = sum(memory.padded(m, z.element_size()) for m, _ in pieces)
+    kept *= z.shape[0] * h.shape[0] * len(b)
+    shapes = (*_shapes(z, outputs, penalties), (saved, *z.shape), (kept,))
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
 def _fake_solve_backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
-    z, h, _, tensors = arguments[4:8]
+    z, h, _, tensors = arguments[5:9]
     wanted = tensors if arguments[-1] else ()
     return torch.empty_like(z), torch.empty_like(h), [torch.empty_like(x) for x in wanted]
 

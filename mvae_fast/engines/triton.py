@@ -35,18 +35,18 @@ def why_missing() -> str | None:
 # Triton is imported by the first solve: it takes a while, and CPU users need not have it.
 
 
-def _forward(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _forward(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     from mvae_fast.kernels.solve import forward
 
     *given, save = arguments
-    return forward(z, h, *_net_and_plan(*given), save)
+    return *forward(z, h, *_net_and_plan(*given), save > 0), z.new_empty(0)
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     from mvae_fast.kernels.solve import backward
 
-    *grads, states, z, h = arguments[:6]
-    *given, tensor_grads = arguments[6:]
+    *grads, states, _, z, h = arguments[:7]
+    *given, tensor_grads = arguments[7:]
     net, plan = _net_and_plan(*given)
     if grads[2] is None:
         count, batch = grads[1].shape

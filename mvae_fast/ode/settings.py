@@ -14,7 +14,7 @@ from torch import nn
 
 from mvae_fast import engines
 from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
-from mvae_fast.core.problem import LOG_DETS, PRECISIONS, TRACES
+from mvae_fast.core.problem import LOG_DETS, MEMORIES, PRECISIONS, TRACES
 
 #: Steps of a fixed-step solver where none are given.
 N_STEPS = 20
@@ -81,6 +81,7 @@ class Settings:
     log_det: str = "trace"
     checkpoint_every: int = 1
     precision: str | None = None
+    memory: str | int = "auto"
     test_solver: str | None = None
     test_atol: float | None = None
     test_rtol: float | None = None
@@ -96,6 +97,10 @@ class Settings:
         one_of("trace", self.trace, (None, *TRACES))
         one_of("log_det", self.log_det, LOG_DETS)
         one_of("precision", self.precision, (None, *PRECISIONS))
+        if isinstance(self.memory, str):
+            one_of("memory", self.memory, MEMORIES)
+        else:
+            integer("memory", self.memory, 0)
         engines.check_name(self.engine)
         mapping("solver_options", self.solver_options)
         prefix, present = "" if training else "test_", self.present(training)
@@ -151,6 +156,7 @@ class HasSettings(nn.Module):
     log_det = _attribute("log_det")
     checkpoint_every = _attribute("checkpoint_every")
     precision = _attribute("precision")
+    memory = _attribute("memory")
     test_solver = _attribute("test_solver")
     test_atol = _attribute("test_atol")
     test_rtol = _attribute("test_rtol")

@@ -49,8 +49,9 @@ _PROBLEM = _structure(
     exact=ctypes.c_bool,
     context=Pointer,
 )
-_FORWARD = _structure("Forward", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
-_INPUTS = _structure("Inputs", **dict.fromkeys(("z", "logp", "penalty", "states"), Pointer))
+_RESULTS = ("z", "logp", "penalty", "states", "kept")
+_FORWARD = _structure("Forward", **dict.fromkeys(_RESULTS, Pointer))
+_INPUTS = _structure("Inputs", **dict.fromkeys(_RESULTS, Pointer))
 _GRADIENTS = ("z", "h", "weight", "gate", "bias", "trace", "second")
 _BACKWARD = _structure(
     "Backward", **dict.fromkeys((*_GRADIENTS, "layers", "time", "context"), Pointer)

@@ -22,7 +22,7 @@ def op_arguments(monkeypatch, case, requires_grad=False, **changes):
     """What the op is called with for a problem in float32."""
     seen = []
 
-    def note(name, probes, statics, save, z, h, *tensors):
+    def note(name, save, probes, statics, z, h, *tensors):
         seen.append(
             (
                 z,
@@ -48,15 +48,17 @@ def check_op(arguments):
     # The op itself has no autograd: engines/ops.py says why.
     checks = ("test_schema", "test_faketensor")
     solve = torch.ops.mvae_fast.solve.default
-    for save in (False, True):
+    levels = (0, 1, 2) if arguments[12] == 1 else (0, 1)  # checkpoint_every
+    for save in levels:
         torch.library.opcheck(solve, (*arguments, save), test_utils=checks)
-    *results, states = solve(*arguments, True)
-    for tensor_grads in (False, True):
-        torch.library.opcheck(
-            torch.ops.mvae_fast.solve_backward.default,
-            (*map(torch.ones_like, results), states, *arguments, tensor_grads),
-            test_utils=checks,
-        )
+    for save in levels[1:]:
+        *results, states, kept = solve(*arguments, save)
+        for tensor_grads in (False, True):
+            torch.library.opcheck(
+                torch.ops.mvae_fast.solve_backward.default,
+                (*map(torch.ones_like, results), states, kept, *arguments, tensor_grads),
+                test_utils=checks,
+            )
 
 
 @needs_cpp
@@ -98,10 +100,10 @@ def test_op_checks_its_arguments(monkeypatch, form):
     solve = torch.ops.mvae_fast.solve.default
     arguments = op_arguments(monkeypatch, Case(form=form, trace="exact", context="all"))
     names = [x.name for x in solve._schema.arguments]
-    *results, states = solve(*arguments, True)
+    *results, states, kept = solve(*arguments, 2)
     ones = [*map(torch.ones_like, results)]
 
-    def refused(match, op=solve, head=(), tail=(False,), **changes):
+    def refused(match, op=solve, head=(), tail=(0,), **changes):
         given = dict(zip(names, arguments, strict=False)) | changes
         with pytest.raises(RuntimeError, match=match):
             op(*head, *given.values(), *tail)
@@ -139,8 +141,12 @@ def test_op_checks_its_arguments(monkeypatch, form):
         refused("layout has no weight", layout=[1, -1, *layout[2:]])
     # The backward: of other states than those that the forward saved.
     backward = torch.ops.mvae_fast.solve_backward.default
-    refused("states has", backward, (*ones, states[:1]), (True,))
-    refused("grad_z", backward, (ones[0][:, :4].contiguous(), *ones[1:], states), (True,))
+    refused("states has", backward, (*ones, states[:1], kept), (True,))
+    refused("kept has", backward, (*ones, states, kept[1:]), (True,))
+    few = ones[0][:, :4].contiguous()
+    refused("grad_z", backward, (few, *ones[1:], states, kept), (True,))
+    refused("save is 3, expected 0, 1 or 2", tail=(3,))
+    refused("save is 2 with checkpoint_every 2, expected 1", tail=(2,), checkpoint_every=2)
 
 
 @needs_cpp
@@ -184,7 +190,7 @@ def statics(monkeypatch):
     def call(z, **settings):
         seen = []
 
-        def note(name, probes, statics, save, *tensors):
+        def note(name, save, probes, statics, *tensors):
             seen.append(statics)
             return z, z, z, z
 
@@ -192,7 +198,7 @@ def statics(monkeypatch):
         problem = Problem(z, Stub(False), field, **{"outputs": (4,), **settings})
         with monkeypatch.context() as patch:
             patch.setattr(ops, "_forward", note)
-            ops.solve("solve", lambda problem: ([], [1], True), problem)
+            ops.solve("solve", lambda problem: ([], [1], True), ops.states_only, problem)
         return seen[0]
 
     return call

@@ -16,6 +16,7 @@ struct Layer {
   int64_t backward;         // offset of W packed for the backward product
   int64_t gradient;         // offset in a worker's weight gradient, rows of length gradient_ld
   int64_t gradient_ld;
+  int64_t kept;  // offset of W_l y in what is kept of an evaluation, over B
 };
 
 // The tables are small (a vector a layer: gates, biases, traces of up to one hidden layer), and
@@ -47,8 +48,29 @@ struct Solve {
   T* second;             // symmetric: packed in one orientation
   T *third, *third_bar;  // W_3' (m_2, D) and its gradient, for M from the coefficients
   T* loop;               // M / W_2 / G_1 of the window, kept for its gradients
+  T* kept;               // see kept_numbers; null: nothing is kept
+  int64_t kept_size;
 
   bool evaluates(int64_t l) const { return l < L || evaluates_output; }
+  // A piece of what is kept of an evaluation: of the rows from `begin` on, which are `ld` apart.
+  T* kept_piece(int64_t row, int64_t offset, int64_t begin, int64_t ld) const {
+    return kept + p->B * (row * kept_size + offset) + begin * ld;
+  }
+  T* kept_product(int64_t row, int64_t l, int64_t begin) const {
+    return kept_piece(row, layers[l].kept, begin, layers[l].ld);
+  }
+  T* kept_trace(int64_t row, int64_t begin) const {
+    return kept_piece(row, layers[L].kept, begin, layers[2].ld);
+  }
+  T* kept_tangent(int64_t row, int64_t k, int64_t l, int64_t begin) const {
+    const int64_t start = layers[L].kept + (exact && L == 3 ? layers[2].ld : 0);
+    const int64_t probe = layers[L].kept - layers[2].kept;
+    return kept_piece(row, start + k * probe + layers[l].kept - layers[2].kept, begin,
+                      layers[l].ld);
+  }
+  T* kept_argument(int64_t row, int64_t begin) const {
+    return kept_piece(row, kept_size - layers[0].ld, begin, layers[0].ld);
+  }
   bool large_trace() const { return L == 3; }
   int64_t window_rows(int64_t table_rows) const {
     return table_rows > 1 ? span * p->R : table_rows;
@@ -126,6 +148,7 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
   x.evaluates_output =
       sweep == Sweep::forward || p.R > 1 || p.checkpoint > 1 || x.values || x.frobenius;
   x.layers = arena.take<Layer>(p.L + 1);
+  x.kept_size = kept_numbers(p);
   if (p.layers) {
     const bool gated = any_gate(p);
     x.weight_rows = 1;
@@ -148,7 +171,8 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
   const bool write = !arena.counting();
   int64_t before = p.widths[0];
   x.widest = leading<T>(before);
-  if (write) x.layers[0] = Layer{before, leading<T>(before), 0, 0, 0, 0, 0, 0, 0};
+  if (write) x.layers[0] = Layer{before, leading<T>(before), 0, 0, 0, 0, 0, 0, 0, 0};
+  int64_t kept = 0;
   for (int64_t l = 1; l <= p.L; ++l) {
     const int64_t m = p.widths[l];
     if (write)
@@ -160,7 +184,9 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
                           x.forward_size,
                           x.backward_size,
                           x.gradient_size,
-                          padded<T>(before)};
+                          padded<T>(before),
+                          kept};
+    kept += leading<T>(m);
     x.features += m;
     x.padded_features += padded<T>(m);
     x.weights += m * before;

@@ -7,6 +7,8 @@
 #include <cstdint>
 #include <cstring>
 
+#include "../../sizes.h"
+
 #if defined(__AVX__)
 #include <immintrin.h>
 #endif
@@ -272,11 +274,9 @@ MVAE_FAST_INLINE int64_t padded(int64_t m) {
   return round_up(m, kLanes<T>);
 }
 
-// Row length of an activation tile: an odd number of vectors, so that rows spread over all sets of
-// the L1 cache.
 template <class T>
 MVAE_FAST_INLINE int64_t leading(int64_t m) {
-  return kLanes<T> * (padded<T>(m) / kLanes<T> | 1);
+  return row_length(m, sizeof(T));
 }
 
 }  // namespace MVAE_FAST_ISA

@@ -59,9 +59,11 @@ static void closed_form_trace(const Solve<T>& s, const BackwardTile<T>& t, int64
   const Layer& second = s.layers[2];
   const T* d1_second = t.hidden(t.d1, 2);
   T *t1 = t.hidden(t.t, 1), *t2 = t.hidden(t.t, 2);
-  t.products.rows_times(n, second.m, first.m, d1, first.ld, table, t2, second.ld, false);
-  add_row_dots<T>(n, padded<T>(second.m), t2, second.ld, d1_second, second.ld, T(1), t.tau);
-  scale_rows<T>(n, padded<T>(second.m), t.tau_bar, t2, second.ld, t2, second.ld);
+  T* const product = s.kept ? s.kept_trace(row, t.begin) : t2;
+  if (!s.kept)
+    t.products.rows_times(n, second.m, first.m, d1, first.ld, table, product, second.ld, false);
+  add_row_dots<T>(n, padded<T>(second.m), product, second.ld, d1_second, second.ld, T(1), t.tau);
+  scale_rows<T>(n, padded<T>(second.m), t.tau_bar, product, second.ld, t2, second.ld);
   scale_rows<T>(n, padded<T>(second.m), t.tau_bar, d1_second, second.ld, t.g, second.ld);
   t.products.rows_times(n, first.m, second.m, t.g, second.ld, s.trace_row(s.trace_backward, row),
                         t1, first.ld, false);
@@ -101,9 +103,11 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
       const T* w = probes.x_of(k);
       int64_t ldw = probes.stride(probes.ld1);
       if (l > 1) {
-        t.products.rows_times(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
-                              t.hidden(t.tangent_w, l), layer.ld, false);
-        w = t.hidden(t.tangent_w, l);
+        T* const to = t.tangent_product(s, row, k, l);
+        if (!s.kept)
+          t.products.rows_times(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l), to,
+                                layer.ld, false);
+        w = to;
         ldw = layer.ld;
       }
       tangent<T>(n, padded<T>(layer.m), t.hidden(t.d1, l), layer.ld, s.gates(row, l), w, ldw,
@@ -137,7 +141,7 @@ static void probe_traces(const Solve<T>& s, const BackwardTile<T>& t, int64_t ro
     }
     for (int64_t l = s.L - 1; l >= 1; --l) {
       const Layer& layer = s.layers[l];
-      const T* w = l > 1 ? t.hidden(t.tangent_w, l) : probes.x_of(k);
+      const T* w = l > 1 ? t.tangent_product(s, row, k, l) : probes.x_of(k);
       const int64_t ldw = l > 1 ? layer.ld : probes.stride(probes.ld1);
       tangent_adjoint<T>(n, padded<T>(layer.m), layer.ld, t.hidden(t.d1, l), s.gates(row, l), w,
                          ldw, t.y_bar, k == 0 && !s.exact, t.hidden(t.t, l), t.g,
@@ -229,7 +233,7 @@ static void adjoint_evaluation(const Solve<T>& s, const BackwardTile<T>& t, int6
     const Layer &layer = s.layers[l], &below = s.layers[l - 1];
     adjoint<T>(n, padded<T>(layer.m), layer.ld, l == s.L - 1 ? h : T(1), t.hidden(t.d1, l), t.y_bar,
                t.hidden(t.d2, l), t.coupled ? t.hidden(t.t, l) : nullptr, s.gates(row, l),
-               t.hidden(t.w, l), t.g, t.sums.bias_of(s, row, l), t.sums.gate_of(s, row, l));
+               t.product(s, row, l), t.g, t.sums.bias_of(s, row, l), t.sums.gate_of(s, row, l));
     add_context_adjoint<T>(s, t, l, T(1), t.g, n);
     if (T* weight = t.sums.weight_of(s, row, l))
       t.products.outer_product(layer.m, below.m, n, t.g, layer.ld, l > 1 ? t.hidden(t.y, l - 1) : z,

@@ -31,7 +31,7 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
     }
     evaluation_adjoint<T>(s, t, step, h, static_cast<T>(p.b[0]), t.z, k_bar, t.z_bar, dots, n);
   } else {
-    step_inputs<T>(s, t, step, t.z, n);
+    if (!s.kept) step_inputs<T>(s, t, step, t.z, n);
     for (int64_t r = R - 1; r >= 0; --r) {
       // k_bar_r = b_r z_bar + sum_q>r a_qr input_bar_q
       scale_columns<T>(n, width, static_cast<T>(p.b[r]), s.ones, t.z_bar, ld0, t.k_bar, ld0);
@@ -41,8 +41,11 @@ static void backward_step(const Solve<T>& s, BackwardTile<T>& t, int64_t step, i
                              ld0, t.k_bar, ld0);
       T* into = t.input_bar + r * t.slot0;
       memset(into, 0, n * ld0 * sizeof(T));
-      evaluation_adjoint<T>(s, t, step * R + r, h, static_cast<T>(p.b[r]), t.inputs + r * t.slot0,
-                            t.k_bar, into, dots, n);
+      const T* const input = !s.kept ? t.inputs + r * t.slot0
+                             : r > 0 ? s.kept_argument(step * R + r, t.begin)
+                                     : t.z;
+      evaluation_adjoint<T>(s, t, step * R + r, h, static_cast<T>(p.b[r]), input, t.k_bar, into,
+                            dots, n);
     }
     for (int64_t r = 0; r < R; ++r)
       add_scaled_rows<T>(n, width, T(1), t.input_bar + r * t.slot0, ld0, t.z_bar, ld0);
@@ -144,6 +147,7 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
   Arena arena(workspace), one(nullptr);
   const bool tables = wants_tables(out);
   Solve<T> s = lay_out(p, Sweep::backward, tables, threads.n, arena);
+  s.kept = const_cast<T*>(in.kept);  // read only
   BackwardTile<T>::take(s, tables, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {

@@ -65,9 +65,17 @@ struct BackwardTile {
     return x;
   }
   T* hidden(T* base, int64_t l) const { return base + (l - 1) * slot; }
+  // Layer l's W y: kept by the forward, or to be computed.
+  T* product(const Solve<T>& s, int64_t row, int64_t l) const {
+    return s.kept ? s.kept_product(row, l, begin) : hidden(w, l);
+  }
+  // Layer l's W v of probe k, l > 1.
+  T* tangent_product(const Solve<T>& s, int64_t row, int64_t k, int64_t l) const {
+    return s.kept ? s.kept_tangent(row, k, l, begin) : hidden(tangent_w, l);
+  }
 };
 
-// Recomputes w, y, phi' and phi'' of every hidden layer at the state z.
+// Recomputes what is not kept of w, y, phi' and phi'' of every hidden layer at the state z.
 template <class T>
 static void recompute(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, const T* z,
                       int64_t n) {
@@ -75,8 +83,8 @@ static void recompute(const Solve<T>& s, const BackwardTile<T>& t, int64_t row, 
   const T* y = z;
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
-    T* w = t.hidden(t.w, l);
-    layer_product<T>(s, t.products, row, l, t.begin, n, y, s.layers[l - 1].ld, w);
+    T* w = t.product(s, row, l);
+    if (!s.kept) layer_product<T>(s, t.products, row, l, t.begin, n, y, s.layers[l - 1].ld, w);
     all({n, padded<T>(layer.m), layer.ld, w, s.gates(row, l), s.biases(row, l), t.hidden(t.y, l),
          t.hidden(t.d1, l), t.hidden(t.d2, l), nullptr, nullptr});
     y = t.hidden(t.y, l);

@@ -60,9 +60,10 @@ static void add_probe_traces(const Solve<T>& s, const ForwardTile<T>& t, int64_t
     for (int64_t l = 1; l < s.L; ++l) {
       const Layer& layer = s.layers[l];
       if (l > 1) {
-        t.products.rows_times(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l),
-                              t.tangent[l % 2], layer.ld, false);
-        w = t.tangent[l % 2];
+        T* to = s.kept ? s.kept_tangent(row, k, l, t.begin) : t.tangent[l % 2];
+        t.products.rows_times(n, layer.m, s.layers[l - 1].m, v, ldv, s.forward_weight(row, l), to,
+                              layer.ld, false);
+        w = to;
         ldw = layer.ld;
       }
       tangent<T>(n, padded<T>(layer.m), t.d1 + (l - 1) * kTile * s.widest, layer.ld,
@@ -105,18 +106,19 @@ static void evaluate(const Solve<T>& s, ForwardTile<T>& t, int64_t row, T scale,
   int64_t ldy = ld0;
   for (int64_t l = 1; l < s.L; ++l) {
     const Layer& layer = s.layers[l];
-    T* to = t.hidden[l % 2];
-    layer_product<T>(s, t.products, row, l, t.begin, n, y, ldy, to);
-    pass({n, padded<T>(layer.m), layer.ld, to, s.gates(row, l), s.biases(row, l), to,
+    T* const to = t.hidden[l % 2];
+    T* const w = s.kept ? s.kept_product(row, l, t.begin) : to;
+    layer_product<T>(s, t.products, row, l, t.begin, n, y, ldy, w);
+    pass({n, padded<T>(layer.m), layer.ld, w, s.gates(row, l), s.biases(row, l), to,
           t.d1 ? t.d1 + (l - 1) * slopes : nullptr, nullptr, table, t.tau});
     y = to;
     ldy = layer.ld;
   }
   if (traced && s.exact && s.L == 3) {
     const Layer &first = s.layers[1], &second = s.layers[2];
-    t.products.rows_times(n, second.m, first.m, t.d1, first.ld, table, t.tangent[0], second.ld,
-                          false);
-    add_row_dots<T>(n, padded<T>(second.m), t.tangent[0], second.ld, t.d1 + slopes, second.ld, T(1),
+    T* const product = s.kept ? s.kept_trace(row, t.begin) : t.tangent[0];
+    t.products.rows_times(n, second.m, first.m, t.d1, first.ld, table, product, second.ld, false);
+    add_row_dots<T>(n, padded<T>(second.m), product, second.ld, t.d1 + slopes, second.ld, T(1),
                     t.tau);
   }
   if (traced_by_table && t.d1)
@@ -145,8 +147,9 @@ static void forward_step(const Solve<T>& s, ForwardTile<T>& t, int64_t step, int
     const bool traced = (s.exact || p.K) && p.b[r] != 0;
     const T* input = t.z;
     if (r > 0) {
-      combine<T>(s, t.z, h, p.a + r * p.R, r, t.k, n, t.input);
-      input = t.input;
+      T* const argument = s.kept ? s.kept_argument(row, t.begin) : t.input;
+      combine<T>(s, t.z, h, p.a + r * p.R, r, t.k, n, argument);
+      input = argument;
     }
     if (p.K && traced) t.probes.evaluate(s, t.products, row, n);
     evaluate<T>(s, t, row, scale, input, n, traced);
@@ -225,6 +228,7 @@ static void forward(const Problem<T>& p, const ForwardOutputs<T>& out, const Thr
                     void* workspace) {
   Arena arena(workspace), one(nullptr);
   Solve<T> s = lay_out(p, Sweep::forward, false, threads.n, arena);
+  s.kept = out.kept;
   ForwardTile<T>::take(s, one);
   char* const scratch = static_cast<char*>(workspace) + arena.used();
   const auto tile_of = [&](int64_t worker) {

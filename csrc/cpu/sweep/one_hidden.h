@@ -92,8 +92,8 @@ static void one_hidden_evaluation(const Solve<T>& s, const BackwardTile<T>& t, i
     logp_bar[r] = s.exact ? b * t.logp_bar[r] : T(0);
     t.tau_bar[r] = -h * logp_bar[r];
   }
-  T *w = t.hidden(t.w, 1), *y = t.hidden(t.y, 1);
-  layer_product<T>(s, t.products, row, 1, t.begin, n, z, ld0, w);
+  T *w = t.product(s, row, 1), *y = t.hidden(t.y, 1);
+  if (!s.kept) layer_product<T>(s, t.products, row, 1, t.begin, n, z, ld0, w);
   output_adjoint<T>(s, t, row, z, k_bar, dots, n);
   Vec<T> row_dots[kTile] = {};
   const OneHiddenPass<T> pass = by_nonlinearity(

@@ -1,0 +1,106 @@
+"""What the C++ engine keeps for the backward: the same results bit for bit, and when it is kept."""
+
+import pytest
+import torch
+
+from mvae_fast import FastCNF, ODEfunc, ODEnet
+from mvae_fast.core.problem import PENALTIES
+from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.engines import cpp, memory
+from tests.contract import FORMS, LARGER, SHAPES, TRACES, Case, covering, run
+
+pytestmark = pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")
+
+CASES = [
+    Case(**{"seed": seed, **choice})
+    for seed, choice in enumerate(
+        covering(
+            shape=[*SHAPES, *LARGER],
+            form=FORMS,
+            trace=TRACES,
+            context=["", "all", "some"],
+            solver=list(TABLEAUS),
+            residual=[False, True],
+            penalties=[(), PENALTIES[:3], PENALTIES[3:], PENALTIES],
+            outputs=[None, (1, 3)],
+            nonlinearity=["softplus", "tanh", "gelu"],
+        )
+    )
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=range(len(CASES)))
+def test_results_do_not_depend_on_what_is_kept(case):
+    kinds = [{"dtype": torch.float64}, {"dtype": torch.float32}]
+    if case.log_det == "trace":
+        kinds.append({"dtype": torch.float32, "precision": "bf16"})
+    for kind in kinds:
+        few = run("cpp", case.problem(), memory="states", **kind)
+        many = run("cpp", case.problem(), memory="activations", **kind)
+        for name, x in few.items():
+            assert torch.equal(x, many[name]), (kind, name)
+
+
+@pytest.mark.parametrize("wanted", [["z"], ["h"], ["z", "tensor 0"]])
+def test_some_gradients(wanted):
+    problem = Case((17, 5, (6, 7)), "squash", trace="exact").problem()
+    few, many = (run("cpp", problem, wanted=wanted, memory=m) for m in ("states", "activations"))
+    assert all(torch.equal(few[name], many[name]) for name in few)
+
+
+def test_second_order_keeps_too():
+    problem = Case((5, 3, (7,)), "tables 1EE", trace="exact", log_det="second_order").problem()
+    few, many = (run("cpp", problem, memory=m) for m in ("states", "activations"))
+    assert all(torch.equal(few[name], many[name]) for name in few)
+
+
+@pytest.mark.parametrize(
+    ("changes", "level"),
+    [
+        ({}, memory.ACTIVATIONS),
+        ({"memory": "states"}, memory.STATES),
+        ({"memory": "activations"}, memory.ACTIVATIONS),
+        ({"memory": 0}, memory.STATES),
+        # Three evaluations of 4 rows, each of two layers and M phi' in 80 numbers of 8 bytes: of 72
+        # that are 9 cache lines, an odd number already.
+        ({"memory": 3 * 4 * 3 * 72 * 8}, memory.ACTIVATIONS),
+        ({"memory": 3 * 4 * 3 * 72 * 8 - 1}, memory.STATES),
+        ({"memory": "activations", "checkpoint_every": 2}, memory.STATES),
+    ],
+)
+def test_what_is_kept(changes, level):
+    problem = Case((4, 66, (70, 72)), "squash", trace="exact").problem()
+    assert memory.save_level(problem._replace(**changes)) == level
+
+
+def test_auto_keeps_what_is_worth_it():
+    small = Case((4, 2, (64, 64)), "squash", trace="exact").problem()
+    assert memory.save_level(small) == memory.STATES
+    large = Case((4, 64, (64, 64)), "squash", trace="exact").problem()
+    assert memory.save_level(large) == memory.ACTIVATIONS
+
+
+def test_auto_stays_within_its_budget(monkeypatch):
+    monkeypatch.setattr(memory, "BUDGET", 1000)
+    problem = Case((4, 66, (70, 72)), "squash", trace="exact").problem()
+    assert memory.save_level(problem) == memory.STATES
+
+
+@pytest.mark.parametrize("value", ["all", -1, 1.5, True, None])
+def test_bad_settings_are_named(value):
+    net = ODEnet((4,), (2,))
+    with pytest.raises(ValueError, match="memory: got "):
+        FastCNF(ODEfunc(net), memory=value)
+
+
+@pytest.mark.parametrize(
+    ("memory_", "numbers"), [("states", 0), ("activations", 2 * 3 * 16), (0, 0)]
+)
+def test_flows_keep_what_they_are_told_to(memory_, numbers):
+    flow = FastCNF(ODEfunc(ODEnet((4,), (2,))), n_steps=2, engine="cpp", memory=memory_)
+    assert flow.memory == memory_
+    z = torch.zeros(3, 2, requires_grad=True)
+    seen = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda x: seen.append(x) or x, lambda x: x):
+        flow(z)
+    assert [x.numel() for x in seen if x.ndim == 1 and x.shape not in ((2,), (4,))][0] == numbers
