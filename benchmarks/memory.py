@@ -1,9 +1,9 @@
 """Memory of a training step, measured: ``python -m benchmarks.memory``.
 
 First the most that a step holds above its inputs, each time in a fresh process, against what the
-method has to hold: the saved states and the engine's packed tables. Its
-loss is not part of it: the gradients of the loss in the outputs are given, as inputs are. Then the
-growth over many steps of a training loop.
+method has to hold: the saved states, with ``--memory activations`` what is kept beside them, and
+the engine's packed tables. Its loss is not part of it: the gradients of the loss in the outputs are
+given, as inputs are. Then the growth over many steps of a training loop.
 """
 
 import argparse
@@ -26,6 +26,7 @@ from benchmarks.common.resident import (
 )
 from benchmarks.common.sizes import affordable, enlarged, sizes
 from benchmarks.common.workloads import Workload, select
+from mvae_fast import FastCNF
 
 PEER = "odeint"
 #: Saved states of a measured step, bytes: far above what a first call of a library leaves resident.
@@ -34,18 +35,18 @@ STATES = 32_000_000
 PEER_LIMIT = 3_000_000_000
 
 HEAD = (
-    "| workload | B | states | packed | outputs | peak | ratio "
-    f"| {PEER} B | {PEER} peak | {PEER} per row |\n{'|---' * 10}|"
+    "| workload | B | states | kept | packed | outputs | peak | ratio "
+    f"| {PEER} B | {PEER} peak | {PEER} per row |\n{'|---' * 11}|"
 )
 LEGEND = (
     "Sizes are in MB, 10^6 bytes. Peak: measured, above what was there with the inputs. The others "
-    "are computed from\nthe shapes; ratio: (peak - outputs) / (states + packed). A single "
+    "are computed from\nthe shapes; ratio: (peak - outputs) / (states + kept + packed). A single "
     "step saves no states: there B\nis such that one state takes as much. Per row: (peak - "
     f"outputs) for one row, as a multiple of {OURS}'s."
 )
 
 
-def step_peak(name: str, workload: Workload, threads: int) -> int:
+def step_peak(name: str, workload: Workload, threads: int, memory: str = "states") -> int:
     """Bytes that a training step holds at most above its inputs; for a fresh process."""
     return_freed_memory()
     torch.set_num_threads(threads)
@@ -55,6 +56,9 @@ def step_peak(name: str, workload: Workload, threads: int) -> int:
     forward_backward(CANDIDATES[name].build(warm), warm, *output_gradients(small))
     problem = Problem(workload, torch.float32)
     module = CANDIDATES[name].build(problem)
+    for flow in module.modules():
+        if isinstance(flow, FastCNF):
+            flow.memory = memory
     gradients = output_gradients(workload)
     gc.collect()
     reset_peak()
@@ -94,17 +98,17 @@ def training_growth(workload: Workload, steps: Sequence[int], threads: int) -> l
     return [after[step] for step in steps]
 
 
-def row(workload: Workload, threads: int, states: int, peer_limit: int) -> str:
+def row(workload: Workload, threads: int, states: int, peer_limit: int, memory: str) -> str:
     """One line of the table."""
     ours = enlarged(workload, states)
     peer = affordable(ours, peer_limit)
-    size = sizes(ours)
-    our_peak = in_fresh_process(step_peak, OURS, ours, threads)
+    size = sizes(ours, memory)
+    our_peak = in_fresh_process(step_peak, OURS, ours, threads, memory)
     peer_peak = in_fresh_process(step_peak, PEER, peer, threads)
     our_share = our_peak - size.outputs
     peer_share = peer_peak - sizes(peer).outputs
     per_row = (peer_share / peer.batch) / (our_share / ours.batch)
-    megabytes = (size.states, size.packed, size.outputs, our_peak)
+    megabytes = (size.states, size.kept, size.packed, size.outputs, our_peak)
     cells = [workload.name, ours.batch, *(f"{n / 1e6:.1f}" for n in megabytes)]
     cells += [f"{our_share / size.held:.2f}", peer.batch, f"{peer_peak / 1e6:.0f}"]
     return f"| {' | '.join(map(str, [*cells, f'{per_row:.0f}x']))} |"
@@ -127,6 +131,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--states", type=int, default=STATES, help="bytes of saved states")
     parser.add_argument("--steps", type=int, default=1000, help="of the training loop")
+    parser.add_argument("--memory", choices=("states", "activations"), default="states")
     options = parser.parse_args(arguments)
     reason = why_unavailable()
     if reason is not None:
@@ -134,7 +139,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print_environment()
     print(f"\n{HEAD}")
     for workload in select(options.workloads.split(",")):
-        print(row(workload, options.threads, options.states, PEER_LIMIT), flush=True)
+        line = row(workload, options.threads, options.states, PEER_LIMIT, options.memory)
+        print(line, flush=True)
     print(f"\n{LEGEND}\n")
     print(growth(options.steps, options.threads))
 

@@ -8,6 +8,7 @@ import torch
 from benchmarks.common.candidates import Problem
 from benchmarks.common.workloads import Workload
 from mvae_fast.core.trace import trace_table
+from mvae_fast.engines.memory import kept_pieces
 
 _ITEM = 4  # bytes of a float32
 
@@ -18,22 +19,24 @@ class Sizes:
 
     Args:
         states: The states saved for the backward.
+        kept: With ``memory="activations"`` what else is kept for it.
         packed: The engine's tables: weights in both orientations, gates, biases and traces of all
             steps, and the matrix of a two-hidden-layer trace for one step, in both orientations.
         outputs: End states and log-densities, the gradients of the start and of the parameters.
     """
 
     states: int
+    kept: int
     packed: int
     outputs: int
 
     @property
     def held(self) -> int:
         """All but the outputs."""
-        return self.states + self.packed
+        return self.states + self.kept + self.packed
 
 
-def sizes(workload: Workload) -> Sizes:
+def sizes(workload: Workload, memory: str = "states") -> Sizes:
     """From the shapes; what the engine pads its rows with is left out.
 
     Example:
@@ -52,8 +55,10 @@ def sizes(workload: Workload) -> Sizes:
         vectors.append(trace.numel())
     parameters = sum(weight.numel() for weight in one_row.weights.values())
     state = workload.batch * workload.dim
+    pieces = kept_pieces(tables.widths, trace is not None, 0, 1) if memory == "activations" else []
     return Sizes(
         states=_ITEM * (workload.steps - 1) * state,
+        kept=_ITEM * workload.steps * workload.batch * sum(m for m, _ in pieces),
         packed=_ITEM * (2 * sum(matrices) + sum(vectors)),
         outputs=_ITEM * (2 * state + workload.batch + parameters),
     )

@@ -32,6 +32,16 @@ def test_a_step_holds_its_states_and_outputs_and_little_more():
 
 
 @engine
+def test_activations_are_kept_and_little_more():
+    workload = Workload("", 32, (48, 80), "squash", "softplus", 4096, 17, "")
+    size = sizes(workload, "activations")  # of rows that are an odd number of cache lines
+    assert size.kept == 17 * 4096 * (48 + 80 + 80) * 4
+    peak = in_fresh_process(step_peak, OURS, workload, 1, "activations")
+    held = size.states + size.kept + size.outputs
+    assert 0.95 * held <= peak <= 1.1 * (size.states + size.kept) + size.outputs + 3 * MIB
+
+
+@engine
 def test_training_does_not_leak():
     """One state a step, 64 KiB, kept by mistake would be 19 MiB."""
     tiny = Workload("", 16, (16,), "squash", "softplus", 1024, 4, "")
@@ -63,11 +73,11 @@ def test_a_call_does_not_leak():
 @engine
 def test_row():
     small = Workload("small", 3, (5,), "squash", "softplus", 4, 2, "")
-    line = row(small, threads=1, states=2_000_000, peer_limit=50_000_000)
+    line = row(small, 1, states=2_000_000, peer_limit=50_000_000, memory="activations")
     cells = line.strip("| ").split(" | ")
     assert cells[:3] == ["small", str(2_000_000 // 12 + 1), "2.0"]
     assert all(float(cell) >= 0 for cell in cells[1:-1]) and cells[-1].endswith("x")
-    assert int(cells[7]) < int(cells[1])  # the peer got fewer rows
+    assert int(cells[8]) < int(cells[1])  # the peer got fewer rows
     assert f"|{'---|' * len(cells)}" == memory.HEAD.splitlines()[1]
 
 

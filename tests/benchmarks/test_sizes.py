@@ -34,6 +34,12 @@ def test_three_hidden_layers_have_no_trace_table():
     assert size.packed == 4 * (2 * (2 * D * M + 2 * M * M) + 3 * M + D)
 
 
+def test_what_is_kept():
+    size = sizes(Workload("", D, (M, 7), "squash", "softplus", B, S, ""), "activations")
+    assert size.kept == 4 * S * B * (M + 7 + 7)  # W y of both, and M phi'
+    assert size.held == size.states + size.kept + size.packed
+
+
 @pytest.mark.parametrize("workload", WORKLOADS, ids=lambda w: w.name)
 def test_enlarged_takes_what_was_asked_and_no_more(workload):
     one_row = 4 * workload.dim * max(workload.steps - 1, 1)
