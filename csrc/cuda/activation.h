@@ -6,8 +6,7 @@
 #include "../problem.h"
 #include "qualifiers.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 template <class T>
 struct Phi {
@@ -133,5 +132,4 @@ MVAE_FAST_DEVICE void by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -3,8 +3,7 @@
 
 #include "trace_adjoint.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // Recomputes phi, phi' and phi'' of every hidden layer at the state z, and with gates keeps W y.
 template <class M>
@@ -162,5 +161,4 @@ MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<ty
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

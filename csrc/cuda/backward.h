@@ -3,8 +3,7 @@
 
 #include "adjoint.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // to = the velocity of evaluation `row` at z.
 template <class M>
@@ -145,5 +144,4 @@ MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta,
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -5,8 +5,7 @@
 
 #include "engine.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 namespace {
 
 const char* message(cudaError_t error) {
@@ -64,5 +63,4 @@ const char* device_error(int device) {
   return error;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

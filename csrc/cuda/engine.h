@@ -5,8 +5,7 @@
 #include "../problem.h"
 #include "launch.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // All work is put on `stream` (a cudaStream_t) of the current device; nothing waits for it. The
 // workspace lies on the device, 256-byte aligned, and holds as many bytes as the function before
@@ -44,5 +43,4 @@ const char* device_limits(int device, Device& limits);
 // Null where this library has code for a device, or what CUDA says instead.
 const char* device_error(int device);
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

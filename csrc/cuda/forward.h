@@ -6,8 +6,7 @@
 #include "penalties.h"
 #include "tile.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // to (+)= sum_c x[r][c] y[r][c] for every row.
 template <class M>
@@ -201,5 +200,4 @@ MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPla
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

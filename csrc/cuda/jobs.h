@@ -4,8 +4,7 @@
 
 #include "plan.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 constexpr int kMaxJobs = 2 * kMaxLayers + 3;
 
@@ -97,5 +96,4 @@ MVAE_FAST_DEVICE void sum_element(const SumJob<T>& job, int64_t i) {
   out = sum;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -7,8 +7,7 @@
 
 #include "plan.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 struct Device {
   int64_t sms, shared_per_block, shared_per_sm;
@@ -125,5 +124,4 @@ inline int64_t split_rows_of(int64_t rows, int64_t splits) {
   return round_up((rows + splits - 1) / splits, 16);
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -7,8 +7,7 @@
 #include "launch.h"
 #include "penalties.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // Hands out 256-byte aligned pieces of a workspace, or, without one, counts them.
 class Workspace {
@@ -265,5 +264,4 @@ Jobs<PackJob<T>> pack_jobs(const Problem<T>& problem, const Plan<T>& p, Sweep sw
   return jobs;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

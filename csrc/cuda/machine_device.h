@@ -4,8 +4,7 @@
 #include "plan.h"
 #include "precision.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 struct Warp {
   int index, lane;
@@ -301,5 +300,4 @@ struct DeviceMachine {
   using Accumulators = DeviceAccumulators<Op, kM, kN>;
 };
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -3,8 +3,7 @@
 
 #include "tile.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // f(index among those wanted, row of the tile's (kPenalties, rows) array) for every wanted kind.
 template <class F>
@@ -69,5 +68,4 @@ MVAE_FAST_DEVICE void value_penalties_adjoint(const Tile<M>& t, const typename M
   });
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

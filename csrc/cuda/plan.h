@@ -7,8 +7,7 @@
 #include "../problem.h"
 #include "qualifiers.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 constexpr int kMaxLayers = 24;
 constexpr int kMaxStages = 8;
@@ -128,5 +127,4 @@ struct BackwardPlan : Plan<T> {
   ColumnSums<T> gate_bar, bias_bar, trace_bar, h_bar;
 };
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

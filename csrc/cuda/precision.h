@@ -9,8 +9,7 @@
 
 #include "qualifiers.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 MVAE_FAST_BOTH uint32_t bits_of(float x) {
   uint32_t bits;
@@ -110,5 +109,4 @@ struct Fp16 {
   }
 };
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

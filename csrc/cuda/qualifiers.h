@@ -13,8 +13,7 @@
 #define MVAE_FAST_UNROLL
 #endif
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // The same address or number, for the compiler a new one: what follows from it is computed where it
 // is used. Known to be the same in all steps, the addresses of thirty buffers and as many tables
@@ -30,5 +29,4 @@ MVAE_FAST_DEVICE T here(T x) {
   return x;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -4,8 +4,7 @@
 
 #include "layout.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 template <class T>
 struct ForwardSolve {
@@ -246,5 +245,4 @@ void run_backward(const Problem<T>& problem, const BackwardOutputs<T>& out, Back
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -9,8 +9,7 @@
 #include "machine_device.h"
 #include "solve.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 extern __shared__ float4 shared_memory[];
 
@@ -198,5 +197,4 @@ Solver make_solver() {
   return x;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

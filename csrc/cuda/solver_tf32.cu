@@ -1,10 +1,8 @@
 // The kernels with tf32 operands.
 #include "solver.cuh"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 const Solver kTf32Solver = make_solver<Tf32>();
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -4,8 +4,7 @@
 
 #include "tile.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // Where row 0 of the tile lies among the rows of `width` m at `offset` of the tape, for evaluation
 // `row` and set 0 .. sets - 1 of its rows.
@@ -48,5 +47,4 @@ MVAE_FAST_DEVICE void add_to(const Tile<M>& t, const BackwardPlan<typename M::T>
   sums.parts[evaluation * sums.stride + t.tile * sums.tile + c] += value;
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -4,8 +4,7 @@
 
 #include "plan.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 template <class M>
 struct Matrix {
@@ -168,5 +167,4 @@ MVAE_FAST_DEVICE void fill(const Tile<M>& t, typename M::T* to, int n) {
   t.cta.each(n, [&](int i) { to[i] = typename M::T(0); });
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

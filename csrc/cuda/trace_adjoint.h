@@ -5,8 +5,7 @@
 #include "forward.h"
 #include "tape.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 // Whether the coefficient of phi'' is tau_bar c: one hidden layer, and nothing adds to it.
 template <class T>
@@ -220,5 +219,4 @@ MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typena
   }
 }
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda

@@ -8,8 +8,7 @@
 #include "cuda/solve.h"
 #include "machine_host.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 namespace {
 
 template <class M>
@@ -105,8 +104,7 @@ void by_operands(Operands operands, const F& f) {
 }
 
 }  // namespace
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda
 
 using namespace mvae_fast;
 

@@ -5,8 +5,7 @@
 #include "cuda/plan.h"
 #include "cuda/precision.h"
 
-namespace mvae_fast {
-namespace cuda {
+namespace mvae_fast::cuda {
 
 template <class Op, class T>
 struct HostOperand {  // Bf16 and Fp16
@@ -114,5 +113,4 @@ struct HostMachine {
   using Accumulators = HostAccumulators<Op, T, kM, kN>;
 };
 
-}  // namespace cuda
-}  // namespace mvae_fast
+}  // namespace mvae_fast::cuda
