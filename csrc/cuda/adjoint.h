@@ -6,9 +6,8 @@
 namespace mvae_fast::cuda {
 
 // Recomputes phi, phi' and phi'' of every hidden layer at the state z, and with gates keeps W y.
-template <class M>
-MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int row, const typename M::T* z) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int row, const T* z) {
   const Plan<T>& p = t.p;
   const T* input = z;
   for (int l = 1; l < p.L; ++l) {
@@ -32,9 +31,8 @@ MVAE_FAST_DEVICE void recompute(const Tile<M>& t, int row, const typename M::T* 
 }
 
 // to = the velocity of evaluation `row` at z, from the last hidden layer's y.
-template <class M>
-MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int row, const typename M::T* z,
-                                    const typename M::T* y, typename M::T* to) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int row, const T* z, const T* y, T* to) {
   product(t, y, t.ld(t.p.L - 1), t.weight(row, t.p.L), to, t.ld(0), false);
   finish_velocity(t, row, z, to);
 }
@@ -42,12 +40,9 @@ MVAE_FAST_DEVICE void velocity_from(const Tile<M>& t, int row, const typename M:
 // From k_bar, the adjoint of the velocity over h, to that of the last hidden layer (over h) in
 // y_bar: the last layer's gradients, the residual's part of `into`, and k_bar . f to dots, for
 // which the output itself is not needed: it is k_bar . C and y_bar . y.
-template <class M>
-MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                     int row, typename M::T h, const typename M::T* z,
-                                     const typename M::T* y, const typename M::T* k_bar,
-                                     typename M::T* into, typename M::T* y_bar) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row, T h,
+                                     const T* z, const T* y, const T* k_bar, T* into, T* y_bar) {
   T *top = t.at(p.tile.top), *u = t.at(p.tile.u), *dots = t.at(p.tile.dots);
   const int ld = t.ld(0), before = t.ld(p.L - 1);
   const int64_t features = p.layers[p.L].features;
@@ -84,11 +79,9 @@ MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<typena
 }
 
 // From y_bar of layer l over `scale`, in place, to G a_bar, and the gradients of G and C.
-template <class M>
-MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
-                                    int l, typename M::T scale, bool coupled,
-                                    typename M::T* y_bar) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row, int l,
+                                    T scale, bool coupled, T* y_bar) {
   const T *d1 = t.hidden(p.tile.d1, l), *d2 = t.hidden(p.tile.d2, l), *w = t.hidden(p.tile.w, l);
   const T* tau_bar = t.at(p.tile.tau_bar);
   const bool from_table = coupled && coefficient_is_table(p);
@@ -119,11 +112,9 @@ MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<typenam
 // first, then the main stream. k_bar becomes the whole adjoint of the velocity over h; that of z is
 // added to `into`, which may be k_bar itself: Euler's step keeps z_bar in place. All three are
 // offsets in the arena, which take half an address's registers.
-template <class M>
-MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                         int row, typename M::T h, typename M::T b, int z,
-                                         int k_bar, int into) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void evaluation_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row, T h,
+                                         T b, int z, int k_bar, int into) {
   const auto input_of = [&](int l) { return l > 1 ? t.hidden(p.tile.y, l - 1) : t.at(z); };
   recompute(t, row, t.at(z));
   if (p.values && b != T(0)) {

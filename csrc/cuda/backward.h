@@ -6,10 +6,8 @@
 namespace mvae_fast::cuda {
 
 // to = the velocity of evaluation `row` at z.
-template <class M>
-MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int row, const typename M::T* z,
-                               typename M::T* to) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int row, const T* z, T* to) {
   const T* y = z;
   for (int l = 1; l < t.p.L; ++l) {
     T* hidden = t.hidden(t.p.tile.y, l);
@@ -21,27 +19,26 @@ MVAE_FAST_DEVICE void velocity(const Tile<M>& t, int row, const typename M::T* z
 }
 
 // The arguments of all stages of `step` from the state z, and the first `stages` velocities.
-template <class M>
-MVAE_FAST_DEVICE void stages_of(const Tile<M>& t, int step, const typename M::T* z, int stages) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void stages_of(const Tile<M>& t, int step, const T* z, int stages) {
   const auto& p = t.p;
   for (int r = 0; r < p.R; ++r) {
-    typename M::T* input = t.stage(p.tile.inputs, r);
+    T* input = t.stage(p.tile.inputs, r);
     combine(t, z, p.h[step], p.a + r * p.R, r, t.at(p.tile.k), input);
     if (r < stages) velocity(t, step * p.R + r, input, t.stage(p.tile.k, r));
   }
 }
 
 // Where a block keeps the states between two checkpoints.
-template <class M>
-MVAE_FAST_DEVICE typename M::T* path_of(const Tile<M>& t) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE T* path_of(const Tile<M>& t) {
   return t.p.path + t.cta.index() * t.p.path_size;
 }
 
 // z_s of step `step` to the tile's z: saved, or recomputed from the last checkpoint before it. The
 // states of a segment are recomputed once, at its last step of the window, and kept for its others.
-template <class M>
-MVAE_FAST_DEVICE void load_state(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int step) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void load_state(const Tile<M>& t, const BackwardPlan<T>& p, int step) {
   const int every = static_cast<int>(p.checkpoint);
   const int within = step % every, segment = step / every;
   const int slot0 = p.tile.slot0;
@@ -63,10 +60,8 @@ MVAE_FAST_DEVICE void load_state(const Tile<M>& t, const BackwardPlan<typename M
 }
 
 // z_bar from the adjoint of the state after `step` to that of z before it.
-template <class M>
-MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                    int step) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<T>& p, int step) {
   const TileLayout& at = p.tile;
   const T h = p.h[step];
   fill(t, t.at(at.dots), p.rows);  // per row, the adjoint of h
@@ -101,10 +96,8 @@ MVAE_FAST_DEVICE void backward_step(const Tile<M>& t, const BackwardPlan<typenam
 }
 
 // The gradients of the log-density and of the penalties after output `output` join the tile's.
-template <class M>
-MVAE_FAST_DEVICE void add_scalars(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                  int output) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void add_scalars(const Tile<M>& t, const BackwardPlan<T>& p, int output) {
   T *logp_bar = t.at(p.tile.logp), *penalty_bar = t.at(p.tile.penalty);
   const int64_t count = penalty_count(p.penalties);
   t.cta.each(t.n(), [&](int r) {
@@ -118,11 +111,9 @@ MVAE_FAST_DEVICE void add_scalars(const Tile<M>& t, const BackwardPlan<typename 
 
 // Everything of one thread block: the tiles index, index + count, ... Between windows z_bar rests
 // in the output.
-template <class M>
-MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta,
-                                     const BackwardPlan<typename M::T>& p, typename M::T* arena,
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void backward_block(const typename M::Cta& cta, const BackwardPlan<T>& p, T* arena,
                                      const typename M::Packed* weights) {
-  using T = typename M::T;
   for (int tile = cta.index(); tile < p.tiles; tile += cta.count()) {
     const Tile<M> t{cta, p, arena, weights, tile};
     fill(t, arena, p.tile.size);

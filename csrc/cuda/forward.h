@@ -9,10 +9,9 @@
 namespace mvae_fast::cuda {
 
 // to (+)= sum_c x[r][c] y[r][c] for every row.
-template <class M>
-MVAE_FAST_DEVICE void row_dots(const Tile<M>& t, int width, int ld, const typename M::T* x,
-                               const typename M::T* y, typename M::T* to, bool add) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void row_dots(const Tile<M>& t, int width, int ld, const T* x, const T* y, T* to,
+                               bool add) {
   t.cta.each_row(t.p.rows, [&](int r, auto lanes) {
     T sum = 0;
     lanes.each(width, [&](int c) { sum += x[r * ld + c] * y[r * ld + c]; });
@@ -23,10 +22,8 @@ MVAE_FAST_DEVICE void row_dots(const Tile<M>& t, int width, int ld, const typena
 
 // Layer l of evaluation `row`: from W y to y, in place; where wanted also phi' and, for a net of
 // one hidden layer, the exact trace.
-template <class M>
-MVAE_FAST_DEVICE void activate(const Tile<M>& t, int row, int l, typename M::T* w,
-                               typename M::T* d1, bool traced) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void activate(const Tile<M>& t, int row, int l, T* w, T* d1, bool traced) {
   const int m = t.m(l), ld = t.ld(l);
   const T* table = traced ? t.p.trace + row * t.p.trace_stride : nullptr;
   T* tau = t.at(t.p.tile.tau);
@@ -47,9 +44,8 @@ MVAE_FAST_DEVICE void activate(const Tile<M>& t, int row, int l, typename M::T* 
 }
 
 // The traces of all probes, and `scale` times their |J eps|^2, from phi' of all hidden layers.
-template <class M>
-MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, typename M::T scale) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, T scale) {
   const Plan<T>& p = t.p;
   for (int k = 0; k < p.K; ++k) {
     const int row = here(evaluation);
@@ -87,10 +83,8 @@ MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, typenam
 
 // Evaluation `row` of the net at `z`: the last layer's product (before gate and bias) to f, and,
 // where `traced`, tau.
-template <class M>
-MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int row, typename M::T scale,
-                               const typename M::T* z, bool traced, typename M::T* f) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int row, T scale, const T* z, bool traced, T* f) {
   const Plan<T>& p = t.p;
   const bool slopes = traced && (p.K || p.second || (p.exact && p.L == 3));
   const bool by_table = traced && p.exact && p.L == 2;
@@ -121,10 +115,8 @@ MVAE_FAST_DEVICE void evaluate(const Tile<M>& t, int row, typename M::T scale,
 }
 
 // f = G f + C [- input]: from the last layer's product to the velocity.
-template <class M>
-MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int row, const typename M::T* input,
-                                      typename M::T* f) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int row, const T* input, T* f) {
   const Plan<T>& p = t.p;
   const int ld = t.ld(0);
   t.cta.each_row(p.rows, [&](int r, auto lanes) {
@@ -136,9 +128,8 @@ MVAE_FAST_DEVICE void finish_velocity(const Tile<M>& t, int row, const typename 
 }
 
 // One step: z to the next state, logp to its log-density change.
-template <class M>
+template <class M, class T = typename M::T>
 MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int step) {
-  using T = typename M::T;
   const Plan<T>& p = t.p;
   const T h = p.h[step];
   T *z = t.at(p.tile.z), *k = t.at(p.tile.k);
@@ -165,10 +156,8 @@ MVAE_FAST_DEVICE void forward_step(const Tile<M>& t, int step) {
   combine(t, z, h, p.b, p.R, k, z);
 }
 
-template <class M>
-MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<typename M::T>& p,
-                                   int output) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<T>& p, int output) {
   const T *logp = t.at(p.tile.logp), *penalty = t.at(p.tile.penalty);
   const int64_t at = output * p.B + t.begin(), count = penalty_count(p.penalties);
   store_rows(t, t.at(p.tile.z), p.z_out + output * p.B * p.D);
@@ -181,9 +170,9 @@ MVAE_FAST_DEVICE void write_output(const Tile<M>& t, const ForwardPlan<typename 
 }
 
 // Everything of one thread block: the tiles index, index + count, ...
-template <class M>
-MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPlan<typename M::T>& p,
-                                    typename M::T* arena, const typename M::Packed* weights) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void forward_block(const typename M::Cta& cta, const ForwardPlan<T>& p, T* arena,
+                                    const typename M::Packed* weights) {
   for (int tile = cta.index(); tile < p.tiles; tile += cta.count()) {
     const Tile<M> t{cta, p, arena, weights, tile};
     // The whole arena once: columns past a width are never written, and have to be finite.

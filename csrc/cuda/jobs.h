@@ -40,16 +40,14 @@ struct SumJob {
   bool add;
 };
 
-template <class M>
-MVAE_FAST_DEVICE void pack_element(const PackJob<typename M::T>& job, typename M::Packed* packed,
-                                   int64_t i) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void pack_element(const PackJob<T>& job, typename M::Packed* packed, int64_t i) {
   const int64_t size = packed_size(job.n, job.k), steps = (job.k + 15) / 16;
   const int64_t row = i / size, at = i % size, block = at / 128, inside = at % 128;
   const int64_t n = block / steps * 8 + inside / 16, k = block % steps * 16 + inside % 16;
-  const typename M::T* from = job.from + row * job.from_stride;
-  const typename M::T value = n < job.n && k < job.k
-                                  ? from[job.transposed ? k * job.n + n : n * job.k + k]
-                                  : typename M::T(0);
+  const T* from = job.from + row * job.from_stride;
+  const T value =
+      n < job.n && k < job.k ? from[job.transposed ? k * job.n + n : n * job.k + k] : T(0);
   packed[job.to + row * job.to_stride + at] = M::Operand::pack(value);
 }
 
@@ -61,11 +59,9 @@ MVAE_FAST_BOTH int64_t product_units(const ProductJob<T>& job) {
 
 // One warp's tile of a job, straight from the tape: every element of it is read once a tile, in
 // whole sectors, and the warps of a block, which share rows, meet in the L1 cache.
-template <class M>
-MVAE_FAST_DEVICE void product_unit(const ProductJob<typename M::T>& job,
-                                   const typename M::Packed* tape, int64_t unit,
-                                   const typename M::Warp& warp) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void product_unit(const ProductJob<T>& job, const typename M::Packed* tape,
+                                   int64_t unit, const typename M::Warp& warp) {
   const int64_t across = (job.k + 31) / 32, down = (job.m + 31) / 32;
   const int64_t column = unit % across * 32, row = unit / across % down * 32;
   const int64_t part = unit / across / down, split = part % job.splits;

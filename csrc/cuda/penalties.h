@@ -22,10 +22,8 @@ MVAE_FAST_BOTH int64_t penalty_count(int64_t wanted) {
 enum PenaltyRow { kMagnitudeRow, kRootRow, kEnergyRow, kFrobeniusRow };
 
 // Adds `scale` times the penalties of the velocities f.
-template <class M>
-MVAE_FAST_DEVICE void add_value_penalties(const Tile<M>& t, const typename M::T* f,
-                                          typename M::T scale) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void add_value_penalties(const Tile<M>& t, const T* f, T scale) {
   const int D = t.p.D, ld = t.ld(0), rows = t.p.rows;
   T* penalty = t.at(t.p.tile.penalty);
   t.cta.each_row(rows, [&](int r, auto lanes) {
@@ -46,10 +44,8 @@ MVAE_FAST_DEVICE void add_value_penalties(const Tile<M>& t, const typename M::T*
 
 // The adjoint of f from those of its penalties times b: added to k_bar. What the adjoint of h gets
 // beyond k_bar . f goes to dots: magnitude and root are of degree one in f, the energy of two.
-template <class M>
-MVAE_FAST_DEVICE void value_penalties_adjoint(const Tile<M>& t, const typename M::T* f,
-                                              typename M::T b, typename M::T* k_bar) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void value_penalties_adjoint(const Tile<M>& t, const T* f, T b, T* k_bar) {
   const int D = t.p.D, ld = t.ld(0), rows = t.p.rows;
   const T* bar = t.at(t.p.tile.penalty);
   T* dots = t.at(t.p.tile.dots);

@@ -8,8 +8,8 @@ namespace mvae_fast::cuda {
 
 // Where row 0 of the tile lies among the rows of `width` m at `offset` of the tape, for evaluation
 // `row` and set 0 .. sets - 1 of its rows.
-template <class M>
-MVAE_FAST_DEVICE typename M::Packed* tape_at(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE typename M::Packed* tape_at(const Tile<M>& t, const BackwardPlan<T>& p,
                                              int64_t offset, int m, int row, int set, int sets) {
   const int64_t evaluation = here(row) - p.step_begin * p.R;
   const int64_t at = (evaluation * sets + set) * p.B + t.begin();
@@ -17,10 +17,9 @@ MVAE_FAST_DEVICE typename M::Packed* tape_at(const Tile<M>& t, const BackwardPla
 }
 
 // Copies the tile's rows x, times a factor each where there is one, to the tape.
-template <class M>
-MVAE_FAST_DEVICE void record(const Tile<M>& t, const typename M::T* x, int ld, int m,
-                             const typename M::T* factor, typename M::Packed* to) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void record(const Tile<M>& t, const T* x, int ld, int m, const T* factor,
+                             typename M::Packed* to) {
   t.cta.each_row(t.n(), [&](int r, auto lanes) {
     const T scale = factor ? factor[r] : T(1);
     lanes.each(m,
@@ -29,20 +28,19 @@ MVAE_FAST_DEVICE void record(const Tile<M>& t, const typename M::T* x, int ld, i
 }
 
 // The second operand of layer l's weight gradient, y_{l-1} or, of probe `set` - 1, v_{l-1}.
-template <class M>
-MVAE_FAST_DEVICE void record_input(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
-                                   int l, int set, const typename M::T* y) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void record_input(const Tile<M>& t, const BackwardPlan<T>& p, int row, int l,
+                                   int set, const T* y) {
   if (!p.tape) return;
   const int m = t.m(l - 1);
-  record(t, y, t.ld(l - 1), m, static_cast<const typename M::T*>(nullptr),
+  record(t, y, t.ld(l - 1), m, static_cast<const T*>(nullptr),
          tape_at(t, p, p.layers[l].y, m, row, set, 1 + p.K));
 }
 
 // Adds to column c of a sum. One thread has a column of a tile: no atomics.
-template <class M>
-MVAE_FAST_DEVICE void add_to(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                             const ColumnSums<typename M::T>& sums, int row, int64_t c,
-                             typename M::T value) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void add_to(const Tile<M>& t, const BackwardPlan<T>& p, const ColumnSums<T>& sums,
+                             int row, int64_t c, T value) {
   const int64_t evaluation = row - p.step_begin * p.R;
   sums.parts[evaluation * sums.stride + t.tile * sums.tile + c] += value;
 }

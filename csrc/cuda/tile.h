@@ -75,10 +75,9 @@ struct Tile {
 };
 
 // out (+)= x W', of kM x kN tiles of 16 x 8 at a time, which the warps share out among themselves.
-template <class M, int kM, int kN>
-MVAE_FAST_DEVICE void product_by(int rows, const typename M::T* x, int ldx, const Matrix<M>& w,
-                                 typename M::T* out, int ldo, bool add) {
-  using T = typename M::T;
+template <class M, int kM, int kN, class T = typename M::T>
+MVAE_FAST_DEVICE void product_by(int rows, const T* x, int ldx, const Matrix<M>& w, T* out, int ldo,
+                                 bool add) {
   const int tiles = (w.n + 15) / 16 * 2, steps = (w.k + 15) / 16;
   const int across = (tiles + kN - 1) / kN, units = rows / (16 * kM) * across;
   M::Cta::each_warp([&](const typename M::Warp& warp) {
@@ -108,9 +107,9 @@ MVAE_FAST_DEVICE void product_by(int rows, const typename M::T* x, int ldx, cons
 
 // A function of its own, with its arguments by value: it is a fifth of the code of a sweep, which
 // calls it up to fifteen times.
-template <class M>
-MVAE_FAST_CALL void product_of(int rows, const typename M::T* x, int ldx, Matrix<M> w,
-                               typename M::T* out, int ldo, bool add) {
+template <class M, class T = typename M::T>
+MVAE_FAST_CALL void product_of(int rows, const T* x, int ldx, Matrix<M> w, T* out, int ldo,
+                               bool add) {
   // Large units reuse operands in registers more; small ones keep all warps busy.
   if (rows % 32 == 0 && rows / 32 * ((w.n + 31) / 32) >= kWarps)
     product_by<M, 2, 4>(rows, x, ldx, w, out, ldo, add);
@@ -119,17 +118,15 @@ MVAE_FAST_CALL void product_of(int rows, const typename M::T* x, int ldx, Matrix
 }
 
 // out (rows, n) = x (rows, k) W', or, with `add`, its sum with that. Both are in the arena.
-template <class M>
-MVAE_FAST_DEVICE void product(const Tile<M>& t, const typename M::T* x, int ldx, const Matrix<M>& w,
-                              typename M::T* out, int ldo, bool add) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void product(const Tile<M>& t, const T* x, int ldx, const Matrix<M>& w, T* out,
+                              int ldo, bool add) {
   product_of<M>(t.p.rows, x, ldx, w, out, ldo, add);
 }
 
 // to = a row of the batch for every row of the tile, zeros past the batch and the width.
-template <class M>
-MVAE_FAST_DEVICE void load_rows(const Tile<M>& t, const typename M::T* from, int64_t stride,
-                                typename M::T* to, bool add) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void load_rows(const Tile<M>& t, const T* from, int64_t stride, T* to, bool add) {
   const int D = t.p.D, ld = t.ld(0);
   t.cta.each_row(t.p.rows, [&](int r, auto lanes) {
     lanes.each(ld, [&](int c) {
@@ -139,8 +136,8 @@ MVAE_FAST_DEVICE void load_rows(const Tile<M>& t, const typename M::T* from, int
   });
 }
 
-template <class M>
-MVAE_FAST_DEVICE void store_rows(const Tile<M>& t, const typename M::T* from, typename M::T* to) {
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void store_rows(const Tile<M>& t, const T* from, T* to) {
   const int D = t.p.D, ld = t.ld(0);
   t.cta.each_row(t.n(), [&](int r, auto lanes) {
     lanes.each(D, [&](int c) { to[(t.begin() + r) * D + c] = from[r * ld + c]; });
@@ -148,11 +145,9 @@ MVAE_FAST_DEVICE void store_rows(const Tile<M>& t, const typename M::T* from, ty
 }
 
 // to = z + h sum_q weights[q] k_q over the first `stages` velocities.
-template <class M>
-MVAE_FAST_DEVICE void combine(const Tile<M>& t, const typename M::T* z, typename M::T h,
-                              const typename M::T* weights, int stages, const typename M::T* k,
-                              typename M::T* to) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void combine(const Tile<M>& t, const T* z, T h, const T* weights, int stages,
+                              const T* k, T* to) {
   const int slot0 = t.p.tile.slot0;
   t.cta.each(slot0, [&](int i) {
     T value = z[i];
@@ -162,9 +157,9 @@ MVAE_FAST_DEVICE void combine(const Tile<M>& t, const typename M::T* z, typename
   });
 }
 
-template <class M>
-MVAE_FAST_DEVICE void fill(const Tile<M>& t, typename M::T* to, int n) {
-  t.cta.each(n, [&](int i) { to[i] = typename M::T(0); });
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void fill(const Tile<M>& t, T* to, int n) {
+  t.cta.each(n, [&](int i) { to[i] = T(0); });
 }
 
 }  // namespace mvae_fast::cuda

@@ -14,10 +14,9 @@ MVAE_FAST_BOTH bool coefficient_is_table(const Plan<T>& p) {
 }
 
 // Tr J^2 = phi' . Q phi', Q symmetric: the step adds h^2/2 Tr J^2 to the log-density.
-template <class M>
-MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                           int row, typename M::T h) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row,
+                                           T h) {
   const T *d1 = t.hidden(p.tile.d1, 1), *logp_bar = t.at(p.tile.logp);
   T *times = t.at(p.tile.product), *second = t.at(p.tile.tau_second);
   T* coefficient = t.hidden(p.tile.t, 1);
@@ -41,10 +40,8 @@ MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<
   record(t, d1, ld, m, static_cast<const T*>(nullptr), tape_at(t, p, p.q_y, m, row, 0, 1));
 }
 
-template <class M>
-MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                         int row) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row) {
   const T *d1 = t.hidden(p.tile.d1, 1), *d1_second = t.hidden(p.tile.d1, 2);
   const T* tau_bar = t.at(p.tile.tau_bar);
   T *times = t.at(p.tile.product), *coefficient = t.hidden(p.tile.t, 2), *tau = t.at(p.tile.tau);
@@ -68,10 +65,9 @@ MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<ty
          tape_at(t, p, p.m_y, t.m(1), row, 0, 1));
 }
 
-template <class M>
-MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                          int row, typename M::T h) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row,
+                                          T h) {
   const T *table = p.trace + row * p.trace_stride, *tau_bar = t.at(p.tile.tau_bar);
   T* tau = t.at(p.tile.tau);
   if (p.L == 1) {
@@ -105,10 +101,8 @@ MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<t
 }
 
 // Probe k: its tangents W v and v by layer, and in `u` W_L v of the last.
-template <class M>
-MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::T>& p, int row,
-                               int k) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<T>& p, int row, int k) {
   T* eps = t.at(p.tile.eps);
   load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
   const T* v = eps;
@@ -127,10 +121,9 @@ MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<typename M::
 }
 
 // tau, dots and the adjoint of u_L = J eps: tau_bar eps for the trace, 2 h b bar u_L for |u_L|^2.
-template <class M>
-MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                             int row, typename M::T h, typename M::T b) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row,
+                                             T h, T b) {
   const int ld = t.ld(0);
   t.cta.each_row(p.rows, [&](int r, auto lanes) {
     const T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u), *tau_bar = t.at(p.tile.tau_bar);
@@ -155,10 +148,9 @@ MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPla
 }
 
 // From v_bar of layer l, in place, to its G u_bar; adds v_bar u to the coefficient of phi''.
-template <class M>
-MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                      int row, int l, int set, typename M::T* v_bar) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row, int l,
+                                      int set, T* v_bar) {
   const int m = t.m(l), ld = t.ld(l);
   typename M::Packed* tape =
       p.tape ? tape_at(t, p, p.layers[l].delta, m, row, set, 1 + p.K) : nullptr;
@@ -179,10 +171,9 @@ MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<typen
   });
 }
 
-template <class M>
-MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<typename M::T>& p,
-                                     int evaluation, typename M::T h, typename M::T b) {
-  using T = typename M::T;
+template <class M, class T = typename M::T>
+MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int evaluation,
+                                     T h, T b) {
   const auto input_of = [&](int l) {
     return l > 1 ? t.hidden(p.tile.tangent_v, l - 1) : t.at(p.tile.eps);
   };
