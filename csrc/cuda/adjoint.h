@@ -56,8 +56,7 @@ MVAE_FAST_DEVICE void output_adjoint(const Tile<M>& t, const BackwardPlan<T>& p,
     sum = lanes.sum(sum);
     if (lanes.first()) dots[r] += sum;
   });
-  typename M::Packed* tape =
-      p.tape ? tape_at(t, p, p.layers[p.L].delta, p.D, row, 0, 1 + p.K) : nullptr;
+  typename M::Packed* tape = tape_at(t, p, p.layers[p.L].delta, p.D, row, 0, 1 + p.K);
   t.cta.each(p.D, [&](int c) {
     const T gate = t.gate(row, p.L, c);
     T bias_sum = 0, gate_sum = 0;
@@ -89,8 +88,7 @@ MVAE_FAST_DEVICE void layer_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, 
   const T* table = from_table ? p.trace + row * p.trace_stride : nullptr;
   const int m = t.m(l), ld = t.ld(l);
   const int64_t features = p.layers[l].features;
-  typename M::Packed* tape =
-      p.tape ? tape_at(t, p, p.layers[l].delta, m, row, 0, 1 + p.K) : nullptr;
+  typename M::Packed* tape = tape_at(t, p, p.layers[l].delta, m, row, 0, 1 + p.K);
   t.cta.each(m, [&](int c) {
     const T gate = t.gate(row, l, c), trace = table ? table[c] : T(0);
     T bias_sum = 0, gate_sum = 0;

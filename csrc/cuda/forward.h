@@ -43,6 +43,28 @@ MVAE_FAST_DEVICE void activate(const Tile<M>& t, int row, int l, T* w, T* d1, bo
   });
 }
 
+// W_L v of probe k to `u`, from phi' of all hidden layers. Layer l's W v and v go to w_of(l) and
+// v_of(l), which may be one.
+template <class M, class W, class V, class T = typename M::T>
+MVAE_FAST_DEVICE void tangents(const Tile<M>& t, int row, int k, const W& w_of, const V& v_of) {
+  const Plan<T>& p = t.p;
+  T* eps = t.at(p.tile.eps);
+  load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
+  const T* v = eps;
+  for (int l = 1; l < p.L; ++l) {
+    T *w = w_of(l), *to = v_of(l);
+    const T* d1 = t.hidden(p.tile.d1, l);
+    product(t, v, t.ld(l - 1), t.weight(row, l), w, t.ld(l), false);
+    const int m = t.m(l), ld = t.ld(l);
+    t.cta.each_row(p.rows, [&](int r, auto lanes) {
+      lanes.each(
+          m, [&](int c) { to[r * ld + c] = t.gate(row, l, c) * d1[r * ld + c] * w[r * ld + c]; });
+    });
+    v = to;
+  }
+  product(t, v, t.ld(p.L - 1), t.weight(row, p.L), t.at(p.tile.u), t.ld(0), false);
+}
+
 // The traces of all probes, and `scale` times their |J eps|^2, from phi' of all hidden layers.
 template <class M, class T = typename M::T>
 MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, T scale) {
@@ -50,19 +72,8 @@ MVAE_FAST_DEVICE void add_probe_traces(const Tile<M>& t, int evaluation, T scale
   for (int k = 0; k < p.K; ++k) {
     const int row = here(evaluation);
     T *eps = t.at(p.tile.eps), *u = t.at(p.tile.u);
-    load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
-    const T* v = eps;
-    for (int l = 1; l < p.L; ++l) {
-      T* to = t.at(p.tile.tangent_v) + l % 2 * p.tile.slot;
-      const T* d1 = t.hidden(p.tile.d1, l);
-      product(t, v, t.ld(l - 1), t.weight(row, l), to, t.ld(l), false);
-      const int m = t.m(l), ld = t.ld(l);
-      t.cta.each_row(p.rows, [&](int r, auto lanes) {
-        lanes.each(m, [&](int c) { to[r * ld + c] *= t.gate(row, l, c) * d1[r * ld + c]; });
-      });
-      v = to;
-    }
-    product(t, v, t.ld(p.L - 1), t.weight(row, p.L), u, t.ld(0), false);
+    const auto slot = [&](int l) { return t.at(p.tile.tangent_v) + l % 2 * p.tile.slot; };
+    tangents(t, row, k, slot, slot);
     T *tau = t.at(p.tile.tau), *penalty = t.at(p.tile.penalty) + kFrobeniusRow * p.rows;
     t.cta.each_row(p.rows, [&](int r, auto lanes) {
       T dot = 0, square = 0;

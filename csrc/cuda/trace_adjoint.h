@@ -35,9 +35,8 @@ MVAE_FAST_DEVICE void second_order_adjoint(const Tile<M>& t, const BackwardPlan<
     second[r] = sum;
     factor[r] = bar / 2;
   });
-  if (!p.tape) return;
-  record(t, d1, ld, m, factor, tape_at(t, p, p.q_delta, m, row, 0, 1));
-  record(t, d1, ld, m, static_cast<const T*>(nullptr), tape_at(t, p, p.q_y, m, row, 0, 1));
+  record(t, d1, ld, m, tape_at(t, p, p.q_delta, m, row, 0, 1), factor);
+  record(t, d1, ld, m, tape_at(t, p, p.q_y, m, row, 0, 1));
 }
 
 template <class M, class T = typename M::T>
@@ -59,10 +58,8 @@ MVAE_FAST_DEVICE void two_hidden_adjoint(const Tile<M>& t, const BackwardPlan<T>
     if (lanes.first()) tau[r] = sum;
   });
   product(t, times, ld, t.transposed_trace_matrix(row), t.hidden(p.tile.t, 1), t.ld(1), true);
-  if (!p.tape) return;
-  record(t, times, ld, m, static_cast<const T*>(nullptr), tape_at(t, p, p.m_delta, m, row, 0, 1));
-  record(t, d1, t.ld(1), t.m(1), static_cast<const T*>(nullptr),
-         tape_at(t, p, p.m_y, t.m(1), row, 0, 1));
+  record(t, times, ld, m, tape_at(t, p, p.m_delta, m, row, 0, 1));
+  record(t, d1, t.ld(1), t.m(1), tape_at(t, p, p.m_y, t.m(1), row, 0, 1));
 }
 
 template <class M, class T = typename M::T>
@@ -100,26 +97,6 @@ MVAE_FAST_DEVICE void closed_form_adjoint(const Tile<M>& t, const BackwardPlan<T
   if (p.second) second_order_adjoint(t, p, row, h);
 }
 
-// Probe k: its tangents W v and v by layer, and in `u` W_L v of the last.
-template <class M, class T = typename M::T>
-MVAE_FAST_DEVICE void tangents(const Tile<M>& t, const BackwardPlan<T>& p, int row, int k) {
-  T* eps = t.at(p.tile.eps);
-  load_rows(t, p.probes + k * p.probe_stride, p.probe_row_stride, eps, false);
-  const T* v = eps;
-  for (int l = 1; l < p.L; ++l) {
-    T *w = t.hidden(p.tile.tangent_w, l), *to = t.hidden(p.tile.tangent_v, l);
-    const T* d1 = t.hidden(p.tile.d1, l);
-    product(t, v, t.ld(l - 1), t.weight(row, l), w, t.ld(l), false);
-    const int m = t.m(l), ld = t.ld(l);
-    t.cta.each_row(p.rows, [&](int r, auto lanes) {
-      lanes.each(
-          m, [&](int c) { to[r * ld + c] = t.gate(row, l, c) * d1[r * ld + c] * w[r * ld + c]; });
-    });
-    v = to;
-  }
-  product(t, v, t.ld(p.L - 1), t.weight(row, p.L), t.at(p.tile.u), t.ld(0), false);
-}
-
 // tau, dots and the adjoint of u_L = J eps: tau_bar eps for the trace, 2 h b bar u_L for |u_L|^2.
 template <class M, class T = typename M::T>
 MVAE_FAST_DEVICE void output_tangent_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row,
@@ -152,8 +129,7 @@ template <class M, class T = typename M::T>
 MVAE_FAST_DEVICE void tangent_adjoint(const Tile<M>& t, const BackwardPlan<T>& p, int row, int l,
                                       int set, T* v_bar) {
   const int m = t.m(l), ld = t.ld(l);
-  typename M::Packed* tape =
-      p.tape ? tape_at(t, p, p.layers[l].delta, m, row, set, 1 + p.K) : nullptr;
+  typename M::Packed* tape = tape_at(t, p, p.layers[l].delta, m, row, set, 1 + p.K);
   t.cta.each(m, [&](int c) {
     const T *d1 = t.hidden(p.tile.d1, l), *w = t.hidden(p.tile.tangent_w, l);
     T* coefficient = t.hidden(p.tile.t, l);
@@ -179,12 +155,13 @@ MVAE_FAST_DEVICE void probes_adjoint(const Tile<M>& t, const BackwardPlan<T>& p,
   };
   for (int k = 0; k < p.K; ++k) {
     const int row = here(evaluation);
-    tangents(t, p, row, k);
+    tangents(
+        t, row, k, [&](int l) { return t.hidden(p.tile.tangent_w, l); },
+        [&](int l) { return t.hidden(p.tile.tangent_v, l); });
     output_tangent_adjoint(t, p, row, h, b);
     T* const top = t.at(p.tile.top);
     const int ld = t.ld(0);
-    typename M::Packed* tape =
-        p.tape ? tape_at(t, p, p.layers[p.L].delta, p.D, row, 1 + k, 1 + p.K) : nullptr;
+    typename M::Packed* tape = tape_at(t, p, p.layers[p.L].delta, p.D, row, 1 + k, 1 + p.K);
     t.cta.each(p.D, [&](int c) {
       const T *u = t.at(p.tile.u), *u_bar = t.at(p.tile.u_bar);
       const T gate = t.gate(row, p.L, c);
