@@ -46,8 +46,6 @@ const char* device_limits(int device, Device& limits) {
     };
     if (const char* error = ask(cudaDevAttrMaxSharedMemoryPerBlockOptin, x.shared_per_block))
       return error;
-    if (const char* error = ask(cudaDevAttrMaxSharedMemoryPerMultiprocessor, x.shared_per_sm))
-      return error;
     if (const char* error = ask(cudaDevAttrMultiProcessorCount, x.sms)) return error;
   }
   limits = x;

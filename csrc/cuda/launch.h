@@ -10,7 +10,7 @@
 namespace mvae_fast::cuda {
 
 struct Device {
-  int64_t sms, shared_per_block, shared_per_sm;
+  int64_t sms, shared_per_block;
 };
 
 // 0 (or, of a limit, -1): to be chosen. Otherwise what a test or an experiment wants.
@@ -33,15 +33,13 @@ struct Work {
   double products, elements;
   int64_t packed, packed_bytes, arena_row_bytes;
   double product_rate;  // multiply-adds a clock and SM
-  int blocks_per_sm;
-  bool varying;  // the tables change with time: nothing stays in shared memory
+  bool varying;         // the tables change with time: nothing stays in shared memory
 };
 
 constexpr int kTileRows[] = {64, 32, 16};
 // Thread blocks of 8 warps on an SM, as the launch bounds promise the compiler: the backward sweep
-// would spill in 128 registers, and may have 255.
-constexpr int kBackwardBlocks = 1;
-constexpr int64_t kSharedPerBlock = 1024;  // what CUDA takes of each block's shared memory
+// would spill in 128 registers, and may have 255. So the grid has a block for each SM.
+constexpr int kBlocks = 1;
 
 // What a device can do in a clock and SM; they only have to rank the choices.
 constexpr double kElementCycles = 0.4;  // exp and reciprocal: 16 lanes a clock, the rest: 128
@@ -65,9 +63,7 @@ inline Launch launch_of(const Work& work, int64_t B, int rows, const Device& dev
     x.resident &= ~int64_t{15};
   }
   x.shared_bytes += x.resident * work.packed_bytes;
-  const int64_t fitting = device.shared_per_sm / (x.shared_bytes + kSharedPerBlock);
-  const int64_t blocks = std::max<int64_t>(1, std::min<int64_t>(work.blocks_per_sm, fitting));
-  x.grid = std::max<int64_t>(1, std::min(x.tiles, device.sms * blocks));
+  x.grid = std::max<int64_t>(1, std::min(x.tiles, device.sms));
   if (settings.grid) x.grid = settings.grid;
   return x;
 }

@@ -203,7 +203,6 @@ Work work_of(const Plan<T>& p, Sweep sweep) {
   x.packed = p.weights.size + p.m.size + p.q.size;
   x.packed_bytes = sizeof(typename Op::template Packed<T>);
   x.product_rate = Op::kRate;
-  x.blocks_per_sm = sweep == Sweep::backward ? kBackwardBlocks : Op::kBlocks;
   x.varying = tables_vary(p);
   Plan<T> one = p;
   one.rows = 16;

@@ -1,6 +1,8 @@
 // The machine of the kernels, on the GPU: warps, and mma.sync on tensor cores (sm_80 and later).
 #pragma once
 
+#include <type_traits>
+
 #include "plan.h"
 #include "precision.h"
 
@@ -53,27 +55,10 @@ struct DeviceCta {
 // A lane holds elements k = 4 t .. 4 t + 3 (t = lane % 4) of both operands: a step of 16 permutes k
 // alike for x and w, so that one 16-byte load of x and one of w bring a lane's share.
 
-struct HalfX {
-  uint32_t r[4];
+template <int n>
+struct Registers {
+  uint32_t r[n];
 };
-struct HalfW {
-  uint32_t r[2];
-};
-
-template <class Op>
-__device__ __forceinline__ uint32_t pair_of(float low, float high);
-template <>
-__device__ __forceinline__ uint32_t pair_of<Bf16>(float low, float high) {
-  uint32_t out;
-  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-  return out;
-}
-template <>
-__device__ __forceinline__ uint32_t pair_of<Fp16>(float low, float high) {
-  uint32_t out;
-  asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
-  return out;
-}
 
 __device__ __forceinline__ uint32_t tf32_of(float x) {
   uint32_t out;
@@ -81,23 +66,45 @@ __device__ __forceinline__ uint32_t tf32_of(float x) {
   return out;
 }
 
-// volatile: all lanes of a warp have to arrive together, so that it must not move into a branch.
-__device__ __forceinline__ void mma_tf32(float (&c)[4], const uint32_t* x, const uint32_t* w) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-      "{%0,%1,%2,%3};"
-      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-      : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]));
+template <class Op>
+__device__ __forceinline__ uint32_t pair_of(float low, float high) {
+  uint32_t out;
+  if constexpr (std::is_same_v<Op, Bf16>)
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  else
+    asm("cvt.rn.f16x2.f32 %0, %1, %2;" : "=r"(out) : "f"(high), "f"(low));
+  return out;
 }
 
 template <class Op>
-struct Fragments;
+struct DeviceOperand : Op {
+  static __device__ __forceinline__ typename Op::template Packed<float> pack(float x) {
+    if constexpr (std::is_base_of_v<Half, Op>) return static_cast<uint16_t>(pair_of<Op>(x, 0.0f));
+    return std::is_same_v<Op, Tf32> ? __uint_as_float(tf32_of(x)) : x;
+  }
+};
+
+// volatile: all lanes of a warp have to arrive together, so that it must not move into a branch.
+#define MVAE_FAST_MMA(kind)                                                                      \
+  asm volatile("mma.sync.aligned." kind " {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};" \
+               : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])                                  \
+               : "r"(x[0]), "r"(x[1]), "r"(x[2]), "r"(x[3]), "r"(w[0]), "r"(w[1]))
+
+template <class Op>
+__device__ __forceinline__ void mma_of(float (&c)[4], const uint32_t* x, const uint32_t* w) {
+  if constexpr (std::is_same_v<Op, Bf16>)
+    MVAE_FAST_MMA("m16n8k16.row.col.f32.bf16.bf16.f32");
+  else if constexpr (std::is_same_v<Op, Fp16>)
+    MVAE_FAST_MMA("m16n8k16.row.col.f32.f16.f16.f32");
+  else
+    MVAE_FAST_MMA("m16n8k8.row.col.f32.tf32.tf32.f32");
+}
 
 // x: rows g and g + 8 (g = lane / 4), w: column g; `low` and `high` those rows, 4 of k.
 template <class Op>
-struct HalfFragments {
-  using X = HalfX;
-  using W = HalfW;
+struct Fragments {  // of 16 bits
+  using X = Registers<4>;
+  using W = Registers<2>;
   static __device__ __forceinline__ X x_of(const float4& low, const float4& high) {
     return {{pair_of<Op>(low.x, low.y), pair_of<Op>(high.x, high.y), pair_of<Op>(low.z, low.w),
              pair_of<Op>(high.z, high.w)}};
@@ -106,83 +113,55 @@ struct HalfFragments {
     const uint2 v = *reinterpret_cast<const uint2*>(w);
     return {{v.x, v.y}};
   }
-};
-
-template <>
-struct Fragments<Bf16> : HalfFragments<Bf16> {
-  static __device__ __forceinline__ void mma(float (&c)[4], const HalfX& x, const HalfW& w) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, "
-        "{%8,%9}, {%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(x.r[0]), "r"(x.r[1]), "r"(x.r[2]), "r"(x.r[3]), "r"(w.r[0]), "r"(w.r[1]));
-  }
-};
-
-template <>
-struct Fragments<Fp16> : HalfFragments<Fp16> {
-  static __device__ __forceinline__ void mma(float (&c)[4], const HalfX& x, const HalfW& w) {
-    asm volatile(
-        "mma.sync.aligned.m16n8k16.row.col.f32.f16.f16.f32 {%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, "
-        "{%0,%1,%2,%3};"
-        : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
-        : "r"(x.r[0]), "r"(x.r[1]), "r"(x.r[2]), "r"(x.r[3]), "r"(w.r[0]), "r"(w.r[1]));
+  static __device__ __forceinline__ void mma(float (&c)[4], const X& x, const W& w) {
+    mma_of<Op>(c, x.r, w.r);
   }
 };
 
 // Two mma of 8 k each: k = 4 t, 4 t + 1 of every lane, then 4 t + 2, 4 t + 3.
 template <>
 struct Fragments<Tf32> {
-  struct X {
-    uint32_t r[8];
-  };
-  struct W {
-    uint32_t r[4];
-  };
+  using X = Registers<8>;
+  using W = Registers<4>;
   static __device__ __forceinline__ X x_of(const float4& low, const float4& high) {
     return {{tf32_of(low.x), tf32_of(high.x), tf32_of(low.y), tf32_of(high.y), tf32_of(low.z),
              tf32_of(high.z), tf32_of(low.w), tf32_of(high.w)}};
   }
   static __device__ __forceinline__ W w_of(const float4& w) {
-    return {{bits_of(w.x), bits_of(w.y), bits_of(w.z), bits_of(w.w)}};
+    return {
+        {__float_as_uint(w.x), __float_as_uint(w.y), __float_as_uint(w.z), __float_as_uint(w.w)}};
   }
   static __device__ __forceinline__ W w_at(const float* w) {
     return w_of(*reinterpret_cast<const float4*>(w));
   }
   static __device__ __forceinline__ void mma(float (&c)[4], const X& x, const W& w) {
-    mma_tf32(c, x.r, w.r);
-    mma_tf32(c, x.r + 4, w.r + 2);
+    mma_of<Tf32>(c, x.r, w.r);
+    mma_of<Tf32>(c, x.r + 4, w.r + 2);
   }
 };
 
 template <>
 struct Fragments<Full> {
-  struct X {
-    Fragments<Tf32>::X high, low;
+  template <int n>
+  struct Split {
+    Registers<n> high, low;
   };
-  struct W {
-    Fragments<Tf32>::W high, low;
-  };
-  static __device__ __forceinline__ X x_of(const float4& low, const float4& high) {
-    const float v[8] = {low.x, high.x, low.y, high.y, low.z, high.z, low.w, high.w};
-    X x;
+  using X = Split<8>;
+  using W = Split<4>;
+  template <int n>
+  static __device__ __forceinline__ Split<n> split(const float (&v)[n]) {
+    Split<n> x;
     MVAE_FAST_UNROLL
-    for (int i = 0; i < 8; ++i) {
+    for (int i = 0; i < n; ++i) {
       x.high.r[i] = tf32_of(v[i]);
-      x.low.r[i] = tf32_of(v[i] - float_of(x.high.r[i]));
+      x.low.r[i] = tf32_of(v[i] - __uint_as_float(x.high.r[i]));
     }
     return x;
   }
-  static __device__ __forceinline__ W w_of(const float4& w) {
-    const float v[4] = {w.x, w.y, w.z, w.w};
-    W out;
-    MVAE_FAST_UNROLL
-    for (int i = 0; i < 4; ++i) {
-      out.high.r[i] = tf32_of(v[i]);
-      out.low.r[i] = tf32_of(v[i] - float_of(out.high.r[i]));
-    }
-    return out;
+  static __device__ __forceinline__ X x_of(const float4& low, const float4& high) {
+    return split({low.x, high.x, low.y, high.y, low.z, high.z, low.w, high.w});
   }
+  static __device__ __forceinline__ W w_of(const float4& w) { return split({w.x, w.y, w.z, w.w}); }
   static __device__ __forceinline__ W w_at(const float* w) {
     return w_of(*reinterpret_cast<const float4*>(w));
   }
@@ -274,14 +253,14 @@ struct DeviceAccumulators {
         {element(d[0], i), element(d[1], i), element(d[2], i), element(d[3], i)},
         {element(d[0], i + 1), element(d[1], i + 1), element(d[2], i + 1), element(d[3], i + 1)});
   }
-  static __device__ __forceinline__ HalfX x_of(const uint2 (&d)[4], int i) {
+  static __device__ __forceinline__ Registers<4> x_of(const uint2 (&d)[4], int i) {
     return {{halves(d[0], d[1], i), halves(d[0], d[1], i + 1), halves(d[2], d[3], i),
              halves(d[2], d[3], i + 1)}};
   }
   static __device__ __forceinline__ typename F::W w_of(const float4 (&v)[4], int j) {
     return F::w_of({element(v[0], j), element(v[1], j), element(v[2], j), element(v[3], j)});
   }
-  static __device__ __forceinline__ HalfW w_of(const uint2 (&v)[4], int j) {
+  static __device__ __forceinline__ Registers<2> w_of(const uint2 (&v)[4], int j) {
     return {{halves(v[0], v[1], j), halves(v[2], v[3], j)}};
   }
 };
@@ -291,7 +270,7 @@ struct DeviceAccumulators {
 template <class Op, bool probes>
 struct DeviceMachine {
   static constexpr bool kProbes = probes;
-  using Operand = Op;
+  using Operand = DeviceOperand<Op>;
   using T = float;
   using Packed = typename Op::template Packed<float>;
   using Cta = DeviceCta;

@@ -39,14 +39,14 @@ struct BlockMemory {
 };
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, M::Operand::kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     forward_kernel(const __grid_constant__ ForwardPlan<float> p) {
   const BlockMemory<M> block(p);
   forward_block<M>(block.cta, p, block.arena, block.weights);
 }
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, kBackwardBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     backward_kernel(const __grid_constant__ BackwardPlan<float> p) {
   const BlockMemory<M> block(p);
   backward_block<M>(block.cta, p, block.arena, block.weights);
@@ -63,7 +63,7 @@ __global__ void pack_kernel(const __grid_constant__ Jobs<PackJob<float>> jobs,
 }
 
 template <class M>
-__global__ void __launch_bounds__(kThreads, M::Operand::kBlocks)
+__global__ void __launch_bounds__(kThreads, kBlocks)
     product_kernel(const __grid_constant__ Jobs<ProductJob<float>> jobs,
                    const typename M::Packed* tape) {
   const Warp warp{static_cast<int>(threadIdx.x) / kLanes, static_cast<int>(threadIdx.x) % kLanes};

@@ -56,7 +56,7 @@ _GRADIENTS = ("z", "h", "weight", "gate", "bias", "trace", "second")
 _BACKWARD = _structure(
     "Backward", **dict.fromkeys((*_GRADIENTS, "layers", "time", "context"), Pointer)
 )
-_DEVICE = _structure("Device", **dict.fromkeys(("sms", "per_block", "per_sm"), Int))
+_DEVICE = _structure("Device", **dict.fromkeys(("sms", "per_block"), Int))
 _SETTINGS = _structure(
     "Settings",
     rows=ctypes.c_int,
@@ -108,7 +108,7 @@ class Emulator:
     def __init__(self, library: ctypes.CDLL) -> None:
         self.library = library
         self.launch = Launch()
-        self.device = _DEVICE(132, 227 << 10, 228 << 10)  # of an H100
+        self.device = _DEVICE(132, 227 << 10)  # of an H100
 
     def using(self, **changes: Any) -> None:
         """Launch as these changes of `Launch` say from now on."""

@@ -2,30 +2,86 @@
 // warps. Operands are rounded as on the device; sums are taken in T, in another order.
 #pragma once
 
+#include <cstring>
+
 #include "cuda/plan.h"
 #include "cuda/precision.h"
 
 namespace mvae_fast::cuda {
 
+inline uint32_t bits_of(float x) {
+  uint32_t bits;
+  memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+
+inline float float_of(uint32_t bits) {
+  float x;
+  memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
 template <class Op, class T>
-struct HostOperand {  // Bf16 and Fp16
-  static T of(uint16_t x) { return static_cast<T>(Op::unpack(x)); }
-  static T multiply(T a, T b) { return of(Op::pack(static_cast<float>(a))) * b; }
+struct HostOperand;
+
+template <class T>
+struct HostOperand<Bf16, T> : Bf16 {
+  static uint16_t pack(T x) {
+    const uint32_t bits = bits_of(static_cast<float>(x));
+    if ((bits & 0x7fffffffu) > 0x7f800000u) return 0x7fff;
+    return static_cast<uint16_t>((bits + 0x7fffu + ((bits >> 16) & 1)) >> 16);
+  }
+  static T of(uint16_t x) { return float_of(uint32_t{x} << 16); }
+  static T multiply(T a, T b) { return of(pack(a)) * b; }
 };
 
 template <class T>
-struct HostOperand<Tf32, T> {
+struct HostOperand<Fp16, T> : Fp16 {
+  // Round to nearest even, with denormals and infinities.
+  static uint16_t pack(T x) {
+    const uint32_t bits = bits_of(static_cast<float>(x)), magnitude = bits & 0x7fffffffu;
+    const uint32_t sign = (bits >> 16) & 0x8000u;
+    if (magnitude > 0x7f800000u) return 0x7fff;
+    if (magnitude >= 0x477ff000u) return static_cast<uint16_t>(sign | 0x7c00u);
+    if (magnitude < 0x38800000u) {  // below 2^-14: the sum's last bit is that of the denormals
+      const float shifted = float_of(magnitude) + 0.5f;
+      return static_cast<uint16_t>(sign | (bits_of(shifted) - bits_of(0.5f)));
+    }
+    const uint32_t rounded = magnitude - 0x38000000u + 0xfffu + ((magnitude >> 13) & 1);
+    return static_cast<uint16_t>(sign | (rounded >> 13));
+  }
+  static T of(uint16_t x) {
+    const uint32_t sign = uint32_t{x & 0x8000u} << 16, rest = x & 0x7fffu;
+    if (rest >= 0x7c00u) return float_of(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
+    if (rest < 0x400u) {
+      const float value = static_cast<float>(rest) * 5.9604644775390625e-8f;  // 2^-24
+      return sign ? -value : value;
+    }
+    return float_of(sign | ((rest << 13) + 0x38000000u));
+  }
+  static T multiply(T a, T b) { return of(pack(a)) * b; }
+};
+
+template <class T>
+struct HostOperand<Tf32, T> : Tf32 {
+  static T pack(T x) {
+    const uint32_t bits = bits_of(static_cast<float>(x));
+    if ((bits & 0x7f800000u) == 0x7f800000u) return x;
+    return static_cast<T>(float_of((bits + 0x1000u) & 0xffffe000u));
+  }
   static T of(T x) { return x; }
-  static T multiply(T a, T b) { return Tf32::pack(a) * Tf32::pack(b); }
+  static T multiply(T a, T b) { return pack(a) * pack(b); }
 };
 
 template <class T>
-struct HostOperand<Full, T> {
+struct HostOperand<Full, T> : Full {
+  static T pack(T x) { return x; }
   static T of(T x) { return x; }
   static T multiply(T a, T b) {
     if (sizeof(T) == sizeof(double)) return a * b;
-    const T a_high = Tf32::pack(a), b_high = Tf32::pack(b);
-    return Tf32::pack(a - a_high) * b_high + a_high * Tf32::pack(b - b_high) + a_high * b_high;
+    const auto round = HostOperand<Tf32, T>::pack;
+    const T a_high = round(a), b_high = round(b);
+    return round(a - a_high) * b_high + a_high * round(b - b_high) + a_high * b_high;
   }
 };
 
@@ -104,7 +160,7 @@ struct HostAccumulators {
 template <class Op, class Scalar>
 struct HostMachine {
   static constexpr bool kProbes = true;
-  using Operand = Op;
+  using Operand = HostOperand<Op, Scalar>;
   using T = Scalar;
   using Packed = typename Op::template Packed<T>;
   using Cta = HostCta;
