@@ -7,8 +7,8 @@ import triton
 from torch import Tensor
 
 from mvae_fast.kernels import launch
-from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, VECTOR
-from mvae_fast.kernels.layout import offsets, resized
+from mvae_fast.kernels.device.sweep import CONSTANT, VECTOR
+from mvae_fast.kernels.layout import cut, offsets, padded
 from mvae_fast.kernels.packed import TRITON_TYPES, Solve
 from mvae_fast.kernels.table_gradient import table_gradient_kernel
 
@@ -18,29 +18,29 @@ class Gradients:
 
     def __init__(self, solve: Solve, wanted: bool) -> None:
         self.solve, self.wanted = solve, wanted
-        net, layout = solve.net, solve.layout
+        net = solve.net
         self.z = torch.zeros_like(solve.z)
         self.h = torch.zeros_like(solve.h)
         vector = 0
         if solve.trace in (CONSTANT.value, VECTOR.value):
-            vector = 1 if solve.trace == CONSTANT.value else layout.padded[1]
+            vector = 1 if solve.trace == CONSTANT.value else solve.widths[1]
         self.column_sizes = [solve.features, solve.features if net.gate is not None else 0, vector]
         self.sums_ld = sum(self.column_sizes)
         if not wanted:
             return
-        padded = layout.padded_matrices
+        shapes = [padded(shape) for shape in solve.matrices]
         tables = (net.bias, net.gate, net.trace if vector else None)
         self.columns = [
             None if table is None else solve.z.new_zeros((table.shape[0], size))
             for table, size in zip(tables, self.column_sizes, strict=True)
         ]
-        self.weight = solve.z.new_zeros((net.weight.shape[0], sum(p * q for p, q in padded)))
-        lefts = offsets([p for p, _ in padded])
-        rights = offsets([q for _, q in padded])
-        bases = offsets([p * q for p, q in padded])
+        self.weight = solve.z.new_zeros((net.weight.shape[0], sum(p * q for p, q in shapes)))
+        lefts = offsets([p for p, _ in shapes])
+        rights = offsets([q for _, q in shapes])
+        bases = offsets([p * q for p, q in shapes])
         pieces = [
             (left, right, p, q, base)
-            for left, right, (p, q), base in zip(lefts, rights, padded, bases, strict=True)
+            for left, right, (p, q), base in zip(lefts, rights, shapes, bases, strict=True)
         ]
         self.products = [(self.weight, pieces, True)]
         #: Of the table that multiplies phi'(a_1): M of the trace, or that of Tr J^2.
@@ -81,7 +81,7 @@ class Gradients:
         side = 32 if solve.operand.itemsize == 8 else 64
         tiles = launch.gradient_tiles(pieces, side, side)
         blocks = slabs * triton.cdiv(slab_rows, block)
-        per_split = launch.blocks_per_split(blocks, len(tiles) * groups, solve.device)
+        per_split = launch.blocks_per_split(blocks, len(tiles) * groups, solve.processors)
         shares = solve.empty(triton.cdiv(blocks, per_split), groups, total.shape[1])
         flat = tuple(itertools.chain.from_iterable(tiles))
         table_gradient_kernel[(len(tiles), shares.shape[0], groups)](
@@ -98,30 +98,18 @@ class Gradients:
         nothing = solve.empty(0)
         if not self.wanted:
             return self.z, self.h, *(nothing.clone() for _ in range(5))
-        net, layout = solve.net, solve.layout
+        net, vectors = solve.net, solve.vectors
         bias, gate, vector = (nothing.clone() if x is None else x for x in self.columns)
-        sizes, padded = layout.vectors, layout.padded_vectors
-        trace, second = nothing.clone(), nothing.clone()
-        if net.trace is not None:
-            if solve.trace == MATRIX.value:
-                assert self.matrix is not None
-                trace = resized(self.matrix, *solve.matrix_shapes()[::-1])
-            elif solve.trace == VECTOR.value:
-                trace = resized(vector, padded[:1], sizes[:1])
-            else:
-                trace = vector
-        if net.second is not None:
-            assert self.matrix is not None
-            second = resized(self.matrix, *solve.second_shapes()[::-1])
-        return (
-            self.z,
-            self.h,
-            resized(self.weight, layout.padded_matrices, layout.matrices),
-            gate if net.gate is None else resized(gate, padded, sizes),
-            resized(bias, padded, sizes),
-            trace,
-            second,
-        )
+        trace, second = vector, nothing.clone()
+        if solve.trace == VECTOR.value:
+            trace = cut(vector, solve.trace_shapes)
+        if self.matrix is not None and net.second is None:
+            trace = cut(self.matrix, solve.trace_shapes)
+        elif self.matrix is not None:
+            second = cut(self.matrix, solve.second_shapes)
+        weight = cut(self.weight, solve.matrices)
+        gate = gate if net.gate is None else cut(gate, vectors)
+        return self.z, self.h, weight, gate, cut(bias, vectors), trace, second
 
 
 def _add_rows(total: Tensor, rows: Tensor, first: int) -> None:

@@ -28,17 +28,6 @@ class Config:
     stages: int
 
 
-@dataclass(frozen=True)
-class Device:
-    """What launches depend on.
-
-    Args:
-        processors: Streaming multiprocessors.
-    """
-
-    processors: int
-
-
 # Threads of a persistent grid for each multiprocessor: as many as fit with the 255 registers that
 # tests/kernels/test_compile.py allows. More programs would only take more scratch.
 _RESIDENT_THREADS = 256
@@ -48,7 +37,7 @@ _RESIDENT_THREADS = 256
 _TAPE_BYTES = 32 << 20
 
 
-def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Config:
+def choose(batch: int, itemsize: int, processors: int, full: bool = False) -> Config:
     """The configuration for a batch: the tallest tile that still gives every processor a program.
 
     A taller tile reads the weights less often: they are streamed from L2 once a step and tile.
@@ -56,15 +45,15 @@ def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Con
     Args:
         batch: B, the rows.
         itemsize: Bytes of a product's operand.
-        device: Where.
+        processors: Streaming multiprocessors of the device.
         full: Float32 products by three of TF32, which hold two halves of every operand.
 
     Example:
-        >>> choose(256, 4, Device(132)).rows, choose(16384, 4, Device(132)).rows
+        >>> choose(256, 4, 132).rows, choose(16384, 4, 132).rows
         (16, 64)
     """
     rows = 64
-    while rows > 16 and -(-batch // rows) < device.processors:
+    while rows > 16 and -(-batch // rows) < processors:
         rows //= 2
     warps = 8 if rows == 64 else 4
     if itemsize == 8:  # half as many columns: an accumulator takes two registers
@@ -75,9 +64,9 @@ def choose(batch: int, itemsize: int, device: Device, full: bool = False) -> Con
     return Config(rows, rows, 32, 128 // itemsize, warps, 2)
 
 
-def programs(batch: int, config: Config, device: Device) -> int:
+def programs(batch: int, config: Config, processors: int) -> int:
     """The size of the persistent grid: no more programs than tiles, nor than can be resident."""
-    resident = _RESIDENT_THREADS // (32 * config.warps) * device.processors
+    resident = _RESIDENT_THREADS // (32 * config.warps) * processors
     return max(1, min(-(-batch // config.rows), resident))
 
 
@@ -102,7 +91,7 @@ def window(steps: int, tiles: int, tile_bytes: int, saved_bytes: int) -> tuple[i
     return max(1, min(steps, affordable // tiles)), min(tiles, affordable)
 
 
-def blocks_per_split(blocks: int, tiles: int, device: Device) -> int:
+def blocks_per_split(blocks: int, tiles: int, processors: int) -> int:
     """How many blocks of rows one share of a weight gradient takes.
 
     As few shares as give every processor two programs: each is a copy of the gradient.
@@ -110,9 +99,9 @@ def blocks_per_split(blocks: int, tiles: int, device: Device) -> int:
     Args:
         blocks: Of rows, in a group.
         tiles: Of results, in all groups.
-        device: Where.
+        processors: As of `choose`.
     """
-    splits = max(1, min(blocks, 2 * device.processors // max(tiles, 1)))
+    splits = max(1, min(blocks, 2 * processors // max(tiles, 1)))
     return max(1, -(-blocks // splits))
 
 

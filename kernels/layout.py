@@ -5,6 +5,7 @@ one, and costs nothing where all widths are multiples of 16, as tuned nets have 
 """
 
 import itertools
+import math
 
 import torch
 import torch.nn.functional as F
@@ -12,52 +13,35 @@ from torch import Tensor
 
 _ALIGN = 16
 
-
-class Layout:
-    """Widths m_0 .. m_L of a net, as they are and padded.
-
-    Args:
-        widths: m_0 .. m_L.
-    """
-
-    def __init__(self, widths: tuple[int, ...]) -> None:
-        self.widths = widths
-        self.padded = tuple(-(-m // _ALIGN) * _ALIGN for m in widths)
-
-    @property
-    def matrices(self) -> list[tuple[int, int]]:
-        """(m_l, m_{l-1}) of the weights."""
-        return list(zip(self.widths[1:], self.widths[:-1], strict=True))
-
-    @property
-    def padded_matrices(self) -> list[tuple[int, int]]:
-        """The same, padded."""
-        return list(zip(self.padded[1:], self.padded[:-1], strict=True))
-
-    @property
-    def vectors(self) -> list[tuple[int, int]]:
-        """(1, m_l) of gates, biases and the like."""
-        return [(1, m) for m in self.widths[1:]]
-
-    @property
-    def padded_vectors(self) -> list[tuple[int, int]]:
-        """The same, padded."""
-        return [(1, m) for m in self.padded[1:]]
+# Row-major arrays, one after the other.
+Shapes = list[tuple[int, ...]]
 
 
-def resized(table: Tensor, shapes: list[tuple[int, int]], others: list[tuple[int, int]]) -> Tensor:
-    """Row-major matrices of these shapes, one after the other, as those of others: with zeros below
-    and to the right, or cut there."""
+def padded(sizes: tuple[int, ...]) -> tuple[int, ...]:
+    """Widths, or the axes of an array, as the kernels have them."""
+    return tuple(-(-m // _ALIGN) * _ALIGN for m in sizes)
+
+
+def pad(table: Tensor, shapes: Shapes) -> Tensor:
+    """The arrays in each row of a table, with zeros at the end of every axis."""
+    return _resized(table, shapes, [padded(shape) for shape in shapes])
+
+
+def cut(table: Tensor, shapes: Shapes) -> Tensor:
+    """What `pad` made a table of."""
+    return _resized(table, [padded(shape) for shape in shapes], shapes)
+
+
+def _resized(table: Tensor, shapes: Shapes, others: Shapes) -> Tensor:
     if shapes == others:
         return table
-    pieces = table.split([m * n for m, n in shapes], dim=1)
-    return torch.cat(
-        [
-            F.pad(piece.reshape(-1, m, n), (0, q - n, 0, p - m)).flatten(1)
-            for piece, (m, n), (p, q) in zip(pieces, shapes, others, strict=True)
-        ],
-        dim=1,
-    )
+    resized = []
+    pieces = table.split([math.prod(shape) for shape in shapes], dim=1)
+    for piece, shape, other in zip(pieces, shapes, others, strict=True):
+        axes = zip(reversed(shape), reversed(other), strict=True)
+        margins = [margin for size, wanted in axes for margin in (0, wanted - size)]
+        resized.append(F.pad(piece.reshape(-1, *shape), margins).flatten(1))
+    return torch.cat(resized, dim=1)
 
 
 def offsets(sizes: list[int]) -> list[int]:

@@ -10,7 +10,7 @@ from torch import Tensor
 from mvae_fast.kernels import launch
 from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
 from mvae_fast.kernels.forward import forward_kernel
-from mvae_fast.kernels.layout import Layout, resized
+from mvae_fast.kernels.layout import Shapes, pad, padded
 
 # By the ops' number for the operands of products.
 _FULL = 0
@@ -49,59 +49,46 @@ class Solve:
 
     def __init__(self, z: Tensor, h: Tensor, net: Net, plan: Plan) -> None:
         self.net, self.plan = net, plan
-        self.layout = layout = Layout(net.widths)
         self.z, self.h = z, h
         self.batch, self.dim = z.shape
         self.steps, self.stages = h.shape[0], len(plan.b)
         self.operand = _HALVES.get(plan.operands, z.dtype)
-        self.device = _device(z.device)
+        self.processors = _processors(z.device)
         full = plan.operands == _FULL and z.dtype == torch.float32
-        self.config = launch.choose(self.batch, self.operand.itemsize, self.device, full)
+        self.config = launch.choose(self.batch, self.operand.itemsize, self.processors, full)
 
-        padded = layout.padded
-        self.features = sum(padded[1:])
-        depth = len(padded) - 1
+        self.widths = widths = padded(net.widths)
+        self.features = sum(widths[1:])
+        # As they are: of the weights, of gates and biases, and of the tables of Tr J and Tr J^2.
+        self.matrices: Shapes = list(zip(net.widths[1:], net.widths[:-1], strict=True))
+        self.vectors: Shapes = [(m,) for m in net.widths[1:]]
+        depth = len(widths) - 1
         self.trace = NO_TRACE.value if net.probes is None else PROBES.value
         if net.trace is not None:
             self.trace = (CONSTANT, VECTOR, MATRIX)[depth - 1].value
         self.slopes = self.trace == MATRIX.value or net.second is not None
+        matrix = self.trace == MATRIX.value
+        self.trace_shapes = self.matrices[1:2] if matrix else self.vectors[:1]
+        self.second_shapes: Shapes = [(net.widths[1], net.widths[1])]
         #: Widths of the extra columns of the two tapes.
-        self.extra_x = padded[1] if self.slopes else 0
-        self.extra_delta = 0
-        if self.slopes:
-            self.extra_delta = padded[2] if self.trace == MATRIX.value else padded[1]
-        self.x_ld = sum(padded[:-1]) + self.extra_x
+        self.extra_x = widths[1] if self.slopes else 0
+        self.extra_delta = widths[2 if matrix else 1] if self.slopes else 0
+        self.x_ld = sum(widths[:-1]) + self.extra_x
         self.delta_ld = self.features + self.extra_delta
         self.probes = 0 if net.probes is None else net.probes.shape[0]
 
-        weight = resized(net.weight, layout.matrices, layout.padded_matrices)
-        self.weight = weight.to(self.operand)
-        self.bias = self.gate = resized(net.bias, layout.vectors, layout.padded_vectors)
-        if net.gate is not None:
-            self.gate = resized(net.gate, layout.vectors, layout.padded_vectors)
-        self.trace_table = self.bias
+        bias = trace = second = pad(net.bias, self.vectors)
+        gate = bias if net.gate is None else pad(net.gate, self.vectors)
         if net.trace is not None:
-            self.trace_table = self._pad_trace(net.trace)
-        self.second = self.bias
+            trace = net.trace if depth == 1 else pad(net.trace, self.trace_shapes)
+            trace = trace.to(self.operand) if matrix else trace
         if net.second is not None:
-            self.second = resized(net.second, *self.second_shapes()).to(self.operand)
-
-    def second_shapes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Of the table of ``Tr J^2``: as it is, and padded."""
-        m, p = self.net.widths[1], self.layout.padded[1]
-        return [(m, m)], [(p, p)]
-
-    def matrix_shapes(self) -> tuple[list[tuple[int, int]], list[tuple[int, int]]]:
-        """Of M, the table of the trace of a net with two hidden layers: as it is, and padded."""
-        widths, padded = self.net.widths, self.layout.padded
-        return [(widths[2], widths[1])], [(padded[2], padded[1])]
-
-    def _pad_trace(self, table: Tensor) -> Tensor:
-        if self.trace == MATRIX.value:
-            return resized(table, *self.matrix_shapes()).to(self.operand)
-        if self.trace == VECTOR.value:
-            return resized(table, self.layout.vectors[:1], self.layout.padded_vectors[:1])
-        return table
+            second = pad(net.second, self.second_shapes).to(self.operand)
+        weight = pad(net.weight, self.matrices).to(self.operand)
+        #: One of them where there is none.
+        self.tables = {
+            "weight": weight, "gate": gate, "bias": bias, "trace": trace, "second": second
+        }  # fmt: skip
 
     @property
     def signature(self) -> tuple[Any, ...]:
@@ -148,18 +135,14 @@ class Solve:
         net = self.net
         probes = self.z if net.probes is None else net.probes
         strides = (0, 0) if net.probes is None else net.probes.stride()[:2]
-        tables = {
-            "weight": self.weight,
-            "gate": self.gate,
-            "bias": self.bias,
-            "trace": self.trace_table,
-            "second": self.second,
-        }
         return {
-            **tables,
-            **{f"{name}_stride": _row_stride(table) for name, table in tables.items()},
+            **self.tables,
+            **{
+                f"{name}_stride": 0 if table.shape[0] == 1 else table.shape[1]
+                for name, table in self.tables.items()
+            },
             "probes": probes, "probe_stride": strides[0], "probe_row_stride": strides[1],
-            "widths": self.table(self.layout.padded, torch.int32),
+            "widths": self.table(self.widths, torch.int32),
             "a": self.table(self.plan.a, self.z.dtype),
             "b": self.table(self.plan.b, self.z.dtype),
             "B": self.batch, "D": self.dim, "K": self.probes,
@@ -199,8 +182,8 @@ class Solve:
         **constants: Any,
     ) -> None:
         """Steps ``first .. first + steps`` from ``z``; ``states`` may be empty: none are saved."""
-        grid = launch.programs(self.batch, self.config, self.device)
-        rows, width = self.config.rows, self.layout.padded[0]
+        grid = launch.programs(self.batch, self.config, self.processors)
+        rows, width = self.config.rows, self.widths[0]
         forward_kernel[(grid,)](
             z=z, h=self.h, **self.net_arguments(),
             z_out=outputs[0], logp_out=outputs[1], penalty_out=outputs[2], states=states,
@@ -212,14 +195,10 @@ class Solve:
         )  # fmt: skip
 
 
-def _row_stride(table: Tensor) -> int:
-    return 0 if table.shape[0] == 1 else table.shape[1]
-
-
 TRITON_TYPES = {torch.float32: triton.language.float32, torch.float64: triton.language.float64}
 
 
-def _device(device: torch.device) -> launch.Device:
+def _processors(device: torch.device) -> int:
     if device.type == "cuda":
-        return launch.Device(torch.cuda.get_device_properties(device).multi_processor_count)
-    return launch.Device(2)  # Triton's interpreter: enough to have several programs
+        return torch.cuda.get_device_properties(device).multi_processor_count
+    return 2  # Triton's interpreter: enough to have several programs

@@ -119,7 +119,7 @@ def _run_window(
     z, states = starts
     first, steps = window
     first_tile, tiles = stripe
-    grid = launch.programs(tiles * config.rows, config, solve.device)
+    grid = launch.programs(tiles * config.rows, config, solve.processors)
     tables = gradients.wanted
     tape_rows = (tiles if tables else grid) * config.rows
     slabs = steps * stages if tables else stages
@@ -131,7 +131,7 @@ def _run_window(
         grad_z_out=grads[0], grad_logp=grads[1], grad_penalty=grads[2],
         z=z, states=states, h=solve.h, **solve.net_arguments(),
         z_bar_rows=gradients.z, h_sums=h_sums, sums=sums, x_tape=x_tape, delta_tape=delta_tape,
-        d_scratch=solve.empty(grid, 3 + 2 * stages, config.rows, solve.layout.padded[0]),
+        d_scratch=solve.empty(grid, 3 + 2 * stages, config.rows, solve.widths[0]),
         f_scratch=solve.empty(grid, 1 + solve.probes, stages, config.rows, solve.features),
         report=solve.table(solve.reports(), torch.int32),
         following=solve.table(solve.following(), torch.int32),

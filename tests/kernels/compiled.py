@@ -89,7 +89,7 @@ def kernels(operand, batch, trace):
     """Name, kernel, constants and configuration of what a solve launches."""
     dtype, precision = OPERANDS[operand]
     size = 2 if dtype == "bf16" else 4
-    config = launch.choose(batch, size, launch.Device(132), operand == "full")
+    config = launch.choose(batch, size, 132, operand == "full")
     common = {"DT": tl.float32, "PRECISION": precision}
     sweep = common | {
         "KIND": 0,

@@ -6,9 +6,8 @@ import pytest
 import torch
 
 from mvae_fast.kernels import launch
-from mvae_fast.kernels.launch import Device
 
-H200 = Device(132)
+H200 = 132  # streaming multiprocessors
 BATCHES = (1, 16, 17, 256, 1024, 4096, 16384, 10**6)
 
 
@@ -40,7 +39,7 @@ def test_no_program_without_a_tile(batch):
     tiles = -(-batch // config.rows)
     grid = launch.programs(batch, config, H200)
     assert 1 <= grid <= tiles
-    assert grid == tiles or grid * config.warps * 32 == 256 * 132
+    assert grid == tiles or grid * config.warps * 32 == 256 * H200
 
 
 def test_windows_keep_to_their_budget():
@@ -62,7 +61,7 @@ def test_shares_cover_all_rows(blocks, tiles):
     splits = -(-blocks // share)
     assert share >= 1 and splits * share >= blocks
     # At most two programs a processor, unless the tiles alone are more.
-    assert splits * tiles <= max(2 * 132, tiles)
+    assert splits * tiles <= max(2 * H200, tiles)
 
 
 def test_gradient_tiles_cover_each_table_once():
