@@ -102,14 +102,9 @@ class Solve:
         """The compile-time arguments that all sweeps share."""
         net, config = self.net, self.config
         return {
-            "KIND": net.nonlinearity,
-            "GATED": net.gate is not None,
-            "RESIDUAL": net.residual,
-            "TRACE": self.trace,
-            "TANGENTS": self.probes > 0,
-            "SECOND": net.second is not None,
-            "SLOPES": self.slopes,
-            "PENALTIES": self.plan.penalties,
+            "KIND": net.nonlinearity, "GATED": net.gate is not None, "RESIDUAL": net.residual,
+            "TRACE": self.trace, "TANGENTS": self.probes > 0, "SECOND": net.second is not None,
+            "SLOPES": self.slopes, "PENALTIES": self.plan.penalties,
             "BM": config.rows, "BN": config.columns, "BK": config.depth,
             "DT": TRITON_TYPES[self.z.dtype], "PRECISION": self.precision,
             "num_warps": config.warps, "num_stages": config.stages,

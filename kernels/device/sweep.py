@@ -65,25 +65,11 @@ def evaluate(
                 g = tl.load(gate + f + c, mask=inside, other=0.0)
                 a *= g
             a += tl.load(bias + f + c, mask=inside, other=0.0)
+            slope = a
             if layer == L - 1:
                 if RESIDUAL:
                     a -= tl.load(point + i * d_ld + c, mask=inside, other=0.0)
                 tl.store(k + i * d_ld + c, a, mask=inside)
-                if TANGENTS:
-                    real = row_inside[:, None] & (c < D)
-                    for j in range(K):
-                        v = x_in + (1 + j) * x_stream
-                        u = product(v, x_ld, w, n0, n_out, n_in, False, BM, BN, BK, DT, PRECISION)
-                        if RECORD:
-                            tl.store(t + (j * BM + i) * f_ld + f + c, u, mask=inside)
-                        if GATED:
-                            u *= g
-                        eps = probe_columns(probes, probe_stride, j, row_offset, c, real)
-                        if TRACE == PROBES:
-                            tau += tl.sum(u * eps, axis=1)
-                        if RESIDUAL:
-                            u -= eps
-                        frobenius += tl.sum(u * u, axis=1)
             else:
                 tl.store(x_in + n_in + i * x_ld + c, value(a, KIND), mask=inside)
                 if TANGENTS or TRACE >= VECTOR:
@@ -101,17 +87,24 @@ def evaluate(
                                 phi, x_ld, trace, n0, n_out, n_in, False, BM, BN, BK, DT, PRECISION
                             )
                             tau += tl.sum(tl.where(inside, q * slope, 0.0), axis=1)
-                    if TANGENTS:
-                        for j in range(K):
-                            v = x_in + (1 + j) * x_stream
-                            u = product(
-                                v, x_ld, w, n0, n_out, n_in, False, BM, BN, BK, DT, PRECISION
-                            )
-                            if RECORD:
-                                tl.store(t + (j * BM + i) * f_ld + f + c, u, mask=inside)
-                            if GATED:
-                                u *= g
-                            tl.store(v + n_in + i * x_ld + c, slope * u, mask=inside)
+            if TANGENTS:
+                real = row_inside[:, None] & (c < D)
+                for j in range(K):
+                    v = x_in + (1 + j) * x_stream
+                    u = product(v, x_ld, w, n0, n_out, n_in, False, BM, BN, BK, DT, PRECISION)
+                    if RECORD:
+                        tl.store(t + (j * BM + i) * f_ld + f + c, u, mask=inside)
+                    if GATED:
+                        u *= g
+                    if layer == L - 1:
+                        eps = probe_columns(probes, probe_stride, j, row_offset, c, real)
+                        if TRACE == PROBES:
+                            tau += tl.sum(u * eps, axis=1)
+                        if RESIDUAL:
+                            u -= eps
+                        frobenius += tl.sum(u * u, axis=1)
+                    else:
+                        tl.store(v + n_in + i * x_ld + c, slope * u, mask=inside)
         # The next layer reads what other threads of this program have written.
         tl.debug_barrier()
         x_in += n_in
