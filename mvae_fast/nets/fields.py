@@ -22,10 +22,7 @@ from mvae_fast.nets.recognise import refresh
 # The modules of a layer whose weights and biases are its numbers, in this order, and where these
 # are: from the index of the first one and the inputs of the layer.
 _LAYERS: dict[type[nn.Module], tuple[tuple[str, ...], Callable[[int, int], Layer]]] = {
-    layers.IgnoreLinear: (
-        ("_layer",),
-        lambda i, m: Layer(Column(i, 0, m), (Column(i + 1),)),
-    ),
+    layers.IgnoreLinear: (("_layer",), lambda i, m: Layer(Column(i, 0, m), (Column(i + 1),))),
     # Time is the first input: column 0 of the weight.
     layers.ConcatLinear: (
         ("_layer",),
@@ -42,10 +39,7 @@ _LAYERS: dict[type[nn.Module], tuple[tuple[str, ...], Callable[[int, int], Layer
     layers.ConcatSquashLinear: (
         ("_layer", "_hyper_bias", "_hyper_gate"),
         lambda i, m: Layer(
-            Column(i, 0, m),
-            (Column(i + 1),),
-            (Column(i + 4), Column(i + 3)),
-            (None, Column(i + 2)),
+            Column(i, 0, m), (Column(i + 1),), (Column(i + 4), Column(i + 3)), (None, Column(i + 2))
         ),
     ),
 }
@@ -70,11 +64,24 @@ def field_of(
     """
     rows = net.rows_of(context)
     kind: Any = type(net._modules["layers"][0])  # type: ignore[index]  # see below
-    if kind in _TABLES or (net.nonlinearity == "swish" and len(net.layers) > 1):
-        return _tables(net, t, rows, residual)
-    tensors = _tensors(net, _LAYERS[kind][0])
-    structure = _structure(kind, net.widths, net.nonlinearity)
-    return Field(structure, tensors, t, rows, (), residual)
+    field: Field | Tables
+    if kind in _TABLES:
+        for module in net.layers.modules():
+            refresh(module)
+        weight, bias = _TABLES[kind](list(net.layers), t)
+        name = _name(net.nonlinearity)
+        field = Tables(weight, None, bias, net.widths, name, residual, rows)
+    else:
+        tensors = _tensors(net, _LAYERS[kind][0])
+        structure = _structure(kind, net.widths, net.nonlinearity)
+        field = Field(structure, tensors, t, rows, (), residual)
+    if net.nonlinearity == "swish" and len(net.layers) > 1:
+        return _fold_swish(net, field.tables())
+    return field
+
+
+def _name(nonlinearity: str) -> str:
+    return "silu" if nonlinearity == "swish" else nonlinearity
 
 
 def _structure(kind: Any, widths: tuple[int, ...], nonlinearity: str) -> Structure:
@@ -89,7 +96,7 @@ def _make_structure(kind: type[nn.Module], widths: tuple[int, ...], nonlinearity
     # Every linear module has a weight and, but for the slopes of biases in time, a bias.
     each = 2 * len(names) - ("_hyper_bias" in names)
     placed = (layer(i * each, m) for i, m in enumerate(widths[:-1]))
-    return Structure(widths, tuple(placed), "silu" if nonlinearity == "swish" else nonlinearity)
+    return Structure(widths, tuple(placed), _name(nonlinearity))
 
 
 _cached_structure = cache(_make_structure)
@@ -141,21 +148,6 @@ _TABLES: dict[type[nn.Module], Callable[[Sequence[Any], Tensor], tuple[Tensor, T
 }
 
 
-def _tables(net: ODEnet, t: Tensor, context: tuple[Tensor | None, ...], residual: bool) -> Tables:
-    kind: Any = type(net.layers[0])
-    name = "silu" if net.nonlinearity == "swish" else net.nonlinearity
-    if kind in _TABLES:
-        for module in net.layers.modules():
-            refresh(module)
-        weight, bias = _TABLES[kind](list(net.layers), t)
-        tables = Tables(weight, None, bias, net.widths, name, residual, context)
-    else:
-        structure = _structure(kind, net.widths, name)
-        tensors = _tensors(net, _LAYERS[kind][0])
-        tables = Field(structure, tensors, t, context, (), residual).tables()
-    return _fold_swish(net, tables) if net.nonlinearity == "swish" else tables
-
-
 def _fold_swish(net: ODEnet, tables: Tables) -> Tables:
     r"""Move the learned beta of swish into gates and biases, so that engines know beta = 1 only.
 
@@ -163,8 +155,6 @@ def _fold_swish(net: ODEnet, tables: Tables) -> Tables:
     one divided by it; what context adds goes through the gate, and so is only divided.
     """
     activations: list[Any] = list(net.activation_fns)
-    if not activations:
-        return tables
     beta = [_away_from_zero(activation.beta) for activation in activations]
     one = beta[0].new_ones(())
     outer = torch.cat([b.expand(m) for b, m in zip([*beta, one], net.widths[1:], strict=True)])

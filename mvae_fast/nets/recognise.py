@@ -42,23 +42,14 @@ Linears = tuple[tuple[str, int, int, bool], ...]
 _LINEARS: dict[type[nn.Module], Callable[[int, int], Linears]] = {
     layers.IgnoreLinear: lambda m, n: (("_layer", m, n, True),),
     layers.ConcatLinear: lambda m, n: (("_layer", m + 1, n, True),),
-    layers.ConcatLinear_v2: lambda m, n: (
-        ("_layer", m, n, True),
-        ("_hyper_bias", 1, n, False),
-    ),
-    layers.SquashLinear: lambda m, n: (
-        ("_layer", m, n, True),
-        ("_hyper", 1, n, True),
-    ),
+    layers.ConcatLinear_v2: lambda m, n: (("_layer", m, n, True), ("_hyper_bias", 1, n, False)),
+    layers.SquashLinear: lambda m, n: (("_layer", m, n, True), ("_hyper", 1, n, True)),
     layers.ConcatSquashLinear: lambda m, n: (
         ("_layer", m, n, True),
         ("_hyper_bias", 1, n, False),
         ("_hyper_gate", 1, n, True),
     ),
-    layers.BlendLinear: lambda m, n: (
-        ("_layer0", m, n, True),
-        ("_layer1", m, n, True),
-    ),
+    layers.BlendLinear: lambda m, n: (("_layer0", m, n, True), ("_layer1", m, n, True)),
     layers.HyperLinear: lambda m, n: (
         ("0", 1, layers.HYPERNET_WIDTH, True),
         ("2", layers.HYPERNET_WIDTH, m * n + n, True),
