@@ -8,8 +8,7 @@
 #include "sweep/backward.h"
 #include "sweep/forward.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
@@ -20,5 +19,4 @@ const Kernels<float> kernels_f32 = kKernels<float>;
 const Kernels<double> kernels_f64 = kKernels<double>;
 #endif
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -19,8 +19,7 @@
 #include "cpu/simd/products.h"
 #include "cpu/simd/sums.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 namespace {
 
 int failures = 0, cases = 0;
@@ -429,8 +428,7 @@ void check_all() {
 }
 
 }  // namespace
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA
 
 #define MVAE_FAST_TEXT_OF(x) #x
 #define MVAE_FAST_TEXT(x) MVAE_FAST_TEXT_OF(x)

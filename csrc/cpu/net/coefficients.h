@@ -8,8 +8,7 @@
 #include "../simd/activation.h"
 #include "row_sums.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Units whose gradients are summed at a time.
 constexpr int64_t kGradientBlock = 32;
@@ -174,5 +173,4 @@ static void coefficient_gradients(const Solve<T>& x, const RowSums<T>& first, in
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -3,8 +3,7 @@
 
 #include "../simd/products.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Sizes and offsets of layer l = 1 .. L (widths also for l = 0).
 struct Layer {
@@ -252,5 +251,4 @@ static void combine(const Solve<T>& s, const T* z, T h, const double* weights, i
       add_scaled_rows<T>(n, width, h * static_cast<T>(weights[q]), k + q * slot, ld0, to, ld0);
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

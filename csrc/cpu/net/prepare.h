@@ -3,8 +3,7 @@
 
 #include "trace_tables.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // The tables of the present window and, before the first window (`all`), those that have none.
 // `scratch_of(worker)` is a worker's TraceScratch.
@@ -39,5 +38,4 @@ static void prepare(const Solve<T>& x, const Threads& threads, bool all, const F
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

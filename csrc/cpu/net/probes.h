@@ -3,8 +3,7 @@
 
 #include "layout.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // The probes and the two products that do not change with the state: x = W_1 eps and q = W_L' (G_L
 // eps). With eps . u_L = q . v_{L-1}, a Hutchinson trace costs no product with W_1 or W_L per step
@@ -61,5 +60,4 @@ struct Probes {
   }
 };
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

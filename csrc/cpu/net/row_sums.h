@@ -5,8 +5,7 @@
 #include "../simd/sums.h"
 #include "tables.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // One worker's share of the gradients that are summed over rows. Those of large tables that vary
 // with time are held for the present window only.
@@ -139,5 +138,4 @@ static void reduce_large(const Solve<T>& s, const RowSums<T>& first, int64_t str
   });
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -3,8 +3,7 @@
 
 #include "layout.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // The small tables of all evaluations, each worker a share of them.
 template <class T>
@@ -76,5 +75,4 @@ static void prepare_large_tables(const Solve<T>& x, bool constant, int64_t worke
   });
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

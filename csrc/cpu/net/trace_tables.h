@@ -8,8 +8,7 @@
 
 #include "coefficients.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Rows of M that a worker makes at a time: whole panels.
 template <class T>
@@ -307,5 +306,4 @@ static void trace_gradients(const Solve<T>& x, const Threads& threads, const Row
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

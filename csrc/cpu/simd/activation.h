@@ -18,8 +18,7 @@
 #include <arm_neon.h>
 #endif
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // p[0] x^(n-1) + ... + p[n-1]
 template <int n>
@@ -483,5 +482,4 @@ static auto by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
   return f(Identity());
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -6,8 +6,7 @@
 
 #include "activation.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // What an activation pass leaves behind.
 enum class Keep {
@@ -251,5 +250,4 @@ static void add_transposed(int64_t rows, int64_t columns, const T* from, int64_t
     }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -10,8 +10,7 @@
 
 #include "simd.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // The operands of a tile: numbers, which are multiplied as they are.
 template <class T>
@@ -144,5 +143,4 @@ static void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t l
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

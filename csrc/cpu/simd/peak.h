@@ -5,8 +5,7 @@
 #include "../../problem.h"
 #include "gemm.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static int64_t peak(int64_t repeats, const Threads& threads) {
@@ -26,5 +25,4 @@ static int64_t peak(int64_t repeats, const Threads& threads) {
   return threads.n * repeats * kTileRows * kDepth * kColumns;
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -12,8 +12,7 @@
 #include "gemm.h"
 #include "tiles.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 #if defined(__AVX512BF16__)
 constexpr bool kPairs = true;
@@ -268,5 +267,4 @@ class Products {
   T *left_, *right_;
 };
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

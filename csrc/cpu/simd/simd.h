@@ -22,8 +22,7 @@
 // For what must not leave registers.
 #define MVAE_FAST_INLINE static inline __attribute__((always_inline))
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 #if defined(__AVX512F__)
 constexpr int kVectorBytes = 64;
@@ -279,5 +278,4 @@ MVAE_FAST_INLINE int64_t leading(int64_t m) {
   return row_length(m, sizeof(T));
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

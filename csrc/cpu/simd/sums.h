@@ -5,8 +5,7 @@
 
 #include "tiles.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Additions, each the sum of a tile's rows, that a float takes before it goes to a double. It is
 // then about as far off as the tile's own sum of kTile products. Without a double, what is added to
@@ -65,5 +64,4 @@ static void add_workers(const Sums<T>& first, int64_t at, int64_t n, int64_t wor
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

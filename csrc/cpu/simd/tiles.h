@@ -5,8 +5,7 @@
 #include "../../sizes.h"
 #include "simd.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Rows a worker carries through all layers and steps at a time. Large enough that a weight
 // gradient's read and write is spread over many rows, small enough that the tile's activations stay
@@ -80,5 +79,4 @@ static void run_workers(const Threads& threads, const F& f) {
       const_cast<F*>(&f));
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

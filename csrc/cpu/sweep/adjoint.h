@@ -5,8 +5,7 @@
 
 #include "backward_tile.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // Tr J^2 = phi' . Q phi' of one hidden layer, Q symmetric: its value (over n rows to tau_second)
 // and its share of t_1 and of Q's gradient; the step adds h^2/2 Tr J^2 to the log-density.
@@ -273,5 +272,4 @@ static void backward_evaluation(const Solve<T>& s, BackwardTile<T>& t, int64_t r
   adjoint_evaluation<T>(s, t, row, h, z, k_bar, into, dots, n);
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

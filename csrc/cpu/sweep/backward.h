@@ -4,8 +4,7 @@
 #include "../net/prepare.h"
 #include "one_hidden.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static void evaluation_adjoint(const Solve<T>& s, BackwardTile<T>& t, int64_t row, T h, T b,
@@ -195,5 +194,4 @@ static void backward(const Problem<T>& p, const BackwardInputs<T>& in,
     for (int64_t row = 0; row < s.rows; ++row) scalars(first.psi, 2 * row + 1, 1, out.time + row);
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

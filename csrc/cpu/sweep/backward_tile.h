@@ -8,8 +8,7 @@
 #include "../net/trace_tables.h"
 #include "penalties.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 struct BackwardTile {
@@ -148,5 +147,4 @@ static void next_state(const Solve<T>& s, const BackwardTile<T>& t, int64_t step
   combine<T>(s, z, p.h[step], p.b, p.R, t.k, n, to);
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -6,8 +6,7 @@
 #include "../net/probes.h"
 #include "penalties.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 struct ForwardTile {
@@ -248,5 +247,4 @@ static void forward(const Problem<T>& p, const ForwardOutputs<T>& out, const Thr
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

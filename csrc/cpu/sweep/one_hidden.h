@@ -5,8 +5,7 @@
 
 #include "adjoint.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // With w = W_1 z, y_bar = W_2' (G_2 k_bar) over h, a = gate w + bias and the trace's row c:
 //   a_bar = h phi' y_bar + phi'' tau_bar c     y = phi     g = gate a_bar
@@ -110,5 +109,4 @@ static void one_hidden_evaluation(const Solve<T>& s, const BackwardTile<T>& t, i
   t.products.rows_times(n, D, hidden.m, t.g, hidden.ld, s.backward_weight(row, 1), into, ld0, true);
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA

@@ -6,8 +6,7 @@
 
 #include "../net/layout.h"
 
-namespace mvae_fast {
-namespace MVAE_FAST_ISA {
+namespace mvae_fast::MVAE_FAST_ISA {
 
 // f(index among those wanted, their number, kind) for every kind of penalty that is wanted.
 template <class F>
@@ -103,5 +102,4 @@ static void frobenius_adjoint(const Solve<T>& s, int64_t n, T h, T b, T* bar, T*
   }
 }
 
-}  // namespace MVAE_FAST_ISA
-}  // namespace mvae_fast
+}  // namespace mvae_fast::MVAE_FAST_ISA
