@@ -1,4 +1,5 @@
-"""Checks of arguments, each of which names what is wrong: ``name: got X, expected Y``."""
+"""Checks of arguments: each returns the value or raises a ValueError that names what is wrong,
+``name: got X, expected Y``."""
 
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
@@ -20,9 +21,6 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 def boolean(name: str, value: Any) -> bool:
     """``value``, True or False (NumPy's, too): a string such as ``"False"`` would count as true.
 
-    Raises:
-        ValueError: For anything else.
-
     Example:
         >>> boolean("train_T", "False")
         Traceback (most recent call last):
@@ -34,10 +32,7 @@ def boolean(name: str, value: Any) -> bool:
 
 
 def integer(name: str, value: Any, minimum: int) -> int:
-    """``value``, an integer (NumPy's, too) of at least ``minimum``.
-
-    Raises:
-        ValueError: For anything else, also for ``2.0`` and ``True``.
+    """``value``, an integer (NumPy's, too; not ``2.0`` or ``True``) of at least ``minimum``.
 
     Example:
         >>> integer("n_steps", 2.0, 1)
@@ -51,9 +46,6 @@ def integer(name: str, value: Any, minimum: int) -> int:
 
 def positive(name: str, value: Any) -> float:
     """``value``, a finite number above 0: Python's, NumPy's or a tensor without axes.
-
-    Raises:
-        ValueError: For anything else.
 
     Example:
         >>> positive("T", float("nan"))
@@ -85,9 +77,6 @@ def _finite(value: Any) -> float | None:
 def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
     """``value``, one of ``choices``: strings, and None where it is among them.
 
-    Raises:
-        ValueError: For anything else.
-
     Example:
         >>> one_of("trace", "none", ("exact", "hutchinson"))
         Traceback (most recent call last):
@@ -104,11 +93,7 @@ def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:
-    """``value``, a mapping.
-
-    Raises:
-        ValueError: For anything else, None included.
-    """
+    """``value``, a mapping; None is no mapping."""
     if not isinstance(value, Mapping):
         raise ValueError(f"{name}: got {value!r}, expected a mapping; remedy: {{}} for none")
     return value
@@ -116,9 +101,6 @@ def mapping(name: str, value: Any) -> Mapping[str, Any]:
 
 def integers(name: str, values: Any, minimum: int) -> tuple[int, ...]:
     """``values``, a sequence of what `integer` takes, as a tuple.
-
-    Raises:
-        ValueError: For anything else.
 
     Example:
         >>> integers("hidden", (8), 1)
