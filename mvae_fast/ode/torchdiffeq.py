@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -50,8 +51,13 @@ class _Dynamics(nn.Module):
         super().__init__()
         self.context = context
         self.odefunc = odefunc
-        self.trace = trace
-        self.probes = probes
+        self.evaluate = partial(
+            velocity_and_trace,
+            odefunc.diffeq,
+            residual=odefunc.residual,
+            trace=trace,
+            probes=probes,
+        )
         self.regularization_fns = tuple(regularization_fns)
 
     def forward(self, t: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -62,29 +68,16 @@ class _Dynamics(nn.Module):
         z, extras = states[0], states[-1:] if self.context else ()
         still = tuple(torch.zeros_like(x) for x in extras)
         if not self.regularization_fns:
-            velocity, tau = self._evaluate(t, z, extras)
+            velocity, tau = self.evaluate(t, z, extras=extras)
             return (velocity, *still) if tau is None else (velocity, -tau, *still)
         with torch.enable_grad():
             z = z if z.requires_grad else z.detach().requires_grad_()
-            velocity, tau = self._evaluate(t, z, extras)
+            velocity, tau = self.evaluate(t, z, extras=extras)
             assert tau is not None
             logp = states[1].unsqueeze(1)
             slope = -tau.unsqueeze(1)
             penalties = evaluate(self.regularization_fns, z, logp, velocity, slope)
         return velocity, -tau, *penalties, *still
-
-    def _evaluate(
-        self, t: Tensor, z: Tensor, extras: tuple[Tensor, ...]
-    ) -> tuple[Tensor, Tensor | None]:
-        return velocity_and_trace(
-            self.odefunc.diffeq,
-            t,
-            z,
-            residual=self.odefunc.residual,
-            trace=self.trace,
-            probes=self.probes,
-            extras=extras,
-        )
 
 
 def solve(
