@@ -300,7 +300,7 @@ class FastCNF(NotScriptable, HasSettings):
         if trace is not None and settings.log_det != "trace" and not fused:
             raise ValueError(f"log_det: {settings.log_det!r} is that of the steps of {_FUSED}")
 
-        change: Tensor | None
+        change: Any  # a tensor where a trace is wanted
         if fused:
             net = base._modules["diffeq"]
             if z.shape[1] != net.widths[0]:
@@ -331,7 +331,7 @@ class FastCNF(NotScriptable, HasSettings):
             stepped = settings.solver_options.get("step_size") is not None
             if stepped and times is not None and times.shape[0] > 2:
                 z_path, change, integrals = (
-                    _between(steps, times, start, path)
+                    grid.between(steps, times, start, path)
                     for start, path in ((z, z_path), (None, change), (None, integrals))
                 )
             if self._penalised:
@@ -342,12 +342,12 @@ class FastCNF(NotScriptable, HasSettings):
         if z_path.shape[0] == 1:
             # Views only: the backward of an index would fill a path of zeros.
             z_t = z_path.squeeze(0)
-            return z_t if logpz is None else (z_t, logpz + _given(change).view(logpz.shape))
+            return z_t if logpz is None else (z_t, logpz + change.view(logpz.shape))
         single = times is None or times.shape[0] == 2
         z_t = z_path[-1] if single else torch.cat((z.unsqueeze(0), z_path))
         if logpz is None:
             return z_t
-        logp_t = logpz + _given(change).view(z_path.shape[0], *logpz.shape)
+        logp_t = logpz + change.view(z_path.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
     def _grid(
@@ -578,14 +578,3 @@ class FastCNF(NotScriptable, HasSettings):
             f"engine={engine}, solver={self.solver}, n_steps={self.n_steps}, trace={trace}, "
             f"n_probes={self.n_probes}"
         )
-
-
-def _given(change: Tensor | None) -> Tensor:
-    assert change is not None
-    return change
-
-
-def _between(steps: grid.Grid, times: Tensor, start: Tensor | None, path: Tensor) -> Tensor:
-    """A path of every step at the times after the first."""
-    start = torch.zeros_like(path[0]) if start is None else start
-    return grid.between(steps, times, torch.cat((start.unsqueeze(0), path)))[1:]

@@ -157,19 +157,22 @@ def _count(times: Tensor, step_size: float, joined: float) -> tuple[int, bool]:
     return max(1, math.ceil(abs(last - first) / step_size - rest)), last > first
 
 
-def between(grid: Grid, times: Tensor, path: Tensor) -> Tensor:
+def between(grid: Grid, times: Tensor, start: Tensor | None, path: Tensor) -> Tensor:
     """Read a path of Euler's method at ``times``: linear between the steps, as Euler itself is.
 
     Args:
         grid: A grid of `stepped`, which reports every step.
         times: (n,), within the grid, the first its start and the last its end.
-        path: (S + 1, ...), the values at the start and after each step.
+        start: (...), the values at the start; None for zeros.
+        path: (S, ...), those after each step.
 
     Returns:
-        (n, ...).
+        (n - 1, ...), after the first time.
     """
+    start = torch.zeros_like(path[0]) if start is None else start
+    path = torch.cat((start.unsqueeze(0), path))
     inner = times[1:-1]
     ahead = torch.sign(grid.h[0].detach())
     s = torch.searchsorted((grid.t * ahead).detach(), (inner * ahead).detach(), right=True) - 1
     share = ((inner - grid.t[s]) / grid.h[s]).reshape(-1, *(1,) * (path.ndim - 1))
-    return torch.cat((path[:1], torch.lerp(path[s], path[s + 1], share), path[-1:]))
+    return torch.cat((torch.lerp(path[s], path[s + 1], share), path[-1:]))
