@@ -8,6 +8,7 @@ Layer types are known here alone. Those of FFJORD are columns of their parameter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -149,22 +150,20 @@ _TABLES: dict[type[nn.Module], Callable[[Sequence[Any], Tensor], tuple[Tensor, T
 
 
 def _fold_swish(net: ODEnet, tables: Tables) -> Tables:
-    r"""Move the learned beta of swish into gates and biases, so that engines know beta = 1 only.
+    r"""Move the learned beta of swish into its neighbours, so that engines know beta = 1 only.
 
-    With ``phi_b(a) = a sigmoid(b a) = phi_1(b a) / b``: layer l is scaled by ``b_l`` and the next
-    one divided by it; what context adds goes through the gate, and so is only divided.
+    With ``phi_b(a) = a sigmoid(b a) = phi_1(b a) / b``: layer l's gate and bias are scaled by
+    ``b_l`` and the next weight divided by it. Not the next gate, which what context adds goes
+    through, too: of what it would add to the gradient of ``b`` all would cancel.
     """
-    activations: list[Any] = list(net.activation_fns)
-    beta = [_away_from_zero(activation.beta) for activation in activations]
-    one = beta[0].new_ones(())
-    outer = torch.cat([b.expand(m) for b, m in zip([*beta, one], net.widths[1:], strict=True)])
-    inner = torch.cat([b.expand(m) for b, m in zip([one, *beta], net.widths[1:], strict=True)])
-    scale = outer / inner
+    beta = [_away_from_zero(activation.beta) for activation in net.activation_fns]  # type: ignore[arg-type]
+    one, widths = beta[0].new_ones(()), net.widths
+    scale = torch.cat([b.expand(m) for b, m in zip([*beta, one], widths[1:], strict=True)])
+    sizes = [m_out * m_in for m_in, m_out in pairwise(widths)]
+    pieces = tables.weight.split(sizes, dim=1)
+    weight = torch.cat([w / b for w, b in zip(pieces, [one, *beta], strict=True)], dim=1)
     gate = scale.unsqueeze(0) if tables.gate is None else tables.gate * scale
-    context = tuple(
-        None if u is None else u * b for u, b in zip(tables.context, [one, *beta], strict=False)
-    )
-    return replace(tables, gate=gate, bias=tables.bias * outer, context=context)
+    return replace(tables, weight=weight, gate=gate, bias=tables.bias * scale)
 
 
 def _away_from_zero(beta: Tensor) -> Tensor:
