@@ -1,6 +1,8 @@
 // The arguments of mvae_fast::solve and its backward, checked, on any device.
 #pragma once
 
+#include <utility>
+
 #include "sizes.h"
 #include "torch_abi.h"
 
@@ -314,11 +316,13 @@ inline int64_t penalty_count(int64_t penalties) {
   return count;
 }
 
-using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor, Tensor>;
+using Outputs = std::tuple<Tensor, Tensor, Tensor, Tensor>;
 
+// How many numbers of `saved` are kept, and how many are states, which come after them.
 template <class T>
-int64_t kept_in_all(const Problem<T>& p) {
-  return size_product(size_product(p.S * p.R, p.B), kept_numbers(p));
+std::pair<int64_t, int64_t> saved_sizes(const Problem<T>& p) {
+  return {size_product(size_product(p.S * p.R, p.B), kept_numbers(p)),
+          size_product((p.S - 1) / p.checkpoint, size_product(p.B, p.widths[0]))};
 }
 
 // `save` is 0, or what a backward will need: 1, the states; 2, what is kept as well.
@@ -327,23 +331,25 @@ Outputs new_outputs(const Problem<T>& p, const Tensor& like, int64_t save) {
   require(save >= 0 && save <= 2, "save is ", save, ", expected 0, 1 or 2");
   require(save < 2 || p.checkpoint == 1, "save is 2 with checkpoint_every ", p.checkpoint,
           ", expected 1");
-  const int64_t D = p.widths[0], saved = save ? (p.S - 1) / p.checkpoint : 0;
-  return {new_tensor(like, {p.n_outputs, p.B, D}), new_tensor(like, {p.n_outputs, p.B}),
+  const auto [kept, states] = saved_sizes(p);
+  const int64_t saved = save == 2 ? size_sum(kept, states) : save ? states : 0;
+  return {new_tensor(like, {p.n_outputs, p.B, p.widths[0]}), new_tensor(like, {p.n_outputs, p.B}),
           new_tensor(like, {p.n_outputs, penalty_count(p.penalties), p.B}),
-          new_tensor(like, {saved, p.B, D}),
-          in_huge_pages(new_tensor(like, {save == 2 ? kept_in_all(p) : 0}))};
+          in_huge_pages(new_tensor(like, {saved}))};
 }
 
 template <class T>
-ForwardOutputs<T> addresses(const Outputs& x, int64_t save) {
+ForwardOutputs<T> addresses(const Problem<T>& p, const Outputs& x, int64_t save) {
+  T* const saved = out<T>(std::get<3>(x));
   return {out<T>(std::get<0>(x)), out<T>(std::get<1>(x)), out<T>(std::get<2>(x)),
-          save ? out<T>(std::get<3>(x)) : nullptr, save == 2 ? out<T>(std::get<4>(x)) : nullptr};
+          save ? saved + (save == 2 ? saved_sizes(p).first : 0) : nullptr,
+          save == 2 ? saved : nullptr};
 }
 
 struct GradOutputs {
   const Tensor &z, &logp;
   const std::optional<Tensor>& penalty;  // none where no penalties are wanted
-  const Tensor &states, &kept;
+  const Tensor& saved;
 };
 
 template <class T>
@@ -355,11 +361,12 @@ BackwardInputs<T> check_gradients(const Problem<T>& p, const GradOutputs& x) {
   require(!p.penalties || x.penalty, "grad_penalties is missing");
   if (x.penalty)
     check("grad_penalties", *x.penalty, home, {p.n_outputs, penalty_count(p.penalties), p.B});
-  check("states", x.states, home, {(p.S - 1) / p.checkpoint, p.B, D});
-  const bool keeps = x.kept.numel() > 0;
-  check("kept", x.kept, home, {keeps ? kept_in_all(p) : 0});
-  return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), data<T>(x.states),
-          keeps ? data<T>(x.kept) : nullptr};
+  const auto [kept, states] = saved_sizes(p);
+  const bool keeps = kept && x.saved.numel() == size_sum(kept, states) && p.checkpoint == 1;
+  check("saved", x.saved, home, {keeps ? kept + states : states});
+  const T* const saved = data<T>(x.saved);
+  return {data<T>(x.z), data<T>(x.logp), data<T>(x.penalty), keeps ? saved + kept : saved,
+          keeps ? saved : nullptr};
 }
 
 using Gradients = std::tuple<Tensor, Tensor, Tensors>;
@@ -422,8 +429,8 @@ struct Op {
     return Device::solve(call, save);
   }
   static Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
-                                  const std::optional<Tensor>& grad_penalty, const Tensor& states,
-                                  const Tensor& kept, const Tensor& z, const Tensor& h,
+                                  const std::optional<Tensor>& grad_penalty, const Tensor& saved,
+                                  const Tensor& z, const Tensor& h,
                                   const std::optional<Tensor>& probes, const Tensors& tensors,
                                   const Ints& widths, const Ints& layout, int64_t nonlinearity,
                                   bool residual, bool exact, const Doubles& a, const Doubles& b,
@@ -431,7 +438,7 @@ struct Op {
                                   int64_t operands, bool wanted) {
     const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                     exact, a, b,      outputs, checkpoint_every, penalties, operands};
-    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, states, kept}, wanted);
+    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, saved}, wanted);
   }
 };
 

@@ -31,7 +31,7 @@ Outputs forward(const Call& call, int64_t save) {
   const Threads threads = workers_for(p);
   const Kernels<T>& engine = kernels<T>();
   const Workspace scratch(engine.forward_workspace(p, threads.n));
-  engine.forward(p, addresses<T>(outputs, save), threads, scratch.get());
+  engine.forward(p, addresses<T>(p, outputs, save), threads, scratch.get());
   return outputs;
 }
 

@@ -61,7 +61,7 @@ class Run {
     const Outputs outputs = new_outputs(problem_, z_, save);
     const cuda::Solver& solver = solver_for(problem_.operands);
     const Tensor workspace = new_workspace(solver.forward_workspace(problem_, limits_));
-    require_success(solver.forward(problem_, addresses<float>(outputs, save), limits_,
+    require_success(solver.forward(problem_, addresses<float>(problem_, outputs, save), limits_,
                                    workspace.mutable_data_ptr(), stream_));
     return outputs;
   }

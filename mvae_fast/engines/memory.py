@@ -57,7 +57,9 @@ def save_level(problem: Problem) -> int:
     pieces = kept_pieces(problem.field.widths, problem.closed, probes, stages)
     if memory == "auto":
         memory = BUDGET
-        if sum(m * saved for m, saved in pieces) < WORTH * sum(m for m, _ in pieces):
+        if max(problem.field.widths) < WORTH or sum(m * saved for m, saved in pieces) < WORTH * sum(
+            m for m, _ in pieces
+        ):
             return STATES
     itemsize = problem.z.element_size()
     row = itemsize * sum(padded(m, itemsize) for m, _ in pieces)

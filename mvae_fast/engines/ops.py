@@ -141,7 +141,7 @@ def _backward(
     *tensors: Tensor | None,
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
-    grads, (z, h, *x) = tensors[:5], tensors[5:]
+    grads, (z, h, *x) = tensors[:4], tensors[4:]
     z_bar, h_bar, bars = getattr(_OPS, f"{name}_backward").default(
         *grads, z, h, probes, x, *statics, tensor_grads
     )
@@ -162,12 +162,12 @@ class _Solve(torch.autograd.Function):
     def keep(ctx: Any, inputs: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:
         ctx.name, _, probes, ctx.statics, z, *rest = inputs
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(*results[3:])
-        ctx.save_for_backward(probes, *results[3:], z, *rest)
+        ctx.mark_non_differentiable(results[3])
+        ctx.save_for_backward(probes, results[3], z, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        probes, states, kept, z, *rest = ctx.saved_tensors
+        probes, saved, z, *rest = ctx.saved_tensors
         needed = any(ctx.needs_input_grad[6:])
         outputs, penalties = ctx.statics[7], ctx.statics[9]
         dense: list[Tensor | None] = [None if x is None else x.contiguous() for x in grads[:3]]
@@ -176,7 +176,7 @@ class _Solve(torch.autograd.Function):
             dense = [z.new_zeros(n) if x is None else x for x, n in zip(dense, shapes, strict=True)]
         # Grad mode is on in a backward only under create_graph or torch.func.
         run = _SolveBackward.apply if torch.is_grad_enabled() else _backward
-        bars = run(ctx.name, probes, ctx.statics, needed, *dense, states, kept, z, *rest)
+        bars = run(ctx.name, probes, ctx.statics, needed, *dense, saved, z, *rest)
         bars = bars if needed else (*bars, *(None,) * (len(rest) - 1))
         return None, None, None, None, *bars
 
@@ -259,19 +259,18 @@ def _fake_solve(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     probes, _, widths, _, _, _, exact, _, b, outputs, checkpoint_every, penalties, _, save = (
         arguments
     )
-    saved = (h.shape[0] - 1) // checkpoint_every if save else 0
-    kept = 0
+    saved = (h.shape[0] - 1) // checkpoint_every * z.numel() if save else 0
     if save == memory.ACTIVATIONS:
         count = 0 if probes is None else probes.shape[0]
         pieces = memory.kept_pieces(widths, exact, count, len(b))
         kept = sum(memory.padded(m, z.element_size()) for m, _ in pieces)
-    kept *= z.shape[0] * h.shape[0] * len(b)
-    shapes = (*_shapes(z, outputs, penalties), (saved, *z.shape), (kept,))
+        saved += kept * z.shape[0] * h.shape[0] * len(b)
+    shapes = (*_shapes(z, outputs, penalties), (saved,))
     return tuple(z.new_empty(shape) for shape in shapes)
 
 
 def _fake_solve_backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
-    z, h, _, tensors = arguments[5:9]
+    z, h, _, tensors = arguments[4:8]
     wanted = tensors if arguments[-1] else ()
     return torch.empty_like(z), torch.empty_like(h), [torch.empty_like(x) for x in wanted]
 

@@ -39,18 +39,20 @@ def _forward(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, ...]:
     from mvae_fast.kernels.solve import forward
 
     *given, save = arguments
-    return *forward(z, h, *_net_and_plan(*given), save > 0), z.new_empty(0)
+    *results, states = forward(z, h, *_net_and_plan(*given), save > 0)
+    return *results, states.flatten()
 
 
 def _backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]:
     from mvae_fast.kernels.solve import backward
 
-    *grads, states, _, z, h = arguments[:7]
-    *given, tensor_grads = arguments[7:]
+    *grads, saved, z, h = arguments[:6]
+    *given, tensor_grads = arguments[6:]
     net, plan = _net_and_plan(*given)
     if grads[2] is None:
         count, batch = grads[1].shape
         grads[2] = z.new_zeros((count, 0, batch))
+    states = saved.view(-1, *z.shape) if z.numel() else saved.view(0, *z.shape)
     bars = backward(tuple(grads), z, states, h, net, plan, tensor_grads)
     if not tensor_grads:
         return bars[0], bars[1], []

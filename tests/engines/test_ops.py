@@ -52,11 +52,11 @@ def check_op(arguments):
     for save in levels:
         torch.library.opcheck(solve, (*arguments, save), test_utils=checks)
     for save in levels[1:]:
-        *results, states, kept = solve(*arguments, save)
+        *results, saved = solve(*arguments, save)
         for tensor_grads in (False, True):
             torch.library.opcheck(
                 torch.ops.mvae_fast.solve_backward.default,
-                (*map(torch.ones_like, results), states, kept, *arguments, tensor_grads),
+                (*map(torch.ones_like, results), saved, *arguments, tensor_grads),
                 test_utils=checks,
             )
 
@@ -100,7 +100,7 @@ def test_op_checks_its_arguments(monkeypatch, form):
     solve = torch.ops.mvae_fast.solve.default
     arguments = op_arguments(monkeypatch, Case(form=form, trace="exact", context="all"))
     names = [x.name for x in solve._schema.arguments]
-    *results, states, kept = solve(*arguments, 2)
+    *results, saved = solve(*arguments, 2)
     ones = [*map(torch.ones_like, results)]
 
     def refused(match, op=solve, head=(), tail=(0,), **changes):
@@ -141,10 +141,9 @@ def test_op_checks_its_arguments(monkeypatch, form):
         refused("layout has no weight", layout=[1, -1, *layout[2:]])
     # The backward: of other states than those that the forward saved.
     backward = torch.ops.mvae_fast.solve_backward.default
-    refused("states has", backward, (*ones, states[:1], kept), (True,))
-    refused("kept has", backward, (*ones, states, kept[1:]), (True,))
+    refused("saved has", backward, (*ones, saved[1:]), (True,))
     few = ones[0][:, :4].contiguous()
-    refused("grad_z", backward, (few, *ones[1:], states, kept), (True,))
+    refused("grad_z", backward, (few, *ones[1:], saved), (True,))
     refused("save is 3, expected 0, 1 or 2", tail=(3,))
     refused("save is 2 with checkpoint_every 2, expected 1", tail=(2,), checkpoint_every=2)
 

@@ -116,11 +116,11 @@ def test_op_is_well_formed():
     checks = ("test_schema", "test_faketensor")
     op = torch.ops.mvae_fast.triton_solve.default
     torch.library.opcheck(op, (*arguments, True), test_utils=checks)
-    *results, states, kept = op(*arguments, 1)
+    *results, saved = op(*arguments, 1)
     for tensor_grads in (False, True):
         torch.library.opcheck(
             torch.ops.mvae_fast.triton_solve_backward.default,
-            (*map(torch.ones_like, results), states, kept, *arguments, tensor_grads),
+            (*map(torch.ones_like, results), saved, *arguments, tensor_grads),
             test_utils=checks,
         )
 
