@@ -45,11 +45,6 @@ def best(key: Hashable, config: Config, seconds: Callable[[Config], float] | Non
     return _BEST.get(key, config)
 
 
-def forget() -> None:
-    """Try again on the next solves."""
-    _BEST.clear()
-
-
 def measurable(device: torch.device) -> bool:
     """Whether device time can be measured now: on a GPU, and not while a graph is captured."""
     return device.type == "cuda" and not torch.cuda.is_current_stream_capturing()

@@ -124,12 +124,12 @@ class Field(NamedTuple):
         inner, gate, late = (self._total(kind) for kind in ("bias", "gate", "late_bias"))
         empty = self.time.new_zeros((1, sum(self.widths[1:])))
         gated = [any(c is not None for c in layer.gate) for layer in self.structure.layers]
+        known = (self.widths, self.nonlinearity, self.residual, self.context)
         if self.gate_context:
             gate, late, inner = (empty if x is None else x for x in (gate, late, inner))
             gammas = [gamma is not None for gamma in self.gate_context]
             gated = [any(pair) for pair in zip(gated, gammas, strict=True)]
             gate = self._where(gated, gate, torch.inf)
-            known = (self.widths, self.nonlinearity, self.residual, self.context)
             return Tables(weight.unsqueeze(0), gate, late, *known, self.gate_context, inner)
         if gate is not None:
             gate = self._where(gated, torch.sigmoid(gate), 1.0)
@@ -139,7 +139,6 @@ class Field(NamedTuple):
         if late is not None:
             bias = late if bias is None else bias + late
         bias = empty if bias is None else bias
-        known = (self.widths, self.nonlinearity, self.residual, self.context)
         return Tables(weight.unsqueeze(0), gate, bias, *known)
 
     def _where(self, gated: Sequence[bool], gate: Tensor, other: float) -> Tensor:

@@ -104,17 +104,9 @@ def _layers(tables: Tables, s: int) -> list[_Layer]:
         return [None] * len(pairs) if table is None else _row(table, s).split(list(widths[1:]))
 
     none: list[Tensor | None] = [None] * len(pairs)
-    gammas = tables.gate_context or none
-    rows = zip(
-        weights,
-        pairs,
-        pieces(tables.gate),
-        pieces(tables.bias),
-        pieces(tables.inner),
-        tables.context or none,
-        gammas,
-        strict=True,
-    )
+    gates, biases, inners = map(pieces, (tables.gate, tables.bias, tables.inner))
+    context, gammas = tables.context or none, tables.gate_context or none
+    rows = zip(weights, pairs, gates, biases, inners, context, gammas, strict=True)
     layers: list[_Layer] = []
     for weight, (m_in, m_out), gate, bias, inner, u, gamma in rows:
         assert bias is not None
