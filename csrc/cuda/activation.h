@@ -51,82 +51,56 @@ struct Sigmoid {
       : e(std::exp(a < T(0) ? a : -a)), upper(reciprocal(T(1) + e)), lower(e * upper) {}
 };
 
-struct Softplus {
+template <Nonlinearity kind>
+struct Act {
   template <class T>
   static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    const Sigmoid<T> s(a);
-    return {(a > T(0) ? a : T(0)) + log1p_unit(s.e), a < T(0) ? s.lower : s.upper,
-            s.lower * s.upper};
+    if constexpr (kind == Nonlinearity::softplus) {
+      const Sigmoid<T> s(a);
+      return {(a > T(0) ? a : T(0)) + log1p_unit(s.e), a < T(0) ? s.lower : s.upper,
+              s.lower * s.upper};
+    } else if constexpr (kind == Nonlinearity::tanh) {
+      const T y = std::tanh(a), d1 = T(1) - y * y;
+      return {y, d1, T(-2) * y * d1};
+    } else if constexpr (kind == Nonlinearity::relu) {
+      return {a < T(0) ? T(0) : a, a > T(0) ? T(1) : T(0), T(0)};
+    } else if constexpr (kind == Nonlinearity::elu) {
+      if (a > T(0)) return {a, T(1), T(0)};
+      const T e = std::exp(a);
+      return {std::expm1(a), e, e};
+    } else if constexpr (kind == Nonlinearity::silu) {
+      // A learned slope is folded into gates and biases before it gets here.
+      const Sigmoid<T> sigmoid(a);
+      const T s = a < T(0) ? sigmoid.lower : sigmoid.upper;
+      const T complement = a < T(0) ? sigmoid.upper : sigmoid.lower;
+      return {a * s, s * (T(1) + a * complement), s * complement * (T(2) + a * (complement - s))};
+    } else if constexpr (kind == Nonlinearity::square) {
+      return {a * a, T(2) * a, T(2)};
+    } else {
+      return {a, T(1), T(0)};
+    }
   }
 };
 
-struct Tanh {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    const T y = std::tanh(a), d1 = T(1) - y * y;
-    return {y, d1, T(-2) * y * d1};
-  }
-};
-
-struct Relu {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    return {a < T(0) ? T(0) : a, a > T(0) ? T(1) : T(0), T(0)};
-  }
-};
-
-struct Elu {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    if (a > T(0)) return {a, T(1), T(0)};
-    const T e = std::exp(a);
-    return {std::expm1(a), e, e};
-  }
-};
-
-// a sigmoid(a); a learned slope is folded into gates and biases before it gets here.
-struct Silu {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    const Sigmoid<T> sigmoid(a);
-    const T s = a < T(0) ? sigmoid.lower : sigmoid.upper;
-    const T complement = a < T(0) ? sigmoid.upper : sigmoid.lower;
-    return {a * s, s * (T(1) + a * complement), s * complement * (T(2) + a * (complement - s))};
-  }
-};
-
-struct Square {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    return {a * a, T(2) * a, T(2)};
-  }
-};
-
-struct Identity {
-  template <class T>
-  static MVAE_FAST_DEVICE Phi<T> at(T a) {
-    return {a, T(1), T(0)};
-  }
-};
-
-// f(Act()) for the nonlinearity's Act: the branch is taken once a pass, not once an element.
+// f(Act()) for the nonlinearity's Act, of those that ops.cpp lets pass: the branch is taken once a
+// pass, not once an element.
 template <class F>
 MVAE_FAST_DEVICE void by_nonlinearity(Nonlinearity nonlinearity, const F& f) {
   switch (nonlinearity) {
     case Nonlinearity::softplus:
-      return f(Softplus());
+      return f(Act<Nonlinearity::softplus>());
     case Nonlinearity::tanh:
-      return f(Tanh());
+      return f(Act<Nonlinearity::tanh>());
     case Nonlinearity::relu:
-      return f(Relu());
+      return f(Act<Nonlinearity::relu>());
     case Nonlinearity::elu:
-      return f(Elu());
+      return f(Act<Nonlinearity::elu>());
     case Nonlinearity::silu:
-      return f(Silu());
+      return f(Act<Nonlinearity::silu>());
     case Nonlinearity::square:
-      return f(Square());
+      return f(Act<Nonlinearity::square>());
     case Nonlinearity::identity:
-      return f(Identity());
+      return f(Act<Nonlinearity::identity>());
     default:  // refused in ops.cpp
       return;
   }
