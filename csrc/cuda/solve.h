@@ -55,30 +55,20 @@ struct BackwardSolve {
   int64_t* outputs = nullptr;
   int64_t span = 0;  // steps of a window
   int64_t tape_bytes = 0, sums_bytes = 0;
-  T* sums = nullptr;  // all column sums, to be zeroed
-  T *weight_parts[kMaxLayers + 1] = {}, *m_parts = nullptr, *q_parts = nullptr;
-  int64_t bytes = 0;  // of the workspace
+  T* sums = nullptr;              // all column sums, to be zeroed
+  T* parts[kMaxLayers + 2] = {};  // as `for_each_product` goes
+  int64_t bytes = 0;              // of the workspace
 };
 
-// Room on the tape, from `at` on, for `rows` rows of one pair of operands.
-inline void take_pair(int64_t& at, int64_t m, int64_t k, int64_t rows, int64_t& delta, int64_t& y) {
-  delta = at;
-  at += rows * tape_width(m);
-  y = at;
-  at += rows * tape_width(k);
-}
-
-// The tape of `evaluations`, its offsets to the plan; returns its elements.
-template <class T>
-int64_t take_tape(BackwardPlan<T>& p, int64_t evaluations) {
-  int64_t at = 0;
-  const int64_t rows = evaluations * p.B;
+// f(table, sets, m, k, delta, y) for every gradient (m, k) that is a product over `sets` of the
+// batch's rows, in this order: those of all W_l, of M and of Q. delta and y: offsets on the tape.
+template <class P, class F>
+void for_each_product(P& p, const F& f) {
+  auto* layers = p.layers;
   for (int l = 1; l <= p.L; ++l)
-    take_pair(at, p.layers[l].m, p.layers[l - 1].m, rows * (1 + p.K), p.layers[l].delta,
-              p.layers[l].y);
-  if (p.m.size) take_pair(at, p.layers[2].m, p.layers[1].m, rows, p.m_delta, p.m_y);
-  if (p.second) take_pair(at, p.layers[1].m, p.layers[1].m, rows, p.q_delta, p.q_y);
-  return at;
+    f(p.weights, 1 + p.K, layers[l].m, layers[l - 1].m, layers[l].delta, layers[l].y);
+  if (p.m.size) f(p.m, 1, layers[2].m, layers[1].m, p.m_delta, p.m_y);
+  if (p.second) f(p.q, 1, layers[1].m, layers[1].m, p.q_delta, p.q_y);
 }
 
 // Elements of the partial sums of one product over the rows of `evaluations`, in groups of either
@@ -121,16 +111,21 @@ void lay_out_window(const BackwardOutputs<T>& out, int64_t steps, int64_t read, 
   if (p.gated) p.gate_bar = sums(x.sums + bias_size, p.gate_stride, features);
   if (trace_width) p.trace_bar = sums(x.sums + bias_size + gate_size, p.trace_stride, trace_width);
 
-  const int64_t tape = take_tape(p, evaluations);
+  int64_t tape = 0;
+  for_each_product(
+      p, [&](const Block&, int64_t sets, int64_t m, int64_t k, int64_t& delta, int64_t& y) {
+        const int64_t rows = sets * p.B * evaluations;
+        delta = tape;
+        y = delta + rows * tape_width(m);
+        tape = y + rows * tape_width(k);
+      });
   x.tape_bytes = tape * static_cast<int64_t>(sizeof(Packed));
   p.tape = workspace.take<Packed>(tape);
-  const auto parts = [&](const Block& block, int64_t sets, int64_t m, int64_t k) {
-    return workspace.take<T>(parts_size(block.stride, evaluations, sets * p.B, m, k));
-  };
-  for (int l = 1; l <= p.L; ++l)
-    x.weight_parts[l] = parts(p.weights, 1 + p.K, p.layers[l].m, p.layers[l - 1].m);
-  if (p.m.size) x.m_parts = parts(p.m, 1, p.layers[2].m, p.layers[1].m);
-  if (p.second) x.q_parts = parts(p.q, 1, p.layers[1].m, p.layers[1].m);
+  T** next = x.parts;
+  for_each_product(
+      p, [&](const Block& block, int64_t sets, int64_t m, int64_t k, int64_t, int64_t) {
+        *next++ = workspace.take<T>(parts_size(block.stride, evaluations, sets * p.B, m, k));
+      });
   x.bytes = workspace.used();
 }
 
@@ -168,17 +163,13 @@ template <class T>
 Jobs<ProductJob<T>> product_jobs(const BackwardSolve<T>& x, int64_t evaluations) {
   const BackwardPlan<T>& p = x.plan;
   Jobs<ProductJob<T>> jobs{};
-  const auto add = [&](const Block& block, int64_t delta, int64_t y, int64_t sets, int64_t m,
-                       int64_t k, T* parts) {
-    const int64_t groups = block.stride ? evaluations : 1;
-    const int64_t rows = sets * p.B * evaluations / groups, splits = splits_of(rows);
-    jobs.add({delta, y, m, k, groups, rows, splits, split_rows_of(rows, splits), parts});
-  };
-  for (int l = 1; l <= p.L; ++l)
-    add(p.weights, p.layers[l].delta, p.layers[l].y, 1 + p.K, p.layers[l].m, p.layers[l - 1].m,
-        x.weight_parts[l]);
-  if (p.m.size) add(p.m, p.m_delta, p.m_y, 1, p.layers[2].m, p.layers[1].m, x.m_parts);
-  if (p.second) add(p.q, p.q_delta, p.q_y, 1, p.layers[1].m, p.layers[1].m, x.q_parts);
+  for_each_product(
+      p, [&](const Block& block, int64_t sets, int64_t m, int64_t k, int64_t delta, int64_t y) {
+        const int64_t groups = block.stride ? evaluations : 1;
+        const int64_t rows = sets * p.B * evaluations / groups, splits = splits_of(rows);
+        T* parts = x.parts[jobs.count];
+        jobs.add({delta, y, m, k, groups, rows, splits, split_rows_of(rows, splits), parts});
+      });
   return jobs;
 }
 
