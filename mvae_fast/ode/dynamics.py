@@ -38,38 +38,51 @@ def velocity_and_trace(
         Velocity like ``z``, and the trace (B,) or None.
     """
     t = t.to(z)
-    tau: Tensor | None
     if z.ndim == 2 and len(extras) < 2 and unreadable(diffeq) is None:
-        assert isinstance(diffeq, ODEnet)
-        tables = field_of(diffeq, t.reshape(1), *extras).tables()
-        table = trace_table(tables) if trace == "exact" else None
-        if trace == "exact":
-            probes = exact_probes(z) if table is None else None
-        taken = None if trace is None else probes
-        velocity, tau, _ = reference.dynamics(z, tables, 0, table, taken)
-    elif trace is None:
-        velocity, tau = diffeq(t, z, *extras), None
+        velocity, tau = _by_tables(diffeq, t, z, trace, probes, extras)
     else:
-        if trace == "exact":
-            probes = exact_probes(z.flatten(1)).unflatten(2, z.shape[1:])
-        assert probes is not None
-        velocity, tau = _by_autograd(diffeq, t, z, probes, extras)
+        velocity, tau = _by_autograd(diffeq, t, z, trace, probes, extras)
     if residual:
         velocity = velocity - z
         tau = None if tau is None else tau - z[0].numel()
     return velocity, tau
 
 
+def _by_tables(
+    diffeq: nn.Module,
+    t: Tensor,
+    z: Tensor,
+    trace: str | None,
+    probes: Tensor | None,
+    extras: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor | None]:
+    assert isinstance(diffeq, ODEnet)
+    tables = field_of(diffeq, t.reshape(1), *extras).tables()
+    table = None
+    if trace == "exact":
+        table = trace_table(tables)
+        probes = exact_probes(z) if table is None else None
+    velocity, tau, _ = reference.dynamics(z, tables, 0, table, None if trace is None else probes)
+    return velocity, tau
+
+
 def _by_autograd(
-    diffeq: nn.Module, t: Tensor, z: Tensor, probes: Tensor, extras: tuple[Tensor, ...]
-) -> tuple[Tensor, Tensor]:
+    diffeq: nn.Module,
+    t: Tensor,
+    z: Tensor,
+    trace: str | None,
+    probes: Tensor | None,
+    extras: tuple[Tensor, ...],
+) -> tuple[Tensor, Tensor | None]:
+    if trace is None:
+        return diffeq(t, z, *extras), None
     differentiable = torch.is_grad_enabled()
     # Jacobian products need a graph even where the caller wants none.
     with torch.inference_mode(False), torch.enable_grad():
         t, z, *extras_here = (_graph_input(x) for x in (t, z, *extras))
         z = z if z.requires_grad else z.detach().requires_grad_()
         velocity = diffeq(t, z, *extras_here)
-        tau = _trace(velocity, z, probes, create_graph=differentiable)
+        tau = _trace(velocity, z, trace, probes, create_graph=differentiable)
         if tau is None:
             _check_constant(diffeq, t, z, extras_here, velocity)
             tau = z.new_zeros(z.shape[0])
@@ -94,16 +107,34 @@ def _graph_input(x: Tensor) -> Tensor:
     return x.clone() if x.is_inference() else x
 
 
-def _trace(velocity: Tensor, z: Tensor, probes: Tensor, create_graph: bool) -> Tensor | None:
+def _trace(
+    velocity: Tensor, z: Tensor, trace: str, probes: Tensor | None, create_graph: bool
+) -> Tensor | None:
     """The trace (B,), or None where autograd sees no way from the state to the velocity."""
     if not velocity.requires_grad:
         return None
     tau = z.new_zeros(z.shape[0])
-    for probe in probes:
-        (product,) = torch.autograd.grad(
-            velocity, z, probe, retain_graph=True, create_graph=create_graph, allow_unused=True
-        )
+    if trace == "hutchinson":
+        assert probes is not None
+        for probe in probes:
+            product = _vjp(velocity, z, probe, create_graph)
+            if product is None:
+                return None
+            tau = tau + (product * probe).flatten(1).sum(1)
+        return tau
+    columns = velocity.flatten(1)
+    for i in range(columns.shape[1]):
+        unit = torch.zeros_like(columns)
+        unit[:, i] = 1
+        product = _vjp(columns, z, unit, create_graph)
         if product is None:
             return None
-        tau = tau + (product * probe).flatten(1).sum(1)
+        tau = tau + product.flatten(1)[:, i]
     return tau
+
+
+def _vjp(output: Tensor, z: Tensor, vector: Tensor, create_graph: bool) -> Tensor | None:
+    (product,) = torch.autograd.grad(
+        output, z, vector, retain_graph=True, create_graph=create_graph, allow_unused=True
+    )
+    return product
