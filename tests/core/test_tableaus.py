@@ -146,4 +146,4 @@ def test_states_that_are_saved(every):
     with torch.autograd.graph.saved_tensors_hooks(lambda x: saved.append(x) or x, lambda x: x):
         flow(torch.randn(60, DIM, dtype=torch.float64, requires_grad=True))
     if engines.usual("auto", torch.device("cpu"), torch.float64) == "cpp":
-        assert [x.shape for x in saved if x.ndim == 3] == [((7 - 1) // every, 60, DIM)]
+        assert ((7 - 1) // every * 60 * DIM,) in [x.shape for x in saved]
