@@ -155,15 +155,15 @@ class _Solve(torch.autograd.Function):
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         name, save, probes, statics, z, h, *x = inputs
         results = getattr(_OPS, name).default(z, h, probes, x, *statics, save)
-        _Solve.keep(ctx, inputs, results)
-        return results
+        # What is saved is no result: as one it would be wrapped, and take 2 us more.
+        _Solve.keep(ctx, inputs, results[3])
+        return results[:3]
 
     @staticmethod
-    def keep(ctx: Any, inputs: tuple[Any, ...], results: tuple[Tensor, ...]) -> None:
+    def keep(ctx: Any, inputs: tuple[Any, ...], saved: Tensor) -> None:
         ctx.name, _, probes, ctx.statics, z, *rest = inputs
         ctx.set_materialize_grads(False)
-        ctx.mark_non_differentiable(results[3])
-        ctx.save_for_backward(probes, results[3], z, *rest)
+        ctx.save_for_backward(probes, saved, z, *rest)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
@@ -193,7 +193,8 @@ class _TransformedSolve(_Solve):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        _Solve.keep(ctx, inputs, output)
+        ctx.mark_non_differentiable(output[3])
+        _Solve.keep(ctx, inputs, output[3])
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Tensor | None) -> None:
