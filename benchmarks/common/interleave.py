@@ -1,7 +1,5 @@
 """Timing several callables in turns, so that whatever else the machine does hits all of them."""
 
-from __future__ import annotations
-
 import gc
 import time
 from collections.abc import Callable, Mapping
@@ -25,7 +23,7 @@ class Quartiles(NamedTuple):
     upper: float
 
     @classmethod
-    def of(cls, samples: list[float]) -> Quartiles:
+    def of(cls, samples: list[float]) -> "Quartiles":
         """Linear interpolation between the samples."""
         return cls(*(float(q) for q in np.quantile(samples, (0.25, 0.5, 0.75))))
 

@@ -1,7 +1,5 @@
 """Device time of a call, and calls recorded as CUDA graphs."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar
 
@@ -45,7 +43,7 @@ class DeviceTimer:
         self._flush = flush
 
     @classmethod
-    def on_gpu(cls) -> DeviceTimer:
+    def on_gpu(cls) -> "DeviceTimer":
         """For the current GPU."""
         size = torch.cuda.get_device_properties(torch.cuda.current_device()).L2_cache_size
         # At least as much as takes an H200 0.1 ms to write.

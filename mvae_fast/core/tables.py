@@ -1,8 +1,6 @@
 """A velocity by what it is at each evaluation of a solve, for weights that depend on time and for
 engines that take no coefficients."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -38,6 +36,6 @@ class Tables:
     gate_context: tuple[Tensor | None, ...] = ()
     inner: Tensor | None = None
 
-    def tables(self) -> Tables:
+    def tables(self) -> "Tables":
         """Itself: what `mvae_fast.core.field.Field.tables` returns."""
         return self

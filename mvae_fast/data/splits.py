@@ -1,7 +1,5 @@
 """Train, validation and test, and loaders of them."""
 
-from __future__ import annotations
-
 import functools
 import inspect
 from collections.abc import Callable
@@ -22,7 +20,7 @@ class Splits(NamedTuple):
     validation: MultimodalDataset
     test: MultimodalDataset
 
-    def select_on(self, selection: str) -> Splits:
+    def select_on(self, selection: str) -> "Splits":
         """The splits of a protocol, by the part that the checkpoint is chosen on.
 
         Args:

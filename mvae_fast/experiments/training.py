@@ -1,7 +1,5 @@
 """Training one model, interruptibly."""
 
-from __future__ import annotations
-
 import math
 import signal
 from collections.abc import Callable
@@ -49,7 +47,7 @@ class Trained:
     seconds: float
 
     @classmethod
-    def read(cls, path: Path) -> Trained:
+    def read(cls, path: Path) -> "Trained":
         """What ``finished.json`` says.
 
         Raises:
