@@ -7,6 +7,7 @@ does nothing. Below the table: what a context adds to a training step of a large
 
 import argparse
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -54,16 +55,14 @@ def calls(
 def context_ratio(rounds: int) -> str:
     """A training step with 16 numbers of context, to without: D = 64, 512-512, B = 256, 8 steps."""
     z, logp, c = torch.randn(256, 64), torch.zeros(256, 1), torch.randn(256, 16)
-    steps: dict[str, Callable[[], None]] = {}
-    for name, given in (("with", c), ("without", None)):
-        net = ODEnet((512, 512), (64,), context_dim=16 if given is c else 0)
-        flow = FastCNF(ODEfunc(net), n_steps=8, trace="exact")
 
-        def step(flow: FastCNF = flow, given: Tensor | None = given) -> None:
-            z_t, logp_t = flow(z, logp, context=given)
-            (z_t.square().sum() - logp_t.sum()).backward()
+    def step(flow: FastCNF, context: Tensor | None) -> None:
+        z_t, logp_t = flow(z, logp, context=context)
+        (z_t.square().sum() - logp_t.sum()).backward()
 
-        steps[name] = step
+    nets = {size: ODEnet((512, 512), (64,), context_dim=size) for size in (0, 16)}
+    flows = {size: FastCNF(ODEfunc(net), n_steps=8, trace="exact") for size, net in nets.items()}
+    steps = {"without": partial(step, flows[0], None), "with": partial(step, flows[16], c)}
     timings = interleave(steps, threads=1, budget=0, min_rounds=rounds, max_rounds=rounds)
     ratio = timings.ratio("with", "without")
     return f"context: {ratio.median:.3f} ({ratio.lower:.3f}-{ratio.upper:.3f}) of the time without"

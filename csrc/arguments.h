@@ -415,8 +415,7 @@ struct Backward {
   }
 };
 
-// The functions of both ops as PyTorch calls them, on a device: one that has `solve(Call, save)`
-// and `solve_backward(Call, GradOutputs, wanted)`.
+// The functions of both ops as PyTorch calls them, for the dtypes that a device has.
 template <class Device>
 struct Op {
   static Outputs solve(const Tensor& z, const Tensor& h, const std::optional<Tensor>& probes,
@@ -426,7 +425,11 @@ struct Op {
                        int64_t penalties, int64_t operands, int64_t save) {
     const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                     exact, a, b,      outputs, checkpoint_every, penalties, operands};
-    return Device::solve(call, save);
+    if constexpr (Device::kDouble)
+      if (z.scalar_type() == ScalarType::Double)
+        return Device::template forward<double>(call, save);
+    check_dtype(z);
+    return Device::template forward<float>(call, save);
   }
   static Gradients solve_backward(const Tensor& grad_z, const Tensor& grad_logp,
                                   const std::optional<Tensor>& grad_penalty, const Tensor& saved,
@@ -438,7 +441,18 @@ struct Op {
                                   int64_t operands, bool wanted) {
     const Call call{z,     h, probes, tensors, widths,           layout,    nonlinearity, residual,
                     exact, a, b,      outputs, checkpoint_every, penalties, operands};
-    return Device::solve_backward(call, {grad_z, grad_logp, grad_penalty, saved}, wanted);
+    const GradOutputs grads{grad_z, grad_logp, grad_penalty, saved};
+    if constexpr (Device::kDouble)
+      if (z.scalar_type() == ScalarType::Double)
+        return Device::template backward<double>(call, grads, wanted);
+    check_dtype(z);
+    return Device::template backward<float>(call, grads, wanted);
+  }
+
+ private:
+  static void check_dtype(const Tensor& z) {
+    require(z.scalar_type() == ScalarType::Float, "z must be float32",
+            Device::kDouble ? " or float64" : " on a GPU");
   }
 };
 

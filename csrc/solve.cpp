@@ -23,47 +23,32 @@ Checked<T> check_on_cpu(const Call& call) {
   return checked;
 }
 
-template <class T>
-Outputs forward(const Call& call, int64_t save) {
-  const Checked<T> checked = check_on_cpu<T>(call);
-  const Problem<T>& p = checked.p;
-  const Outputs outputs = new_outputs(p, call.z, save);
-  const Threads threads = workers_for(p);
-  const Kernels<T>& engine = kernels<T>();
-  const Workspace scratch(engine.forward_workspace(p, threads.n));
-  engine.forward(p, addresses<T>(p, outputs, save), threads, scratch.get());
-  return outputs;
-}
-
-template <class T>
-Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
-  const Checked<T> checked = check_on_cpu<T>(call);
-  const Problem<T>& p = checked.p;
-  const BackwardInputs<T> inputs = check_gradients(p, grads);
-  const Backward<T> x(call, wanted);
-  const Threads threads = workers_for(p);
-  const Kernels<T>& engine = kernels<T>();
-  const Workspace scratch(engine.backward_workspace(p, x.outputs, threads.n));
-  engine.backward(p, inputs, x.outputs, threads, scratch.get());
-  return x.gradients;
-}
-
-// The op's two functions on the CPU, for the dtype of z.
 struct Cpu {
-  static Outputs solve(const Call& call, int64_t save) {
-    return is_double(call) ? forward<double>(call, save) : forward<float>(call, save);
-  }
-  static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {
-    return is_double(call) ? backward<double>(call, grads, wanted)
-                           : backward<float>(call, grads, wanted);
+  static constexpr bool kDouble = true;
+
+  template <class T>
+  static Outputs forward(const Call& call, int64_t save) {
+    const Checked<T> checked = check_on_cpu<T>(call);
+    const Problem<T>& p = checked.p;
+    const Outputs outputs = new_outputs(p, call.z, save);
+    const Threads threads = workers_for(p);
+    const Kernels<T>& engine = kernels<T>();
+    const Workspace scratch(engine.forward_workspace(p, threads.n));
+    engine.forward(p, addresses<T>(p, outputs, save), threads, scratch.get());
+    return outputs;
   }
 
- private:
-  static bool is_double(const Call& call) {
-    const ScalarType dtype = call.z.scalar_type();
-    require(dtype == ScalarType::Double || dtype == ScalarType::Float,
-            "z must be float32 or float64");
-    return dtype == ScalarType::Double;
+  template <class T>
+  static Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
+    const Checked<T> checked = check_on_cpu<T>(call);
+    const Problem<T>& p = checked.p;
+    const BackwardInputs<T> inputs = check_gradients(p, grads);
+    const Backward<T> x(call, wanted);
+    const Threads threads = workers_for(p);
+    const Kernels<T>& engine = kernels<T>();
+    const Workspace scratch(engine.backward_workspace(p, x.outputs, threads.n));
+    engine.backward(p, inputs, x.outputs, threads, scratch.get());
+    return x.gradients;
   }
 };
 

@@ -129,13 +129,14 @@ inline Tensor new_tensor(const Tensor& like, const Ints& sizes) {
 
 // Asks for huge pages, where memory is fresh: in pages of 4 KiB, 45 MB take 18 ms before anything
 // is written, in huge ones 4.5 (measured on Zen 4). Smaller pieces malloc has kept.
-inline Tensor in_huge_pages(Tensor x) {
+inline Tensor in_huge_pages(const Tensor& x) {
 #if defined(__linux__)
   constexpr uintptr_t kHuge = uintptr_t{2} << 20, kFresh = uintptr_t{32} << 20;
-  const uintptr_t begin = reinterpret_cast<uintptr_t>(x.const_data_ptr()),
-                  end = begin + static_cast<uintptr_t>(x.numel()) * sizeof(float);
+  const uintptr_t size = x.scalar_type() == ScalarType::Double ? sizeof(double) : sizeof(float);
+  const uintptr_t begin = reinterpret_cast<uintptr_t>(x.const_data_ptr());
+  const uintptr_t end = begin + static_cast<uintptr_t>(x.numel()) * size;
   const uintptr_t first = (begin + kHuge - 1) / kHuge * kHuge;
-  if (end - begin > kFresh)
+  if (x.is_cpu() && end - begin > kFresh)
     madvise(reinterpret_cast<void*>(first), (end - first) / kHuge * kHuge, MADV_HUGEPAGE);
 #endif
   return x;

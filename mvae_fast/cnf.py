@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast import engines
-from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, positive, tensor
+from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, tensor
 from mvae_fast.core import grid
 from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import TABLEAUS
@@ -15,6 +15,7 @@ from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 from mvae_fast.ode.called import base_of, must_be_called
+from mvae_fast.ode.end_time import HasEndTime
 from mvae_fast.ode.noise import as_probes, draw_probes, scaled
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import (
@@ -43,7 +44,7 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-class FastCNF(NotScriptable, HasSettings):
+class FastCNF(NotScriptable, HasEndTime, HasSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad
@@ -110,7 +111,6 @@ class FastCNF(NotScriptable, HasSettings):
         (torch.Size([4, 2]), torch.Size([4, 1]))
     """
 
-    sqrt_end_time: Tensor
     odefunc: nn.Module
 
     def __init__(
@@ -140,11 +140,7 @@ class FastCNF(NotScriptable, HasSettings):
                 f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
                 "FastCNF(ODEfunc(net)), with a net that is an nn.Module"
             )
-        sqrt_end_time = torch.tensor(positive("T", T)).sqrt()
-        if boolean("train_T", train_T):
-            self.register_parameter("sqrt_end_time", nn.Parameter(sqrt_end_time))
-        else:
-            self.register_buffer("sqrt_end_time", sqrt_end_time)
+        self._register_end_time(T, train_T)
         self.regularization_fns: tuple[RegularizationFn, ...] = ()
         self.odefunc = odefunc
         # FFJORD wraps for an empty tuple too, which decides the state_dict keys.
@@ -153,7 +149,6 @@ class FastCNF(NotScriptable, HasSettings):
             self.odefunc = RegularizedODEfunc(odefunc, self.regularization_fns)
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
-        self._kept: tuple[tuple[Any, ...], grid.Grid] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
 
     @overload
@@ -350,36 +345,6 @@ class FastCNF(NotScriptable, HasSettings):
         logp_t = logpz + change.view(z_path.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
 
-    def _grid(
-        self, settings: Settings, times: Tensor | None, reverse: bool
-    ) -> tuple[grid.Grid, Tensor | None]:
-        """The steps, and the times that they lead through, where these are not the default."""
-        step_size = settings.solver_options.get("step_size")
-        if step_size is not None:
-            joined = self._joined(times)
-            times = self._default_times(reverse) if times is None else times
-            return grid.stepped(times, step_size, joined=joined), times
-        if times is None:
-            return self._kept_grid(settings.steps, reverse), None
-        return grid.subdivided(times, settings.steps), times
-
-    def _kept_grid(self, n_steps: int, reverse: bool) -> grid.Grid:
-        """``n_steps`` equal steps to T or back, made once while T is a constant.
-
-        They took a tenth of a call of a small net.
-        """
-        if torch.compiler.is_compiling() or engines.transformed():
-            return grid.from_zero(self._end_time, n_steps, reverse)
-        end = self.sqrt_end_time
-        # By its value, which a change of `data` does not hide; of a GPU that would be waited for.
-        constant = type(end) is Tensor and end.device.type == "cpu" and not end.requires_grad
-        if not constant or end.is_inference() or torch.is_inference_mode_enabled():
-            return grid.from_zero(self._end_time, n_steps, reverse)
-        key = (end.item(), end.dtype, n_steps, reverse)
-        if self._kept is None or self._kept[0] != key:
-            self._kept = (key, grid.from_zero(self._end_time, n_steps, reverse))
-        return self._kept[1]
-
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
         """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""
         # The mean over no rows would be NaN.
@@ -453,23 +418,6 @@ class FastCNF(NotScriptable, HasSettings):
     def _base(self) -> Any:
         """The ODE function itself, an `ODEfunc` or foreign, out of the regularisers' wrapper."""
         return base_of(self.odefunc)
-
-    @property
-    def _end_time(self) -> Tensor:
-        # Not by square(): AOTInductor cannot lower the power of a constant.
-        end = self.sqrt_end_time
-        return end * end
-
-    def _joined(self, times: Tensor | None) -> float:
-        """Up to what share of a step the rest of an interval is no step of its own."""
-        # Not by its type: torch.func.functional_call puts plain tensors in place of parameters.
-        learned = times is None and "sqrt_end_time" in self._parameters
-        return grid.JOINED if learned else 0.0
-
-    def _default_times(self, reverse: bool) -> Tensor:
-        end = self._end_time
-        start = torch.zeros_like(end)
-        return torch.stack((end, start) if reverse else (start, end))
 
     @property
     def fused(self) -> bool:

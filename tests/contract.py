@@ -34,6 +34,7 @@ __all__ = [
     "TRACES",
     "Case",
     "assert_near",
+    "cases_covering",
     "converted",
     "covering",
     "eager",
@@ -164,6 +165,11 @@ class Case:
             checkpoint_every=self.every,
             penalties=self.penalties,
         )
+
+
+def cases_covering(**choices: Sequence[Any]) -> list[Case]:
+    """Cases in which any two choices of different kinds occur together; each has its own seed."""
+    return [Case(**{"seed": seed, **choice}) for seed, choice in enumerate(covering(**choices))]
 
 
 Noise = Callable[..., Tensor]

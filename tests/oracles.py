@@ -1,12 +1,12 @@
 """Independent ways to the same numbers, and how near an engine has to come to them."""
 
 from collections.abc import Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from mvae_fast import ODEnet, engines
+from mvae_fast import FastCNF, ODEfunc, ODEnet, engines
 
 A, B, C = TypeVar("A"), TypeVar("B"), TypeVar("C")
 
@@ -122,6 +122,25 @@ def ffjord_euler(
         z = z + h * velocity
         logp = logp - h * trace
     return z, logp
+
+
+def cnf(
+    hidden: Sequence[int] = (7,),
+    dim: int = 3,
+    layer_type: str = "squash",
+    nonlinearity: str = "tanh",
+    residual: bool = False,
+    **settings: Any,
+) -> FastCNF:
+    """A small flow in float64, of four steps and the exact trace unless the settings say more."""
+    odefunc = ODEfunc(random_net(hidden, dim, layer_type, nonlinearity), residual=residual)
+    return FastCNF(odefunc, **{"n_steps": 4, "trace": "exact", **settings}).double()
+
+
+def states(batch: int = 5, dim: int = 3) -> tuple[Tensor, Tensor]:
+    """States and log-densities for it."""
+    z = torch.randn(batch, dim, dtype=torch.float64)
+    return z, torch.randn(batch, 1, dtype=torch.float64)
 
 
 def gradients(outputs: tuple[Tensor, ...], inputs: list[Tensor]) -> list[Tensor]:

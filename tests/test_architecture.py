@@ -1,6 +1,7 @@
 """What docs/architecture.md promises of the shape of the code, counted."""
 
 import ast
+import itertools
 import re
 import sys
 from pathlib import Path
@@ -120,3 +121,38 @@ def test_calls_from_a_flow_to_the_op(training):
             sys.setprofile(None)
     assert len(stacks) == 1
     assert len(stacks[0]) <= 6, stacks[0]
+
+
+#: From the op to the register tile: the function that calls the next one. Between `forward` and
+#: `forward_tile` a worker's own function lies, a lambda.
+CHAIN = [
+    ("csrc/arguments.h", "solve"),
+    ("csrc/solve.cpp", "forward"),
+    ("csrc/cpu/sweep/forward.h", "forward"),
+    ("csrc/cpu/sweep/forward.h", "forward_tile"),
+    ("csrc/cpu/sweep/forward.h", "forward_step"),
+    ("csrc/cpu/sweep/forward.h", "evaluate"),
+    ("csrc/cpu/net/layout.h", "layer_product"),
+    ("csrc/cpu/simd/products.h", "rows_times"),
+    ("csrc/cpu/simd/gemm.h", "rows_times"),
+    ("csrc/cpu/simd/gemm.h", "run_tile"),
+]
+
+
+def body(path, name):
+    """The text of a C++ function, from its first brace to the one that closes it."""
+    text = (ROOT / path).read_text()
+    begin = re.search(rf"^ *(?:[\w:<>&*]+ )+{name}\([^;{{}}]*\) (?:const )?{{", text, re.M).end()
+    depth, end = 1, begin
+    while depth:
+        depth += {"{": 1, "}": -1}.get(text[end], 0)
+        end += 1
+    return text[begin:end]
+
+
+def test_calls_from_the_op_to_the_register_tile():
+    for (path, name), (_, following) in itertools.pairwise(CHAIN):
+        assert re.search(rf"\b{following}(<.*>)?\(", body(path, name)), (path, name, following)
+    assert "run_workers(" in body(*CHAIN[2])
+    assert "tile_for<" in body(*CHAIN[-1])  # which gives the register tile that is called
+    assert len(CHAIN) + len(["a worker", "register_tile"]) <= 12

@@ -1,7 +1,5 @@
 """One row of the GPU table: agreement, device time, peak memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -59,7 +57,7 @@ class Machine:
     peak: Callable[[Callable[[], object]], int]
 
     @classmethod
-    def gpu(cls) -> Machine:
+    def gpu(cls) -> "Machine":
         """The current GPU."""
         return cls("cuda", GPU_ENGINES, DeviceTimer.on_gpu(), captured, peak_bytes)
 

@@ -74,7 +74,6 @@ class Run {
 
  private:
   static Checked<float> check(const Call& call) {
-    require(call.z.scalar_type() == ScalarType::Float, "z must be float32 on a GPU");
     require(!call.layout.empty() && call.layout[0] == static_cast<int64_t>(Form::tables),
             "the GPU engine takes tables");
     Checked<float> checked = check_call<float>(call);
@@ -110,11 +109,17 @@ class Run {
 };
 
 struct Gpu {
-  static Outputs solve(const Call& call, int64_t save) { return Run(call).forward(save); }
-  static Gradients solve_backward(const Call& call, const GradOutputs& grads, bool wanted) {
+  static constexpr bool kDouble = false;
+
+  template <class T>
+  static Outputs forward(const Call& call, int64_t save) {
+    return Run(call).forward(save);
+  }
+  template <class T>
+  static Gradients backward(const Call& call, const GradOutputs& grads, bool wanted) {
     const Run run(call);
-    const BackwardInputs<float> inputs = check_gradients(run.problem(), grads);
-    const Backward<float> x(call, wanted);
+    const BackwardInputs<T> inputs = check_gradients(run.problem(), grads);
+    const Backward<T> x(call, wanted);
     run.backward(inputs, x.outputs);
     return x.gradients;
   }

@@ -1,7 +1,5 @@
 """Rows of arrays that are read when they are asked for."""
 
-from __future__ import annotations
-
 import mmap
 from collections.abc import Sequence
 from typing import Any
@@ -82,7 +80,7 @@ class LazyArray:
             values[here] = self.shards[shard][rows[here] - self.starts[shard]]
         return torch.from_numpy(values)
 
-    def take(self, index: Any) -> LazyArray:
+    def take(self, index: Any) -> "LazyArray":
         """The rows ``index`` (indices, a slice or a boolean mask); nothing is read."""
         if not isinstance(index, slice):
             index = np.asarray(index)
@@ -90,14 +88,14 @@ class LazyArray:
         return LazyArray(self.shards, self.rows[index])
 
     @classmethod
-    def of(cls, array: Any) -> LazyArray:
+    def of(cls, array: Any) -> "LazyArray":
         """A tensor or an array as a `LazyArray` that shares its memory."""
         if isinstance(array, LazyArray):
             return array
         return cls([array.numpy() if isinstance(array, Tensor) else array])
 
     @classmethod
-    def concatenate(cls, arrays: Sequence[LazyArray]) -> LazyArray:
+    def concatenate(cls, arrays: "Sequence[LazyArray]") -> "LazyArray":
         """The rows of several, one after the other."""
         offsets = np.cumsum([0, *(array.starts[-1] for array in arrays)])
         return cls(

@@ -1,7 +1,5 @@
 """Data sets of named modalities."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -114,7 +112,7 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
             {name: mask[index] for name, mask in self.masks.items()},
         )
 
-    def subset(self, index: Any) -> MultimodalDataset:
+    def subset(self, index: Any) -> "MultimodalDataset":
         """The rows ``index`` (indices, a slice or a boolean mask) as a data set of its own."""
         if not isinstance(index, slice):
             index = np.asarray(index)
@@ -132,7 +130,7 @@ class MultimodalDataset(Dataset[tuple[dict[str, Tensor], dict[str, Tensor]]]):
             self.transforms,
         )
 
-    def concatenate(self, other: MultimodalDataset) -> MultimodalDataset:
+    def concatenate(self, other: "MultimodalDataset") -> "MultimodalDataset":
         """The rows of this data set and then those of another one with the same modalities; arrays
         are not copied.
 

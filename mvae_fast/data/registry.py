@@ -25,11 +25,7 @@ DATASETS: dict[str, Callable[..., Splits]] = {
 
 
 def load_dataset(
-    name: str,
-    data_dir: DataDir = None,
-    *,
-    download: bool = False,
-    **options: Any,
+    name: str, data_dir: DataDir = None, *, download: bool = False, **options: Any
 ) -> Splits:
     """Load a data set by name.
 

@@ -215,11 +215,7 @@ def usual(engine: str, device: torch.device, dtype: torch.dtype) -> str:
 
 
 def _first(
-    engine: str,
-    device: torch.device,
-    dtype: torch.dtype,
-    precision: str,
-    problem: Problem | None,
+    engine: str, device: torch.device, dtype: torch.dtype, precision: str, problem: Problem | None
 ) -> tuple[str | None, list[str]]:
     """The engine that fits, or None, and why others that would fit are missing here."""
     check_name(engine)

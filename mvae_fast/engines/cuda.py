@@ -16,10 +16,7 @@ _MAX_STAGES = 8
 _OLDEST = (8, 0)
 
 _LOAD_ERROR = cpp.why_missing() or ops.load(
-    "_C_cuda",
-    "_cuda_build_error.txt",
-    "the CUDA extension",
-    "nvcc and a torch with CUDA",
+    "_C_cuda", "_cuda_build_error.txt", "the CUDA extension", "nvcc and a torch with CUDA"
 )
 
 

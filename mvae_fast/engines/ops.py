@@ -134,11 +134,7 @@ def _forward(
 
 
 def _backward(
-    name: str,
-    probes: Tensor | None,
-    statics: Statics,
-    tensor_grads: bool,
-    *tensors: Tensor | None,
+    name: str, probes: Tensor | None, statics: Statics, tensor_grads: bool, *tensors: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
     grads, (z, h, *x) = tensors[:4], tensors[4:]

@@ -1,7 +1,5 @@
 """The settings of a training run."""
 
-from __future__ import annotations
-
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -161,7 +159,7 @@ class TrainConfig:
                 raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @classmethod
-    def load(cls, dataset: str, **changes: Any) -> TrainConfig:
+    def load(cls, dataset: str, **changes: Any) -> "TrainConfig":
         """The settings of a data set's own run, with changes."""
         return cls(**{**cls.packaged(dataset), **changes})
 

@@ -1,7 +1,5 @@
 """The velocity of an amortised continuous flow: shared layers, and what each row adds to them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch
@@ -65,7 +63,7 @@ class AmortizedNet(nn.Module):
             bounds |= {f"b{layer}": m_in**-0.5, f"u{layer}": m_in**-0.5, f"v{layer}": 0.0}
         self.theta = Parameters(shapes, cond_dim, bounds)
 
-    def at(self, t: Tensor, own: dict[str, Tensor]) -> Velocity:
+    def at(self, t: Tensor, own: dict[str, Tensor]) -> "Velocity":
         """The velocity at the times ``t`` (S,), of the rows' ``own = theta(cond)``."""
         foreign = unreadable(self.net)
         if foreign is not None:

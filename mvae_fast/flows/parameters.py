@@ -27,10 +27,7 @@ class Parameters(nn.Module):
     """
 
     def __init__(
-        self,
-        shapes: Mapping[str, tuple[int, ...]],
-        cond_dim: int,
-        bounds: Mapping[str, float],
+        self, shapes: Mapping[str, tuple[int, ...]], cond_dim: int, bounds: Mapping[str, float]
     ) -> None:
         super().__init__()
         self.shapes = dict(shapes)

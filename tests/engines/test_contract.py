@@ -24,8 +24,8 @@ from tests.contract import (
     TRACES,
     Case,
     assert_near,
+    cases_covering,
     converted,
-    covering,
     eager,
     leaves_of,
     oracle,
@@ -39,20 +39,15 @@ CPP = [f"cpp:{name}" for name in cpp.capabilities()]
 SLOW = ("emulated", "triton")
 EPSILON = torch.finfo(torch.float32).eps
 
-CASES = [
-    Case(**{"seed": seed, **choice})
-    for seed, choice in enumerate(
-        covering(
-            shape=[*SHAPES, *LARGER],
-            form=FORMS,
-            nonlinearity=NONLINEARITIES,
-            context=["", "all", "some"],
-            solver=list(TABLEAUS),
-            every=[1, 2, 5],
-            outputs=[None, (1, 3)],
-        )
-    )
-]
+CASES = cases_covering(
+    shape=[*SHAPES, *LARGER],
+    form=FORMS,
+    nonlinearity=NONLINEARITIES,
+    context=["", "all", "some"],
+    solver=list(TABLEAUS),
+    every=[1, 2, 5],
+    outputs=[None, (1, 3)],
+)
 
 
 def slow_but(fast):
@@ -129,19 +124,14 @@ def test_values_and_gradients(contestant, case):
 
 
 # A Runge-Kutta method takes Triton's interpreter many seconds: tests/kernels has a few of them.
-SIMPLE = [
-    Case(**{"seed": seed, **choice})
-    for seed, choice in enumerate(
-        covering(
-            shape=SHAPES,
-            form=[*TABLES, "mixed"],
-            nonlinearity=FIRST_NONLINEARITIES,
-            trace=TRACES,
-            residual=[False, True],
-            every=[1, 2],
-        )
-    )
-]
+SIMPLE = cases_covering(
+    shape=SHAPES,
+    form=[*TABLES, "mixed"],
+    nonlinearity=FIRST_NONLINEARITIES,
+    trace=TRACES,
+    residual=[False, True],
+    every=[1, 2],
+)
 
 
 @pytest.mark.parametrize("contestant", ["triton"], indirect=True)
@@ -151,22 +141,17 @@ def test_values_and_gradients_in_an_interpreter(contestant, case):
     assert_near(run(contestant, case.problem()), oracle(case), note=case)
 
 
-PENALISED = [
-    Case(**{"seed": seed, **choice})
-    for seed, choice in enumerate(
-        covering(
-            shape=SHAPES,
-            form=["tables 101", "tables 1EE", "tables EEE", "concat", "mixed", "features"],
-            penalties=[PENALTIES, *((name,) for name in PENALTIES), PENALTIES[::3]],
-            context=["", "all"],
-            solver=["euler", "heun3", "rk4"],
-            trace=TRACES,
-            residual=[False, True],
-            nonlinearity=["tanh", "softplus"],
-            outputs=[None, (1, 3)],
-        )
-    )
-]
+PENALISED = cases_covering(
+    shape=SHAPES,
+    form=["tables 101", "tables 1EE", "tables EEE", "concat", "mixed", "features"],
+    penalties=[PENALTIES, *((name,) for name in PENALTIES), PENALTIES[::3]],
+    context=["", "all"],
+    solver=["euler", "heun3", "rk4"],
+    trace=TRACES,
+    residual=[False, True],
+    nonlinearity=["tanh", "softplus"],
+    outputs=[None, (1, 3)],
+)
 
 
 @cases(PENALISED, emulated=1, triton=4)
@@ -323,7 +308,7 @@ def test_extreme_gates_stay_finite(contestant, trace):
 @pytest.mark.parametrize("shape", [(2, 2, ()), (2, 2, (3,)), (2, 2, (2, 1)), (1, 2, (1, 2, 2))])
 def test_gradcheck(contestant, shape, trace):
     if contestant in SLOW and (shape[2] != (3,) or trace != "exact"):
-        pytest.skip("slow")
+        pytest.skip("one shape and trace: in the interpreter and the emulator it takes minutes")
     for form in ("tables EEE", "mixed"):
         context = "" if contestant in SLOW else "all"
         case = Case(shape, form, "tanh", trace, context=context, steps=2, outputs=(1, 2))

@@ -19,32 +19,27 @@ from tests.contract import (
     TRACES,
     Case,
     assert_near,
+    cases_covering,
     converted,
-    covering,
     leaves_of,
     replace,
     run,
 )
 from tests.oracles import distance, gradients
 
-CASES = [
-    Case(**{"seed": seed, **choice})
-    for seed, choice in enumerate(
-        covering(
-            # Small ones: the Jacobian is made of D gradients.
-            shape=[shape for shape in SHAPES if shape[1] < 10],
-            form=FORMS,
-            nonlinearity=NONLINEARITIES,
-            trace=TRACES,
-            residual=[False, True],
-            context=["", "all", "some"],
-            solver=list(TABLEAUS),
-            outputs=[None, (1, 2)],
-            steps=[2],
-            penalties=[(), PENALTIES, ("mean_magnitude",), ("frobenius",)],
-        )
-    )
-]
+CASES = cases_covering(
+    # Small ones: the Jacobian is made of D gradients.
+    shape=[shape for shape in SHAPES if shape[1] < 10],
+    form=FORMS,
+    nonlinearity=NONLINEARITIES,
+    trace=TRACES,
+    residual=[False, True],
+    context=["", "all", "some"],
+    solver=list(TABLEAUS),
+    outputs=[None, (1, 2)],
+    steps=[2],
+    penalties=[(), PENALTIES, ("mean_magnitude",), ("frobenius",)],
+)
 
 
 def by_formula(problem):
@@ -76,21 +71,16 @@ def test_second_order(form):
     assert_near(run("reference", problem), by_formula(problem), 1e-12)
 
 
-GATED = [
-    Case(**{"seed": seed, **choice})
-    for seed, choice in enumerate(
-        covering(
-            shape=[(5, 3, ()), (4, 3, (7,)), (5, 2, (4, 3)), (3, 2, (3, 4, 2))],
-            form=["ignore", "concatsquash", "mixed", "features", "pieces"],
-            trace=TRACES,
-            residual=[False, True],
-            context=["", "all", "some"],
-            solver=["euler", "rk4"],
-            penalties=[(), PENALTIES],
-            steps=[2],
-        )
-    )
-]
+GATED = cases_covering(
+    shape=[(5, 3, ()), (4, 3, (7,)), (5, 2, (4, 3)), (3, 2, (3, 4, 2))],
+    form=["ignore", "concatsquash", "mixed", "features", "pieces"],
+    trace=TRACES,
+    residual=[False, True],
+    context=["", "all", "some"],
+    solver=["euler", "rk4"],
+    penalties=[(), PENALTIES],
+    steps=[2],
+)
 
 
 def with_gates(case, which):

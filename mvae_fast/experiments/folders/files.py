@@ -1,7 +1,5 @@
 """Files that are whole or not there, and the folders for them."""
 
-from __future__ import annotations
-
 import io
 import json
 import re
@@ -48,7 +46,7 @@ def write_saved(path: Path, content: Any, *, previous: Path | None = None) -> No
     write_bytes(path, buffer.getvalue(), previous=previous)
 
 
-def write_figure(path: Path, figure: Figure) -> None:
+def write_figure(path: Path, figure: "Figure") -> None:
     """Write a picture, as `mvae_fast.files.write_bytes` does; the suffix chooses the format."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format=path.suffix[1:], dpi=130)
