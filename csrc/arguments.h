@@ -15,7 +15,8 @@ using Tensors = std::vector<Tensor>;
 //
 //   Form::tables        form, weight, gate, bias, trace, second, u_1 .. u_L
 //   Form::coefficients  form, time, F, L layers, u_1 .. u_L, where a layer is
-//                       weight, offset, ld and 3 F columns (B, G, H) of: tensor, offset, stride
+//                       weight, offset, ld and 3 F columns (B, G, H) of: tensor, offset, stride;
+//                       of one that is not there only the tensor, -1
 //
 // Tensors are given by their index, -1 for none. A column is a piece of a tensor, so that no tensor
 // has to be cut up before the call: a view costs PyTorch as much as a small layer costs us.
@@ -234,8 +235,9 @@ class Placement {
         bool any = false;
         Column<T>* const first = column;
         for (int64_t f = 0; f < F; ++f, ++column) {
-          const int64_t i = next(), from = next(), stride = next();
+          const int64_t i = next();
           if (i < 0) continue;
+          const int64_t from = next(), stride = next();
           *column = {piece("a column", i, from, stride, m, 1), stride};
           any = true;
         }

@@ -76,7 +76,7 @@ class Structure:
             for kind in (layer.bias, layer.gate, layer.late_bias):
                 for k in range(self.features):
                     column = kind[k] if k < len(kind) else None
-                    flat += (-1, 0, 0) if column is None else column
+                    flat += (-1,) if column is None else column
         object.__setattr__(self, "numbers", tuple(flat))
 
 
