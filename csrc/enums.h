@@ -23,8 +23,8 @@ enum class Nonlinearity : int {
   sin
 };
 
-// The type of the products' operands; sums, state and log-density are T always. The last two are
-// for GPUs.
+// The type of the products' operands; sums, state and log-density are T always. A CPU without bf16
+// instructions takes full for bf16; the last two are for GPUs.
 enum class Operands : int { full, bf16, fp16, tf32 };
 
 // Integrals along the path besides the log-density: of a value of f, or of the probes' J eps.

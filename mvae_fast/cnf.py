@@ -84,7 +84,8 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
         precision: Of the products' operands: ``"full"``, that of the flow, or TF32 on a GPU where
             ``torch.set_float32_matmul_precision`` allows it; ``"bf16"`` or ``"fp16"``, with sums,
             state and log-density in float32; None to follow ``torch.autocast`` where the engine
-            can, else ``"full"``.
+            can, else ``"full"``. Where the CPU has no bf16 instructions, the C++ engine takes
+            ``"full"`` for ``"bf16"``, and warns once.
         checkpoint_every: k: an engine saves the state of every k-th step and recomputes the
             others in the backward: 1/k of the memory for one more forward pass.
         memory: What the C++ engine keeps of each step for the backward: ``"states"``, D numbers a

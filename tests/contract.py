@@ -18,6 +18,7 @@ from mvae_fast.core.field import Column, Field, Layer, Structure, fourier
 from mvae_fast.core.problem import Problem
 from mvae_fast.core.tableaus import TABLEAUS
 from mvae_fast.core.tables import Tables
+from mvae_fast.engines import cpp
 from mvae_fast.engines.enums import NONLINEARITIES as NUMBERS
 from mvae_fast.nets.fields import field_of
 from tests.oracles import distance, gradients, random_net
@@ -41,6 +42,7 @@ __all__ = [
     "leaves_of",
     "oracle",
     "run",
+    "taken",
     "totals",
 ]
 
@@ -332,6 +334,11 @@ def run(
     values = dict(zip(solution._fields, solution, strict=True))
     grads = gradients(tuple(solution), [leaves[name] for name in wanted])
     return {**values, **{f"d {name}": x for name, x in zip(wanted, grads, strict=True)}}
+
+
+def taken(engine: str, precision: str) -> str:
+    """What an engine takes for a precision: without bf16 instructions the C++ one has float32."""
+    return "full" if engine == "cpp" and not cpp.multiplies_bf16() else precision
 
 
 @cache

@@ -138,12 +138,16 @@ def available() -> tuple[str, ...]:
 
 
 @functools.cache
-def _warn_once(device: str, missing: str) -> None:
-    warnings.warn(
-        f"engine: 'auto' takes the slow 'reference' on {device}: {missing}; or name it, "
-        "engine='reference', to have it without this warning",
-        stacklevel=3,
-    )
+def _warn_once(message: str) -> None:
+    warnings.warn(message, stacklevel=3)
+
+
+# The same for every instruction set: once a process.
+_FLOAT32_TAKEN = (
+    "precision: got 'bf16', set or of torch.autocast, but the C++ engine has no bf16 instructions "
+    "on this CPU and takes float32 products: results and speed are those of precision='full'; set "
+    "it to 'full' to have them without this warning"
+)
 
 
 def get(name: str) -> Engine:
@@ -169,6 +173,10 @@ def solve(engine: str, problem: Problem) -> Solution:
     chosen = _ENGINES[name]
     if problem.follow and problem.precision not in chosen.precisions_of(problem):
         problem = problem._replace(precision="full")
+    if name == "cpp" and problem.precision == "bf16" and not torch.compiler.is_compiling():
+        # The kernels decide (csrc/cpu/net/layout.h): a graph may run on another machine.
+        if not cpp.multiplies_bf16():
+            _warn_once(_FLOAT32_TAKEN)
     return complete(problem, chosen.solve(problem))
 
 
@@ -182,7 +190,10 @@ def choose(engine: str, problem: Problem) -> str:
     name, missing = _first(engine, device, dtype, precision, problem)
     if name is not None:
         if name == "reference" and missing and not torch.compiler.is_compiling():
-            _warn_once(device.type, "; ".join(missing))  # in a graph it would be a break
+            _warn_once(  # in a graph it would be a break
+                f"engine: 'auto' takes the slow 'reference' on {device.type}: {'; '.join(missing)};"
+                " or name it, engine='reference', to have it without this warning"
+            )
         return name
     chosen = _ENGINES[engine]
     reason = chosen.why_missing()

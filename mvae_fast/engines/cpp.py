@@ -61,6 +61,11 @@ def capability() -> str | None:
     return _CAPABILITY
 
 
+def multiplies_bf16() -> bool:
+    """Whether the kernels that run have products of bfloat16; others take float32 for them."""
+    return _CAPABILITY == "avx512_bf16"
+
+
 def set_capability(name: str) -> None:
     """Run the kernels of the instruction set ``name`` in the whole process, to test or compare.
 

@@ -139,7 +139,7 @@ static Solve<T> lay_out(const Problem<T>& p, Sweep sweep, bool gradients, int64_
   x.D = p.widths[0];
   x.rows = p.S * p.R;
   x.tiles = most_tiles(p.B, workers);
-  x.bf16 = p.operands == Operands::bf16;
+  x.bf16 = kMultipliesBf16 && p.operands == Operands::bf16;  // else float32 is faster, and exact
   x.exact = p.layers ? p.exact : p.trace != nullptr;
   x.probe_trace = p.K && !x.exact;
   x.frobenius = p.K && (p.penalties & kFrobenius);

@@ -1,9 +1,8 @@
 // The products of gemm.h with operands as they are, or rounded to bfloat16.
 //
-// bfloat16 operands keep sums in float32. Where the processor multiplies pairs of them
-// (AVX512_BF16: twice the multiply-adds an instruction) an operand is stored as words of two
-// neighbours along the summed index; elsewhere it is float32 rounded to bfloat16, with the same
-// products exactly.
+// Only instruction sets that multiply bfloat16 (AVX512_BF16: pairs, twice the multiply-adds an
+// instruction, with sums in float32) round to it: elsewhere it would cost time beside the same
+// products. An operand is then stored as words of two neighbours along the summed index.
 #pragma once
 
 #include <type_traits>
@@ -15,14 +14,10 @@
 namespace mvae_fast::MVAE_FAST_ISA {
 
 #if defined(__AVX512BF16__)
-constexpr bool kPairs = true;
-#else
-constexpr bool kPairs = false;
-#endif
+
+constexpr bool kMultipliesBf16 = true;
 
 typedef uint32_t Word __attribute__((may_alias));
-
-#if defined(__AVX512BF16__)
 
 // Lane i: (low[i], high[i]) as bfloat16, the first in the lower half.
 MVAE_FAST_INLINE __m512i pair_words(__m512 low, __m512 high) {
@@ -68,27 +63,17 @@ static inline void pair_rows(int64_t rows, int64_t width, const float* a, int64_
     }
 }
 
+#else
+
+constexpr bool kMultipliesBf16 = false;
+
 #endif  // __AVX512BF16__
-
-// To the nearest bfloat16, ties to even; NaN stays NaN.
-MVAE_FAST_INLINE Vec<float> rounded(Vec<float> v) {
-  typedef uint32_t U __attribute__((vector_size(kVectorBytes)));
-  const U bits = (U)v;
-  const U up = (bits + 0x7fffu + ((bits >> 16) & 1u)) & 0xffff0000u;
-  return v == v ? (Vec<float>)up : v;
-}
-
-static inline void round_rows(int64_t rows, int64_t width, const float* a, int64_t lda, float* to,
-                              int64_t ld) {
-  for (int64_t r = 0; r < rows; ++r)
-    for (int64_t f = 0; f < width; f += kLanes<float>)
-      store(to + r * ld + f, rounded(load(a + r * lda + f)));
-}
 
 template <class T>
 class Products {
  public:
-  // `widest`: the longest tile row that occurs. A worker's scratch, for up to kTile rows.
+  // `bf16`: only where kMultipliesBf16, here and below. `widest`: the longest tile row that occurs.
+  // A worker's scratch, for up to kTile rows.
   static Products take(bool bf16, int64_t widest, Arena& arena) {
     Products x;
     x.bf16_ = bf16;
@@ -101,14 +86,16 @@ class Products {
   // Elements of a packed (k, n) operand: panels of two vectors of columns, the last one of one
   // vector where that suffices.
   static int64_t packed_size(bool bf16, int64_t k, int64_t n) {
-    return (bf16 && kPairs ? (k + 1) / 2 : k) * padded<T>(n);
+    return (bf16 ? (k + 1) / 2 : k) * padded<T>(n);
   }
 
   // Packs rows t_begin .. t_end (t_begin even) of the panel at column j of the (k, n) operand B(t,
   // j) = source[t * row_stride + j * column_stride].
-  static void pack(bool bf16, T* to, int64_t k, int64_t n, int64_t j, const T* source,
-                   int64_t row_stride, int64_t column_stride, int64_t t_begin, int64_t t_end) {
+  static void pack([[maybe_unused]] bool bf16, T* to, int64_t k, int64_t n, int64_t j,
+                   const T* source, int64_t row_stride, int64_t column_stride, int64_t t_begin,
+                   int64_t t_end) {
     const int64_t width = panel_width<T>(n, j);
+#if defined(__AVX512BF16__)
     if constexpr (std::is_same_v<T, float>) {
       if (bf16) {
         constexpr int64_t kRows = 32;
@@ -116,16 +103,13 @@ class Products {
         for (int64_t t = t_begin; t < t_end; t += kRows) {
           const int64_t rows = smaller(kRows, t_end - t);
           pack_panel<T>(panel, n, j, source, row_stride, column_stride, t, t + rows);
-#if defined(__AVX512BF16__)
           pair_rows(rows, width, panel, width,
                     reinterpret_cast<Word*>(to) + j * ((k + 1) / 2) + t / 2 * width, width);
-#else
-          round_rows(rows, width, panel, width, to + j * k + t * width, width);
-#endif
         }
         return;
       }
     }
+#endif
     pack_panel<T>(to + j * k + t_begin * width, n, j, source, row_stride, column_stride, t_begin,
                   t_end);
   }
@@ -141,9 +125,9 @@ class Products {
   // C (rows, n) (+)= A (rows, k) B, with B packed. C's columns are written up to the padded width.
   void rows_times(int64_t rows, int64_t n, int64_t k, const T* a, int64_t lda, const T* packed,
                   T* c, int64_t ldc, bool accumulate) const {
+#if defined(__AVX512BF16__)
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_) {
-#if defined(__AVX512BF16__)
         Word* words = reinterpret_cast<Word*>(left_);
         const int64_t ld = ld_, pairs = (k + 1) / 2;
         pair_columns(rows, k, a, lda, words, ld);
@@ -156,13 +140,9 @@ class Products {
           });
         }
         return;
-#else
-        round_rows(rows, padded<T>(k), a, lda, left_, ld_);
-        a = left_;
-        lda = ld_;
-#endif
       }
     }
+#endif
     MVAE_FAST_ISA::rows_times<T>(rows, n, k, a, lda, packed, c, ldc, accumulate);
   }
 
@@ -210,9 +190,9 @@ class Products {
   template <class F>
   void outer_tiles(int64_t m, int64_t n, int64_t rows, const T* a, int64_t lda, const T* b,
                    int64_t ldb, const F& f) const {
+#if defined(__AVX512BF16__)
     if constexpr (std::is_same_v<T, float>) {
       if (bf16_) {
-#if defined(__AVX512BF16__)
         Word *left = reinterpret_cast<Word*>(left_), *right = reinterpret_cast<Word*>(right_);
         pair_rows(rows, padded<T>(m), a, lda, left, ld_);
         pair_rows(rows, padded<T>(n), b, ldb, right, ld_);
@@ -226,15 +206,9 @@ class Products {
           }
         });
         return;
-#else
-        round_rows(rows, padded<T>(m), a, lda, left_, ld_);
-        round_rows(rows, padded<T>(n), b, ldb, right_, ld_);
-        a = left_;
-        b = right_;
-        lda = ldb = ld_;
-#endif
       }
     }
+#endif
     for_each_block(m, [&](int64_t i, int64_t count) {
       for (int64_t j = 0; j < padded<T>(n); j += 2 * kLanes<T>) {
         const int64_t width = panel_width<T>(n, j);
