@@ -35,7 +35,7 @@ def environment_report() -> str:
         **{name: version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
         "compiler": _compiler(),
         "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "kernels": ops.capability() or "none",
+        "kernels": _kernels(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
     }
     lines = [f"{name:<12} {value}" for name, value in facts.items()]
@@ -54,6 +54,14 @@ def version(distribution: str) -> str:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
         return "not installed"
+
+
+def _kernels() -> str:
+    """The instruction set of the C++ engine, and whether it has bfloat16."""
+    if ops.capability() is None:
+        return "none"
+    bf16 = "yes" if ops.multiplies_bf16() else "no (float32 is taken)"
+    return f"{ops.capability()}, products in bf16: {bf16}"
 
 
 def _compiler() -> str:

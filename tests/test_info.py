@@ -12,6 +12,7 @@ import torch
 
 import mvae_fast
 from mvae_fast import engines, info
+from mvae_fast.engines import cpp
 
 
 def test_versions_and_engines_are_listed():
@@ -30,6 +31,18 @@ def test_the_module_prints_the_report():
         line.split()[:2] for line in info.environment_report().splitlines()
     ]
     assert done.stderr == ""
+
+
+@pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")
+def test_what_is_taken_for_bf16(capability):
+    bf16 = "yes" if capability == "avx512_bf16" else "no (float32 is taken)"
+    (line,) = [x for x in info.environment_report().splitlines() if x.startswith("kernels")]
+    assert line.split(maxsplit=1)[1] == f"{capability}, products in bf16: {bf16}"
+
+
+def test_without_the_engine_there_are_no_kernels(monkeypatch):
+    monkeypatch.setattr(cpp, "_CAPABILITY", None)
+    assert "kernels      none" in info.environment_report().splitlines()
 
 
 def test_a_missing_engine_tells_why_and_what_to_do(monkeypatch):
