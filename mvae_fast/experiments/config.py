@@ -96,7 +96,8 @@ class TrainConfig:
         "for each model the flow of its posterior, as build_mvae takes it, or null"
     )
     precision: str = _option(
-        "Lightning's: 32-true, or bf16-mixed for bfloat16 products", default="32-true"
+        "Lightning's: 32-true, or bf16-mixed for bfloat16 products (slower on a CPU without them)",
+        default="32-true",
     )
     out: str | None = _option(
         "folder for everything written; default: runs/<dataset>", default=None

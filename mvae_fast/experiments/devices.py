@@ -37,9 +37,19 @@ def resolve_device(name: str) -> torch.device:
 
 def processor() -> str:
     """What the system calls this machine's processor."""
-    cpuinfo = Path("/proc/cpuinfo")
-    if cpuinfo.exists():
-        model = re.search(r"^model name\s*:\s*(.+)$", cpuinfo.read_text(), re.MULTILINE)
-        if model:
-            return model.group(1)
-    return platform.processor() or platform.machine()
+    model = re.search(r"^model name\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return model.group(1) if model else platform.processor() or platform.machine()
+
+
+def emulates_bf16(device: torch.device) -> bool:
+    """Whether a device is a CPU of which the system says that it has no bfloat16 instructions.
+
+    PyTorch then emulates them; where the system says nothing (it is not Linux) False.
+    """
+    flags = re.search(r"^(?:flags|Features)\s*:\s*(.+)$", _cpuinfo(), re.MULTILINE)
+    return device.type == "cpu" and flags is not None and "bf16" not in flags.group(1)
+
+
+def _cpuinfo() -> str:
+    path = Path("/proc/cpuinfo")
+    return path.read_text() if path.exists() else ""

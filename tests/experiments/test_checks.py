@@ -3,6 +3,7 @@ import warnings
 import pytest
 
 from mvae_fast.data import MultimodalDataset, Splits, load_dataset
+from mvae_fast.experiments import devices
 from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, configured
 
@@ -25,6 +26,21 @@ def test_a_packaged_run_is_in_order(digits):
 def test_an_annealing_that_never_ends_is_warned_of(digits):
     with pytest.warns(UserWarning, match="annealing_epochs is 20 and epochs 12: .* ends at 0.6,"):
         check_models(config(epochs=12, annealing_epochs=20), digits)
+
+
+@pytest.mark.parametrize("precision", ["bf16-mixed", "16-mixed", "32-true"])
+@pytest.mark.parametrize("flags", ["avx2 avx512f", "avx2 avx512f avx512_bf16"])
+def test_bf16_that_is_emulated_is_warned_of(digits, monkeypatch, precision, flags):
+    monkeypatch.setattr(devices, "_cpuinfo", lambda: f"flags : {flags}\n")
+    with warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always")
+        check_models(config(precision=precision, device="cpu"), digits)
+    # On a CPU Lightning takes bf16-mixed for 16-mixed.
+    expected = "bf16" not in flags and precision != "32-true"
+    assert [w.category for w in said] == [UserWarning] * expected
+    for w in said:
+        assert f"precision is {precision!r} on a CPU without bf16 instructions" in str(w.message)
+        assert "longer than with 32-true; remedy: precision=32-true" in str(w.message)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from mvae_fast.experiments.devices import resolve_device
+from mvae_fast.experiments import devices
+from mvae_fast.experiments.devices import emulates_bf16, resolve_device
 
 
 @pytest.fixture(params=[0, 2])
@@ -29,3 +30,19 @@ def test_gpus_have_numbers(gpus):
 def test_other_names_are_refused(name):
     with pytest.raises(ValueError, match=f"device must be auto, .* got '{name}'"):
         resolve_device(name)
+
+
+@pytest.mark.parametrize(
+    ("cpuinfo", "emulated"),
+    [
+        ("model name\t: Intel(R) Xeon(R)\nflags\t\t: fpu avx2 avx512f avx512_vnni\n", True),
+        ("flags\t\t: fpu avx2 avx512f avx512_bf16 avx512_vnni\n", False),
+        ("Features\t: fp asimd sve asimddp\n", True),
+        ("Features\t: fp asimd sve svebf16 i8mm bf16\n", False),
+        ("", False),  # nothing is known
+    ],
+)
+def test_bf16_instructions(monkeypatch, cpuinfo, emulated):
+    monkeypatch.setattr(devices, "_cpuinfo", lambda: cpuinfo)
+    assert emulates_bf16(torch.device("cpu")) == emulated
+    assert not emulates_bf16(torch.device("cuda", 0))
