@@ -6,11 +6,14 @@
 namespace mvae_fast {
 namespace {
 
-// All capabilities of this processor, best first, after the one whose kernels run; spaces between.
-std::string cpu_capabilities() {
+// Lets the kernels of an instruction set run, if one is named. All of this processor, best first,
+// after the one whose kernels run; spaces between.
+std::string cpu_capabilities(const std::string& name) {
+  const bool known = name.empty() || set_capability(name.c_str());
   std::string all = capability();
-  for (const char* const* name = available_capabilities(); *name; ++name)
-    all += " " + std::string(*name);
+  for (const char* const* other = available_capabilities(); *other; ++other)
+    all += " " + std::string(*other);
+  require(known, "capability is '", name, "', expected one of: ", all);
   return all;
 }
 
@@ -21,22 +24,15 @@ int64_t cpu_peak(int64_t repeats) {
   return kernels<float>().peak(repeats, {torch::stable::get_num_threads(), run_threads});
 }
 
-void set_cpu_capability(const std::string& name) {
-  require(set_capability(name.c_str()), "capability is '", name,
-          "', expected one of: ", cpu_capabilities());
-}
-
 }  // namespace
 }  // namespace mvae_fast
 
 STABLE_TORCH_LIBRARY(mvae_fast, m) {
-  m.def("cpu_capabilities() -> str");
-  m.def("set_cpu_capability(str name) -> ()");
+  m.def("cpu_capabilities(str name) -> str");
   m.def("cpu_peak(int repeats) -> int");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(mvae_fast, CompositeExplicitAutograd, m) {
   m.impl("cpu_capabilities", TORCH_BOX(&mvae_fast::cpu_capabilities));
-  m.impl("set_cpu_capability", TORCH_BOX(&mvae_fast::set_cpu_capability));
   m.impl("cpu_peak", TORCH_BOX(&mvae_fast::cpu_peak));
 }

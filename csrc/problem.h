@@ -108,6 +108,24 @@ struct BackwardOutputs {
   T* const* context;
 };
 
+// Most stages of an embedded pair.
+constexpr int64_t kMostStages = 8;
+
+// One step of an embedded pair, of the problem's only step: stages first .. last - 1, which are all
+// of them from the second on or the first alone. Pointers are to (B, D) and (B).
+template <class T>
+struct Attempt {
+  int64_t first, last;
+  bool packed;          // whether the workspace has the weights from an attempt before
+  const double* error;  // (R), weights of the estimate of the error
+  double rtol, atol;
+  const T *z, *logp, *k, *tau;  // before the step; the first stage's, where that is given
+  T *z_next, *logp_next;        // after it, unless the first stage is all
+  T *k_next, *tau_next;         // of the last stage that is evaluated
+  T* kept;  // kept_numbers(p) for each stage and row, from the first stage on; null: not wanted
+  double* sums;  // two a worker: of the squares of the error over what is tolerated, of z and logp
+};
+
 // How the kernels run `body(context, worker)` for worker = 0 .. n-1, possibly at once.
 struct Threads {
   int64_t n;
@@ -123,6 +141,8 @@ struct Kernels {
   int64_t (*backward_workspace)(const Problem<T>&, const BackwardOutputs<T>&, int64_t workers);
   void (*backward)(const Problem<T>&, const BackwardInputs<T>&, const BackwardOutputs<T>&,
                    const Threads&, void* workspace);
+  // In a workspace of `forward_workspace`, the same one for all attempts of a solve.
+  void (*attempt)(const Problem<T>&, const Attempt<T>&, const Threads&, void* workspace);
   // Runs the register tile of the products on operands in L1, for the machine's peak: multiply-adds
   // done.
   int64_t (*peak)(int64_t repeats, const Threads&);

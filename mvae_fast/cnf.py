@@ -1,6 +1,7 @@
 """The continuous normalizing flow: FFJORD's ``CNF``, integrated by the fast engines."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 import torch
@@ -8,9 +9,11 @@ from torch import Tensor, nn
 
 from mvae_fast import engines
 from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, tensor
-from mvae_fast.core import grid
+from mvae_fast.core import adaptive, grid
+from mvae_fast.core.field import Field
 from mvae_fast.core.problem import PENALTIES, Problem
-from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tableaus import EMBEDDED, EULER, TABLEAUS, Embedded, Tableau
+from mvae_fast.core.tables import Tables
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
@@ -32,7 +35,8 @@ from mvae_fast.ode.torchdiffeq import solve
 _OWN = "own"
 _AUTOCAST = {torch.bfloat16: "bf16", torch.float16: "fp16"}
 _FUSED = (
-    f"an ODEnet with one of the solvers {', '.join(TABLEAUS)}, without adjoint, and without "
+    f"an ODEnet with one of the solvers {', '.join((*TABLEAUS, *EMBEDDED))}, without adjoint, and "
+    "without "
     "regularization_fns other than "
     + ", ".join(name for name, fn in REGULARIZATION_FNS.items() if fn in FUSED_PENALTIES)
 )
@@ -53,8 +57,9 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
 
     A drop-in for FFJORD's ``CNF``: same constructor, ``forward``, signs and state_dict keys. With
     an `ODEnet` and one of the solvers of `mvae_fast.core.tableaus` (euler, midpoint, heun2, heun3,
-    rk4) all steps run in one call of an engine, and gradients are the exact ones of the discrete
-    steps, including that of the end time ``T``; every other solver, and any other velocity, goes
+    rk4; dopri5, tsit5, bosh3, adaptive_heun, fehlberg2, which choose their steps) an engine takes
+    all steps, and gradients are the exact ones of the discrete steps, including that of the end
+    time ``T``; every other solver, and any other velocity, goes
     through torchdiffeq. See ``docs/ffjord.md`` for what differs.
 
     Args:
@@ -64,7 +69,7 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
         train_T: Learn ``T``.
         regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
             path in training; None for none.
-        solver: ``"euler"`` or any solver of torchdiffeq. Like ``atol``, ``rtol`` and the mapping
+        solver: ``"euler"``, ``"tsit5"`` or any solver of torchdiffeq. Like ``atol``, ``rtol`` and the mapping
             ``solver_options`` an attribute that may be set from outside; ``test_solver``,
             ``test_atol`` and ``test_rtol`` replace them in eval mode where they are set.
         atol: Absolute tolerance of adaptive solvers.
@@ -276,10 +281,12 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
             times = grid.check_times(integration_times, z)
             times = times.flip(0) if reverse else times
         fused = z.ndim == 2 and self._obstacle(settings) is None
-        if precision != "full" and not fused:
-            if not follow:
-                raise ValueError(f"precision: {precision!r} is for {_FUSED}")
-            precision = "full"
+        method = EMBEDDED.get(settings.present(self.training).solver)
+        if precision != "full" and not fused and not follow:
+            raise ValueError(f"precision: {precision!r} is for {_FUSED}")
+        if follow and (not fused or method is not None):
+            # Steps are chosen by errors that are smaller than what autocast rounds off.
+            precision, follow = "full", False
         wanted = logpz is not None or self._penalised
         trace = self._trace(base, settings, z, probes) if wanted else None
         penalties = self._penalties if fused else ()
@@ -301,29 +308,39 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
             net = base._modules["diffeq"]
             if z.shape[1] != net.widths[0]:
                 raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, {net.widths[0]})")
-            steps, times = self._grid(settings, times, reverse)
-            outputs = steps.outputs
-            if times is not None and times.shape[0] == 2:
-                outputs = outputs[-1:]
-            tableau = TABLEAUS[settings.present(self.training).solver]
-            base.__dict__["evaluations"] = steps.h.shape[0] * len(tableau.b)
-            t = grid.evaluation_times(steps, tableau.c)
-            problem = Problem(
-                z,
-                steps.h,
-                field_of(net, t, context, residual=base.residual),
-                outputs,
-                trace,
-                probes,
-                settings.log_det,
-                tableau,
-                int(settings.checkpoint_every),
-                penalties,
-                precision,
-                follow,
-                settings.memory,
-            )
-            z_path, change, integrals = engines.solve(settings.engine, problem)
+
+            def problem_of(steps: grid.Grid, tableau: Tableau) -> Problem:
+                t = grid.evaluation_times(steps, tableau.c)
+                return Problem(
+                    z,
+                    steps.h,
+                    field_of(net, t, context, residual=base.residual),
+                    steps.outputs,
+                    trace,
+                    probes,
+                    settings.log_det,
+                    tableau,
+                    int(settings.checkpoint_every),
+                    penalties,
+                    precision,
+                    follow,
+                    settings.memory,
+                )
+
+            found = None
+            if method is None:
+                steps, times = self._grid(settings, times, reverse)
+                if times is not None and times.shape[0] == 2:
+                    steps = replace(steps, outputs=steps.outputs[-1:])
+                tableau = TABLEAUS[settings.present(self.training).solver]
+                base.__dict__["evaluations"] = steps.h.shape[0] * len(tableau.b)
+            else:
+                times = self._default_times(reverse) if times is None else times
+                steps, found = self._search(settings, times, method, problem_of)
+                tableau = method.taken
+                base.__dict__["evaluations"] = found.evaluations
+            problem = problem_of(steps, tableau)
+            z_path, change, integrals = engines.solve(settings.engine, problem, found)
             stepped = settings.solver_options.get("step_size") is not None
             if stepped and times is not None and times.shape[0] > 2:
                 z_path, change, integrals = (
@@ -345,6 +362,26 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
             return z_t
         logp_t = logpz + change.view(z_path.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
+
+    def _search(
+        self,
+        settings: Settings,
+        times: Tensor,
+        method: Embedded,
+        problem_of: Callable[[grid.Grid, Tableau], Problem],
+    ) -> tuple[grid.Grid, adaptive.Found]:
+        """The steps of an embedded pair through ``times``."""
+        grid.by_value("solver", "a solver with fixed steps")
+        present = settings.present(self.training)
+        control = adaptive.Control.of(present.rtol, present.atol, settings.solver_options)
+        attempt = grid.Grid(times[:1], times[:1] - times[:1], (1,))
+
+        def field_at(t: Tensor) -> Field | Tables:
+            return problem_of(grid.Grid(t, torch.zeros_like(t), (1,)), EULER).field
+
+        problem = problem_of(attempt, method.tableau)
+        found = engines.search(settings.engine, problem, field_at, times.tolist(), method, control)
+        return adaptive.grid_of(times, found), found
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
         """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""
@@ -432,13 +469,16 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
         if foreign is not None:
             return foreign
         solver = settings.present(self.training).solver
-        if solver not in TABLEAUS:
+        if solver not in TABLEAUS and solver not in EMBEDDED:
             return f"solver is {solver!r}"
+        if solver in EMBEDDED and engines.transformed():
+            return "torch.func hides the values that an adaptive solver needs"
         if settings.adjoint:
             return "adjoint is True"
         if self._penalised and not all(fn in FUSED_PENALTIES for fn in self.regularization_fns):
             return "no engine has all of regularization_fns"
-        if not settings.solver_options.keys() <= {"step_size"}:
+        known = {"step_size"} if solver in TABLEAUS else adaptive.OPTIONS
+        if not settings.solver_options.keys() <= known:
             return f"solver_options are {dict(settings.solver_options)}"
         return None
 

@@ -43,7 +43,7 @@ def test_ops():
     python = (PACKAGE / "engines" / "ops.py").read_text()
     defined |= set(re.findall(r'_FRAGMENT\.define\("(\w+)\(', python))
     for source in (ROOT / "csrc").rglob("*.cpp"):
-        defined |= set(re.findall(r'm\.def\("(\w+)\(', source.read_text()))
+        defined |= set(re.findall(r'm\.def\(\s*"(\w+)\(', source.read_text()))
     assert len(defined) == 8, defined
     if cpp.why_missing() is None:
         known = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names()

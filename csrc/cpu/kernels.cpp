@@ -5,14 +5,14 @@
 #include "kernels.h"
 
 #include "simd/peak.h"
+#include "sweep/attempt.h"
 #include "sweep/backward.h"
-#include "sweep/forward.h"
 
 namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
-                                     backward<T>, peak<T>};
+                                     backward<T>, attempt<T>, peak<T>};
 
 const Kernels<float> kernels_f32 = kKernels<float>;
 #if !defined(__AVX512BF16__)  // doubles are those of avx512

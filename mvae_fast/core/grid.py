@@ -15,9 +15,6 @@ from mvae_fast.checks import positive
 #: cost one more evaluation for nothing.
 JOINED = 1 / 16
 
-_BY_VALUE = "solver_options['step_size']: the number of steps depends on the values of the times"
-_REMEDY = "remedy: n_steps, and no step_size"
-
 
 @dataclass(frozen=True)
 class Grid:
@@ -142,12 +139,7 @@ def stepped(times: Tensor, step_size: float, *, joined: float = 0.0) -> Grid:
 
 def _count(times: Tensor, step_size: float, joined: float) -> tuple[int, bool]:
     """How many steps `stepped` takes, and whether they go forward."""
-    if torch.compiler.is_exporting():
-        raise ValueError(f"{_BY_VALUE}, which an exported graph does not know; {_REMEDY}")
-    if torch.compiler.is_compiling():
-        # One break, and words for those who want none (fullgraph=True).
-        leave = getattr(torch._dynamo, "skip_frame", torch._dynamo.graph_break)
-        leave(msg=f"{_BY_VALUE}; {_REMEDY}")
+    by_value("solver_options['step_size']", "n_steps, and no step_size")
     values = times.tolist()
     _check_order(values)
     first, last = values[0], values[-1]
@@ -155,6 +147,21 @@ def _count(times: Tensor, step_size: float, joined: float) -> tuple[int, bool]:
     rounding = 4 * torch.finfo(times.dtype).eps * max(abs(first), abs(last)) / step_size
     rest = min(max(joined, rounding), 0.5)
     return max(1, math.ceil(abs(last - first) / step_size - rest)), last > first
+
+
+def by_value(what: str, remedy: str) -> None:
+    """Keep a number of steps that depends on the values of times out of graphs.
+
+    Raises:
+        ValueError: In an export.
+    """
+    why = f"{what}: the number of steps depends on the values of the times"
+    if torch.compiler.is_exporting():
+        raise ValueError(f"{why}, which an exported graph does not know; remedy: {remedy}")
+    if torch.compiler.is_compiling():
+        # One break, and words for those who want none (fullgraph=True).
+        leave = getattr(torch._dynamo, "skip_frame", torch._dynamo.graph_break)
+        leave(msg=f"{why}; remedy: {remedy}")
 
 
 def between(grid: Grid, times: Tensor, start: Tensor | None, path: Tensor) -> Tensor:

@@ -6,20 +6,34 @@ Which one takes a problem is decided here, once for a solve, and nowhere else.
 
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 
 import torch
 
 from mvae_fast.checks import one_of
-from mvae_fast.core import reference
+from mvae_fast.core import adaptive, reference
+from mvae_fast.core.adaptive import Control, Found
+from mvae_fast.core.field import Field
 from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
-from mvae_fast.core.trace import exact_probes
+from mvae_fast.core.tableaus import Embedded
+from mvae_fast.core.tables import Tables
+from mvae_fast.core.trace import exact_probes, trace_table
 from mvae_fast.engines import cpp, cuda, memory, ops, triton
 from mvae_fast.engines.ops import transformed as transformed
 
-__all__ = ["ENGINES", "Engine", "available", "choose", "get", "solve", "usual", "why_missing"]
+__all__ = [
+    "ENGINES",
+    "Engine",
+    "available",
+    "choose",
+    "get",
+    "search",
+    "solve",
+    "usual",
+    "why_missing",
+]
 
 
 @dataclass(frozen=True)
@@ -77,7 +91,7 @@ def _in_onnx_export() -> bool:
 # In the order in which engine="auto" prefers them; the reference, last, runs everywhere.
 _ENGINES: dict[str, Engine] = {
     "cpp": Engine(
-        partial(ops.solve, "solve", cpp.velocity, memory.save_level),
+        cpp.solve,
         cpp.why_missing,
         ("cpu",),
         (torch.float32, torch.float64),
@@ -155,18 +169,23 @@ def get(name: str) -> Engine:
     return _ENGINES[name]
 
 
-def solve(engine: str, problem: Problem) -> Solution:
+def solve(engine: str, problem: Problem, found: Found | None = None) -> Solution:
     """Let an engine solve a problem whose tensors fit together.
 
     Args:
         engine: A name, which is then used or refused, or ``"auto"``: the fastest that fits.
         problem: What to solve.
+        found: By the search for its steps. Where nothing is to be differentiated, and nothing else
+            is wanted than what it has, that is the solution.
 
     Raises:
         ValueError: For an unknown name, or what the problem or the named engine lacks.
         RuntimeError: When the named engine is missing on this machine, with the remedy.
     """
     check_log_det(problem)
+    if found is not None and _found_all(problem) and not _differentiable(problem):
+        penalties = problem.z.new_zeros((len(problem.outputs), 0, problem.z.shape[0]))
+        return complete(problem, Solution(found.z, found.logp, penalties))
     if problem.trace == "exact" and not problem.closed and not problem.jacobians:
         problem = problem._replace(probes=exact_probes(problem.z))
     name = choose(engine, problem)
@@ -177,7 +196,74 @@ def solve(engine: str, problem: Problem) -> Solution:
         # The kernels decide (csrc/cpu/net/layout.h): a graph may run on another machine.
         if not cpp.multiplies_bf16():
             _warn_once(_FLOAT32_TAKEN)
+    if found is not None and found.saved is not None and _found_all(problem):
+        return complete(problem, cpp.solve(problem, found))
     return complete(problem, chosen.solve(problem))
+
+
+def _found_all(problem: Problem) -> bool:
+    """Whether a search finds all that is wanted of a problem."""
+    trace = problem.trace is None or problem.log_det == "trace"
+    return trace and not problem.penalties and problem.checkpoint_every == 1
+
+
+def _differentiable(problem: Problem) -> bool:
+    """Whether there is anything to differentiate in."""
+    if not torch.is_grad_enabled():
+        return False
+    field = problem.field
+    parts = field.tensors if isinstance(field, Field) else (field.weight, field.gate, field.bias)
+    every = (problem.z, problem.h, *parts, *field.context, *field.gate_context)
+    return any(x is not None and x.requires_grad for x in every)
+
+
+def search(
+    engine: str,
+    problem: Problem,
+    field_at: Callable[[torch.Tensor], Field | Tables],
+    times: Sequence[float],
+    method: Embedded,
+    control: Control,
+) -> Found:
+    """Find the steps that an embedded pair takes; they have no gradient.
+
+    With products in full precision, whatever the problem's: rounded to bfloat16 they are further
+    off than any useful tolerance, and no step would be small enough.
+
+    Args:
+        engine: As of `solve`: that which is to take the steps. The C++ engine finds them, too; for
+            every other one plain PyTorch does.
+        problem: One attempt: ``h`` (1,), the stages of ``method.tableau`` at any times.
+        field_at: The velocity at times (E,).
+        times: n + 1 of them, all ascending or all descending.
+        method: What it attempts.
+        control: What decides about the steps.
+
+    Raises:
+        RuntimeError: If ``max_num_steps`` are too few, or no step is small enough.
+    """
+    saves = _found_all(problem) and problem.precision == "full" and _differentiable(problem)
+    problem = problem._replace(
+        log_det="trace", penalties=(), checkpoint_every=1, precision="full", follow=False
+    )
+    if problem.trace is None:  # probes are for a penalty
+        problem = problem._replace(probes=None)
+    elif problem.trace == "exact":
+        probes = None if problem.closed else exact_probes(problem.z)
+        problem = problem._replace(probes=probes)
+    with torch.no_grad():
+        if choose(engine, problem) == "cpp" and cpp.searches(problem):
+            budget = memory.budget(problem) if saves else -1
+            return cpp.search(problem, times, method, control, budget)
+
+        def evaluate(z: torch.Tensor, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor | None]:
+            tables = field_at(t.view(1)).tables()
+            table = trace_table(tables) if problem.closed else None
+            given = (tables, 0, table, problem.probes, problem.precision)
+            velocity, tau, _ = reference.dynamics(z, *given)
+            return velocity, tau
+
+        return adaptive.search(evaluate, problem.z, times, method, control)
 
 
 def choose(engine: str, problem: Problem) -> str:

@@ -1,10 +1,15 @@
 """The C++ engine: fused kernels for the CPU, and what they run on."""
 
+from collections.abc import Sequence
+from functools import partial
+
 from torch import Tensor
 
+from mvae_fast.core.adaptive import Control, Found
 from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem
-from mvae_fast.engines import ops
+from mvae_fast.core.tableaus import Embedded
+from mvae_fast.engines import memory, ops
 from mvae_fast.engines.enums import COEFFICIENTS, MOST_FEATURES, NONLINEARITIES
 
 _LOAD_ERROR = ops.load("_C", "_build_error.txt", "the C++ extension", "a C++17 compiler (g++)")
@@ -39,6 +44,16 @@ def velocity(problem: Problem) -> ops.Velocity:
     return tensors, layout, problem.closed
 
 
+solve = partial(ops.solve, "solve", velocity, memory.save_level)
+
+
+def search(
+    problem: Problem, times: Sequence[float], method: Embedded, control: Control, budget: int
+) -> Found:
+    """The steps of an embedded pair; arguments as of `ops.search`."""
+    return ops.search(velocity(problem), problem, times, method, control, budget)
+
+
 def refuses(problem: Problem) -> str | None:
     """None when the kernels take a problem, else what of it they have not."""
     field = problem.field
@@ -49,6 +64,11 @@ def refuses(problem: Problem) -> str | None:
     if isinstance(field, Field) and field.structure.features > MOST_FEATURES:
         return f"takes at most {MOST_FEATURES} features of time, got {field.structure.features}"
     return None
+
+
+def searches(problem: Problem) -> bool:
+    """Whether the kernels find the steps of an embedded pair: of a velocity over 1 and t."""
+    return isinstance(problem.field, Field) and problem.field.time.ndim == 1
 
 
 def capabilities() -> tuple[str, ...]:
@@ -73,7 +93,7 @@ def set_capability(name: str) -> None:
         RuntimeError: If ``name`` is not one of `capabilities`.
     """
     global _CAPABILITY
-    ops.set_cpu_capability(name)
+    ops.cpu_capabilities(name)
     _CAPABILITY = name
 
 

@@ -45,23 +45,37 @@ def padded(numbers: int, itemsize: int) -> int:
     return line * (-(-numbers // line) | 1)
 
 
+def budget(problem: Problem) -> int:
+    """Bytes that may be kept beside the states."""
+    memory = problem.memory
+    if memory == "states":
+        return 0
+    if memory == "activations":
+        return 2**62
+    if memory == "auto":
+        return BUDGET if _worth(problem) else 0
+    return int(memory)
+
+
 def save_level(problem: Problem) -> int:
     """What the forward of an engine that can keep both is to save: `STATES` or `ACTIVATIONS`."""
-    memory = problem.memory
-    if problem.checkpoint_every > 1 or memory == "states":
+    most = 0 if problem.checkpoint_every > 1 else budget(problem)
+    if not most:
         return STATES
-    if memory == "activations":
-        return ACTIVATIONS
-    stages = len(problem.tableau.b)
-    probes = 0 if problem.probes is None else problem.probes.shape[0]
-    pieces = kept_pieces(problem.field.widths, problem.closed, probes, stages)
-    if memory == "auto":
-        memory = BUDGET
-        if max(problem.field.widths) < WORTH or sum(m * saved for m, saved in pieces) < WORTH * sum(
-            m for m, _ in pieces
-        ):
-            return STATES
     itemsize = problem.z.element_size()
-    row = itemsize * sum(padded(m, itemsize) for m, _ in pieces)
-    kept = row * problem.z.shape[0] * problem.h.shape[0] * stages
-    return ACTIVATIONS if kept <= int(memory) else STATES
+    row = itemsize * sum(padded(m, itemsize) for m, _ in _pieces(problem))
+    kept = row * problem.z.shape[0] * problem.h.shape[0] * len(problem.tableau.b)
+    return ACTIVATIONS if kept <= most else STATES
+
+
+def _pieces(problem: Problem) -> list[tuple[int, int]]:
+    probes = 0 if problem.probes is None else problem.probes.shape[0]
+    return kept_pieces(problem.field.widths, problem.closed, probes, len(problem.tableau.b))
+
+
+def _worth(problem: Problem) -> bool:
+    """Whether to keep saves more than the way to memory and back takes."""
+    if max(problem.field.widths) < WORTH:
+        return False
+    pieces = _pieces(problem)
+    return sum(m * saved for m, saved in pieces) >= WORTH * sum(m for m, _ in pieces)

@@ -18,7 +18,9 @@ import torch
 from torch import Tensor
 
 from mvae_fast.checks import constant_when_traced
+from mvae_fast.core.adaptive import Control, Found
 from mvae_fast.core.problem import Problem, Solution
+from mvae_fast.core.tableaus import Embedded
 from mvae_fast.core.trace import second_order_table, trace_table
 from mvae_fast.engines import extension, memory
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
@@ -26,6 +28,12 @@ from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABL
 _OPS = torch.ops.mvae_fast
 _SCHEMAS: list[str] = ast.literal_eval(
     f"[{Path(__file__).with_name('schemas.inc').read_text(encoding='utf-8')}]"
+)
+_SEARCH = (
+    "search(Tensor z, Tensor h, Tensor? probes, Tensor[] tensors, int[] widths, int[] layout, "
+    "int nonlinearity, bool residual, bool exact, float[] a, float[] b, int operands, "
+    "float[] times, float[] nodes, float[] error, float[] controls, int budget) "
+    "-> (Tensor z_out, Tensor logp_out, Tensor saved, Tensor shares, Tensor counts)"
 )
 _FRAGMENT = torch.library.Library("mvae_fast", "FRAGMENT")
 _FRAGMENT.define("cuda_device_error(int device) -> str")
@@ -46,6 +54,7 @@ def solve(
     velocity: Callable[[Problem], Velocity],
     save_level: Callable[[Problem], int],
     problem: Problem,
+    found: Found | None = None,
 ) -> Solution:
     """Take all steps in one call of the op ``mvae_fast::<name>``.
 
@@ -54,6 +63,7 @@ def solve(
         velocity: What the op is given for the problem's field: `tables`, for one.
         save_level: What its forward saves for a backward.
         problem: What to solve.
+        found: By a search for its steps, which has taken them and saved what is needed.
     """
     tensors, layout, exact = velocity(problem)
     z, field, tableau = problem.z, problem.field, problem.tableau
@@ -79,10 +89,18 @@ def solve(
     if transformed():
         results = _TransformedSolve.apply(name, save_level(problem), probes, statics, *given)
     elif torch.is_grad_enabled() and any(x.requires_grad for x in given):
-        results = _Solve.apply(name, save_level(problem), probes, statics, *given)
+        taken = save_level(problem) if found is None else _results(problem, found)
+        results = _Solve.apply(name, taken, probes, statics, *given)
     else:
         results = _forward(name, 0, probes, statics, *given)
     return Solution(*results[:3])
+
+
+def _results(problem: Problem, found: Found) -> tuple[Tensor, ...]:
+    """What the op would have returned."""
+    assert found.saved is not None
+    penalties = problem.z.new_empty((len(problem.outputs), 0, problem.z.shape[0]))
+    return found.z, found.logp, penalties, found.saved
 
 
 def tables(problem: Problem) -> Velocity:
@@ -98,6 +116,61 @@ def tables(problem: Problem) -> Velocity:
         if x is not None:
             tensors.append(x)
     return tensors, layout, table is not None
+
+
+def search(
+    velocity: Velocity,
+    problem: Problem,
+    times: Sequence[float],
+    method: Embedded,
+    control: Control,
+    budget: int,
+) -> Found:
+    """The steps of an embedded pair, and where they lead, in one call of the op.
+
+    Args:
+        velocity: What the op is given for the problem's field.
+        problem: One attempt, of one step.
+        times: n + 1 of them, all ascending or all descending.
+        method: What it attempts.
+        control: What decides about the steps.
+        budget: Bytes that may be kept for a backward beside the states; -1: there will be none.
+    """
+    tensors, layout, exact = velocity
+    field, tableau = problem.field, method.tableau
+    z, logp, saved, shares, counts = _OPS.search.default(
+        problem.z.contiguous(),
+        problem.h,
+        _dense(problem.probes),
+        [x.contiguous() for x in tensors],
+        field.widths,
+        layout,
+        NONLINEARITIES[field.nonlinearity],
+        field.residual,
+        exact,
+        tableau.a,
+        tableau.b,
+        OPERANDS[problem.precision],
+        times,
+        tableau.c,
+        method.error,
+        (
+            control.rtol,
+            control.atol,
+            control.first_step,
+            control.min_step,
+            control.max_step,
+            control.max_num_steps,
+            control.safety,
+            control.ifactor,
+            control.dfactor,
+            method.order,
+            method.last_is_first,
+        ),
+        budget,
+    )
+    *counts, evaluations, size = counts.tolist()
+    return Found(z, logp, shares, counts, evaluations, None if budget < 0 else saved[:size])
 
 
 def transformed() -> bool:
@@ -150,7 +223,10 @@ class _Solve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, *inputs: Any) -> tuple[Tensor, ...]:
         name, save, probes, statics, z, h, *x = inputs
-        results = getattr(_OPS, name).default(z, h, probes, x, *statics, save)
+        if isinstance(save, tuple):  # the results, of a search that has taken the steps
+            results = save
+        else:
+            results = getattr(_OPS, name).default(z, h, probes, x, *statics, save)
         # What is saved is no result: as one it would be wrapped, and take 2 us more.
         _Solve.keep(ctx, inputs, results[3])
         return results[:3]
@@ -275,14 +351,13 @@ def _fake_solve_backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]
 _FAKES: tuple[Callable[..., Any], ...] = (_fake_solve, _fake_solve_backward)
 
 
-def cpu_capabilities() -> str:
-    """The instruction set that runs and, best first, all of this processor; spaces between."""
-    return _OPS.cpu_capabilities.default()
+def cpu_capabilities(name: str = "") -> str:
+    """Run the kernels of an instruction set in the whole process, if one is named.
 
-
-def set_cpu_capability(name: str) -> None:
-    """Run the kernels of an instruction set in the whole process."""
-    _OPS.set_cpu_capability.default(name)
+    Returns:
+        The one that runs and, best first, all of this processor; spaces between.
+    """
+    return _OPS.cpu_capabilities.default(name)
 
 
 def cpu_peak(repeats: int) -> int:
@@ -300,8 +375,8 @@ def check_version() -> str | None:
 
     It is then ready to be traced.
     """
-    own = ("cpu_capabilities() -> str", "set_cpu_capability(str name) -> ()")
-    for text in (*_SCHEMAS, *own, "cpu_peak(int repeats) -> int"):
+    own = ("cpu_capabilities(str name) -> str", "cpu_peak(int repeats) -> int", _SEARCH)
+    for text in (*_SCHEMAS, *own):
         schema = torch._C.parse_schema(f"mvae_fast::{text}")
         name = schema.name.partition("::")[2]
         op = getattr(_OPS, name, None)

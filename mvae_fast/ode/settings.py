@@ -15,14 +15,14 @@ from torch import nn
 from mvae_fast import engines
 from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
 from mvae_fast.core.problem import LOG_DETS, MEMORIES, PRECISIONS, TRACES
-from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS
 
 #: Steps of a fixed-step solver where none are given.
 N_STEPS = 20
 #: Solvers that take the steps they are told to.
 FIXED_GRID: tuple[str, ...] = (*TABLEAUS, "explicit_adams", "implicit_adams", "fixed_adams")
 #: Solvers that choose their steps by ``atol`` and ``rtol``.
-ADAPTIVE = ("dopri5", "dopri8", "bosh3", "fehlberg2", "adaptive_heun", "scipy_solver")
+ADAPTIVE = (*EMBEDDED, "dopri8", "scipy_solver")
 _REMOVED = {
     "adams": "'explicit_adams' or 'implicit_adams' (fixed steps), or 'dopri5' (adaptive)",
     "bdf": "'implicit_adams', or 'scipy_solver' with solver_options={'solver': 'BDF'}",

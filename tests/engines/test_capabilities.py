@@ -22,7 +22,7 @@ def test_the_best_one_is_the_default_and_others_are_refused():
 def test_each_is_forced_in_turn(capability):
     """tests/engines/test_contract.py has their values and gradients."""
     assert ops.capability() == capability
-    assert torch.ops.mvae_fast.cpu_capabilities().split() == [capability, *ops.capabilities()]
+    assert torch.ops.mvae_fast.cpu_capabilities("").split() == [capability, *ops.capabilities()]
 
 
 def value_and_slope(a, nonlinearity):
