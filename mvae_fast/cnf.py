@@ -69,9 +69,10 @@ class FastCNF(NotScriptable, HasEndTime, HasSettings):
         train_T: Learn ``T``.
         regularization_fns: FFJORD's regularisers, by name or as callables, integrated along the
             path in training; None for none.
-        solver: ``"euler"``, ``"tsit5"`` or any solver of torchdiffeq. Like ``atol``, ``rtol`` and the mapping
-            ``solver_options`` an attribute that may be set from outside; ``test_solver``,
-            ``test_atol`` and ``test_rtol`` replace them in eval mode where they are set.
+        solver: ``"euler"``, ``"tsit5"`` or any solver of torchdiffeq. Like ``atol``, ``rtol`` and
+            the mapping ``solver_options`` an attribute that may be set from outside;
+            ``test_solver``, ``test_atol`` and ``test_rtol`` replace them in eval mode where they
+            are set.
         atol: Absolute tolerance of adaptive solvers.
         rtol: Relative tolerance of adaptive solvers.
         n_steps: Equal steps of a fixed-step solver in each interval between integration times,
