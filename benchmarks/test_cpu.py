@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.against import CLOCKS
 from benchmarks.common.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
 from benchmarks.common.interleave import interleave
 from benchmarks.common.workloads import WORKLOADS, Workload, select
+from benchmarks.compare import CLOCKS
 from benchmarks.report import Row
 
 HALF = f"{OURS} bf16"
