@@ -55,5 +55,5 @@ $(VENV)/.stamp-train: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
-	$(BIN)/python -m pip install -q -e ".[train,test,bench,dev]"
+	$(BIN)/python -m pip install -q -e ".[train,test,bench,peers,dev]"
 	@touch $@ $(VENV)/.stamp-train

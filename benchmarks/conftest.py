@@ -9,6 +9,7 @@ import pytest
 
 from benchmarks import report
 from benchmarks.common.environment import environment
+from benchmarks.common.peers import PEERS, select_peers, versions, why_missing
 from benchmarks.common.precision import PRECISIONS
 from benchmarks.common.workloads import select
 
@@ -18,6 +19,7 @@ _ENVIRONMENT = pytest.StashKey[dict[str, str | None]]()
 
 _DEFAULTS = {
     "workloads": None,
+    "peers": None,
     "threads": "2",
     "dtype": "float32",
     "clock": "wall",
@@ -27,6 +29,7 @@ _DEFAULTS = {
 _CHOICES = {"dtype": ["float32", "float64"], "clock": ["wall", "cpu"]}
 _HELP = {
     "workloads": "only these, such as W2,W4",
+    "peers": f"on a CPU: all, or some of {','.join(PEERS)} (default: torchdiffeq, in part)",
     "threads": "on a CPU: thread counts, such as 1,2 (default 2)",
     "dtype": "on a CPU",
     "clock": "on a CPU; cpu: time on the core, for --threads 1 on a busy machine",
@@ -52,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     try:
         named = config.getoption("workloads")
         select(() if named is None else named.split(","))
+        peers = select_peers(config.getoption("peers"))
         thread_counts = [int(count) for count in config.getoption("threads").split(",")]
         batches = [int(rows) for rows in config.getoption("batches").split(",")]
     except ValueError as error:
@@ -68,9 +72,27 @@ def pytest_configure(config: pytest.Config) -> None:
         # With more threads it would count them waiting for each other.
         raise pytest.UsageError("--clock cpu: expected --threads 1")
     config.stash[_ROWS] = []
-    config.stash[_ENVIRONMENT] = environment()
+    config.stash[_ENVIRONMENT] = environment() | versions(peers)
     # pytest-benchmark's own table knows nothing of peers; --benchmark-json still has everything.
     config.option.benchmark_quiet = True
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """An epoch is no workload and no peer's; peers with nets of their own run where named."""
+    peers = select_peers(config.getoption("peers"))
+    narrowed = bool(peers) or config.getoption("workloads") is not None
+
+    def left_out(item: pytest.Item) -> bool:
+        if item.path.name == "test_own_nets.py":
+            return item.callspec.params["peer"] not in peers  # type: ignore[attr-defined]
+        if item.path.name == "test_gpu.py":
+            return bool(peers)  # the option is a CPU's
+        return narrowed and item.path.name == "test_epoch.py"
+
+    dropped = [item for item in items if left_out(item)]
+    if dropped:
+        config.hook.pytest_deselected(items=dropped)
+        items[:] = [item for item in items if item not in dropped]
 
 
 @pytest.fixture
@@ -107,6 +129,11 @@ def _run(config: pytest.Config) -> dict[str, Any]:
         "command": command,
         "clock": config.getoption("clock"),
         "environment": config.stash[_ENVIRONMENT],
+        "missing": [
+            reason
+            for peer in select_peers(config.getoption("peers"))
+            if (reason := why_missing(peer))
+        ],
         "rows": rows,
     }
 

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.common.estimators import estimators
 from benchmarks.common.interleave import Quartiles, Timings
 from benchmarks.gpu import report as gpu_report
 
@@ -33,14 +34,6 @@ def _keys(rows: Sequence[Row]) -> list[str]:
     return ["workload", "mode", *either]
 
 
-def _ratio(ratio: Quartiles) -> str:
-    return f"{ratio.median:.2f}x ({ratio.lower:.2f}-{ratio.upper:.2f})"
-
-
-def _time(time: Quartiles) -> str:
-    return f"{time.median * 1e3:.3g} ms" if time.median < 1 else f"{time.median:.3g} s"
-
-
 def table(rows: Sequence[Row]) -> str:
     """A Markdown table of the rows: our time, then each peer's ratio to it and its time."""
     base, keys = _base(rows[0]), _keys(rows)
@@ -50,13 +43,13 @@ def table(rows: Sequence[Row]) -> str:
     lines = []
     for row in rows:
         timings = Timings(row["seconds"])
-        cells = [*(row[key] for key in keys), _time(timings.time(base))]
+        cells = [*(row[key] for key in keys), timings.time(base).as_time()]
         for peer in peers:
             if peer not in row["seconds"]:
                 cells.append("")
                 continue
             ratio, time = timings.ratio(peer, base), timings.time(peer)
-            cells.append(f"{_ratio(ratio)}, {_time(time)}")
+            cells.append(f"{ratio.as_ratio()}, {time.as_time()}")
         lines.append([*cells, timings.rounds])
     return gpu_report.table(head, lines)
 
@@ -83,6 +76,7 @@ def markdown(run: dict[str, Any]) -> str:
             "ratios, quartiles in brackets), then the median time of a call.",
             "",
         ]
+    tables += estimators(on_cpu)
     if on_gpu:
         tables += [gpu_report.markdown(on_gpu), ""]
     return "\n".join(
@@ -92,6 +86,7 @@ def markdown(run: dict[str, Any]) -> str:
             *facts,
             "",
             *tables,
+            *(f"- not measured: {reason}" for reason in run.get("missing", [])),
             *(f"- {name}: {shape}" for name, shape in shapes.items()),
         ]
     )

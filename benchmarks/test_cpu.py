@@ -2,21 +2,22 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import pytest
 import torch
 
-from benchmarks.against import CLOCKS
-from benchmarks.common.candidates import CANDIDATES, MODES, OURS, Problem, check_agreement
-from benchmarks.common.interleave import interleave
+from benchmarks.common.candidates import CANDIDATES, MODES, OURS, Problem, call, check_agreement
+from benchmarks.common.interleave import SETTLE, by_clock, interleave
+from benchmarks.common.peers import LONG, PEERS, candidates_of, select_peers, why_missing
 from benchmarks.common.workloads import WORKLOADS, Workload, select
+from benchmarks.compare import CLOCKS
 from benchmarks.report import Row
 
 HALF = f"{OURS} bf16"
 TORCHDIFFEQ = (OURS, f"{OURS} hutchinson", HALF, "odeint", "odeint_adjoint")
 QUICK = (OURS, "odeint")
+FULL = (*TORCHDIFFEQ, *PEERS["compile"])
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,8 @@ class Case:
         names: Candidates, ours first.
         budget: Seconds to spend.
         min_rounds: At least so many samples.
+        max_rounds: At most so many.
+        settle: As of `benchmarks.common.interleave.by_clock`.
     """
 
     workload: Workload
@@ -35,15 +38,20 @@ class Case:
     names: tuple[str, ...]
     budget: float
     min_rounds: int
+    max_rounds: int = 200
+    settle: float = 0.0
 
 
 def cases(config: pytest.Config) -> Iterator[Case]:
     """What the options ask for."""
     named = config.getoption("workloads")
     workloads = WORKLOADS if named is None else select(named.split(","))
+    peers = [p for p in select_peers(config.getoption("peers")) if why_missing(p) is None]
     for workload in workloads:
-        if config.getoption("full"):
-            yield Case(workload, "train", tuple(CANDIDATES), 15, 15)
+        if config.getoption("peers") is not None:
+            yield from _against(workload, peers)
+        elif config.getoption("full"):
+            yield Case(workload, "train", FULL, 15, 15)
             # Without gradients the adjoint is plain odeint, and the compiled peers matter less
             # than the minutes that compiling them once more takes.
             yield Case(workload, "inference", TORCHDIFFEQ[:4], 5, 15)
@@ -54,11 +62,25 @@ def cases(config: pytest.Config) -> Iterator[Case]:
             yield Case(workload, "train", QUICK, 3, 5)
 
 
+def _against(workload: Workload, peers: list[str]) -> Iterator[Case]:
+    """All of these peers on a workload."""
+    for mode in MODES:
+        names = [name for peer in peers for name in candidates_of(peer, workload, mode)]
+        if names:
+            yield Case(workload, mode, (*TORCHDIFFEQ[:3], *names), 15, 10, settle=SETTLE)
+        if "jax" in peers:
+            yield Case(workload, mode, (OURS, LONG), 0, 3, max_rounds=3, settle=SETTLE)
+
+
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     thread_counts = [int(count) for count in metafunc.config.getoption("threads").split(",")]
     chosen = list(cases(metafunc.config))
     metafunc.parametrize("threads", thread_counts, ids="threads={}".format)
-    metafunc.parametrize("case", chosen, ids=[f"{c.workload.name}-{c.mode}" for c in chosen])
+    metafunc.parametrize("case", chosen, ids=list(map(_id, chosen)))
+
+
+def _id(case: Case) -> str:
+    return "-".join((case.workload.name, case.mode, *[LONG] * (LONG in case.names)))
 
 
 def test_cpu(
@@ -83,14 +105,17 @@ def test_cpu(
     finally:
         torch.set_num_threads(threads_before)
 
-    run = MODES[case.mode]
-    calls = {name: partial(run, module, problem) for name, module in modules.items()}
+    clock = pytestconfig.getoption("clock")
+    calls = {name: call(module, problem, case.mode, clock) for name, module in modules.items()}
     timings = interleave(
         calls,
         threads=threads,
         budget=case.budget,
         min_rounds=case.min_rounds,
-        clock=CLOCKS[pytestconfig.getoption("clock")],
+        max_rounds=case.max_rounds,
+        warmup=min(3, case.min_rounds // 3),
+        clock=CLOCKS[clock],
+        timer=by_clock(CLOCKS[clock], case.settle),
     )
     seconds = {
         name: [round(sample, 7) for sample in samples] for name, samples in timings.seconds.items()
@@ -102,6 +127,7 @@ def test_cpu(
         "threads": threads,
         "dtype": pytestconfig.getoption("dtype"),
         "seconds": seconds,
+        "traces": {n: CANDIDATES[n].trace for n in names if CANDIDATES[n].precision == "full"},
     }
     record(row)
     for name in names[1:]:

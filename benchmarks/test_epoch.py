@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.against import CLOCKS
 from benchmarks.common.interleave import interleave
+from benchmarks.compare import CLOCKS
 from benchmarks.peers.epoch import MNIST, OURS, PEER, slices
 from benchmarks.report import Row
 

@@ -96,6 +96,14 @@ def test_files_a_level(root):
             assert sum(path.is_file() for path in level.iterdir()) <= 12, level
 
 
+def test_the_map_names_every_benchmark():
+    rows = (ROOT / "docs" / "architecture.md").read_text().splitlines()
+    for folder in ("benchmarks", "benchmarks/peers", "benchmarks/common", "benchmarks/gpu"):
+        (row,) = [line for line in rows if line.startswith(f"| `{folder}/` |")]
+        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+        assert files <= set(re.findall(r"`(\w+)`", row)), folder
+
+
 @pytest.mark.skipif(cpp.why_missing() is not None, reason="needs the C++ engine")
 @pytest.mark.parametrize("training", [False, True])
 def test_calls_from_a_flow_to_the_op(training):

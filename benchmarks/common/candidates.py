@@ -2,6 +2,8 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +12,7 @@ from benchmarks.common.precision import products
 from benchmarks.common.workloads import Workload
 from benchmarks.peers.compiled import compiled
 from benchmarks.peers.ffjord import FFJORD, Net
+from benchmarks.peers.jax_peer import Jax
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.core import grid
 from mvae_fast.core.field import Field
@@ -89,14 +92,14 @@ class Candidate:
     """One way to run a workload.
 
     Args:
-        build: Makes the module ``(z, logp, probes) -> (z_T, logp_T)``.
+        build: Makes the module ``(z, logp, probes) -> (z_T, logp_T)``, or one of JAX's flows.
         trace: ``"exact"`` or ``"hutchinson"``, hence which others it must agree with.
         discrete_gradient: Whether its gradient is that of the discrete steps.
         precision: One of `benchmarks.common.precision.PRECISIONS`, that of its products; all but
             ``"full"`` need a float32 problem.
     """
 
-    build: Callable[[Problem], nn.Module]
+    build: Callable[[Problem], Any]
     trace: str
     discrete_gradient: bool = True
     precision: str = "full"
@@ -118,6 +121,10 @@ CANDIDATES: dict[str, Candidate] = {
     "compile hutchinson": Candidate(
         lambda p: compiled(p.net(), p.workload.steps, hutchinson=True), "hutchinson"
     ),
+    "jax vjp": Candidate(lambda p: Jax(p, "vjp"), "hutchinson"),
+    "jax jvp": Candidate(lambda p: Jax(p, "jvp"), "hutchinson"),
+    "jax exact": Candidate(lambda p: Jax(p, "exact"), "exact"),
+    "jax closed form": Candidate(lambda p: Jax(p, "closed form"), "exact"),
 }
 
 
@@ -150,6 +157,21 @@ MODES: dict[str, Callable[[nn.Module, Problem], tuple[Tensor, ...]]] = {
     "inference": inference,
 }
 
+
+def results(module: nn.Module | Jax, problem: Problem, mode: str) -> tuple[Tensor, ...]:
+    """What the mode gives for a candidate that was built."""
+    return module.results(mode) if isinstance(module, Jax) else MODES[mode](module, problem)
+
+
+def call(
+    module: nn.Module | Jax, problem: Problem, mode: str, clock: str
+) -> Callable[[], float | tuple[Tensor, ...]]:
+    """What is timed. That of a flow of JAX's answers with its seconds by this clock."""
+    if isinstance(module, Jax):
+        return partial(module.seconds, mode, clock)
+    return partial(MODES[mode], module, problem)
+
+
 _TOLERANCE = {torch.float32: 2e-5, torch.float64: 1e-11}
 _BF16 = 0.05  # eager PyTorch under autocast is as far off; tests/engines/test_bf16.py compares them
 # Three more bits than bfloat16, less the one that goes where hardware truncates to TF32.
@@ -157,7 +179,7 @@ _ROUNDED = {"bf16": _BF16, "tf32": _BF16 / 4, "fp16": _BF16 / 4}
 
 
 def check_agreement(
-    modules: Mapping[str, nn.Module],
+    modules: Mapping[str, nn.Module | Jax],
     problem: Problem,
     mode: str,
     candidates: Mapping[str, Candidate] = CANDIDATES,
@@ -173,19 +195,18 @@ def check_agreement(
         candidates: What is known of the modules, by the same names.
         engine: That of the FastCNF which they are compared with, in full precision.
     """
-    run = MODES[mode]
     expected: dict[str, tuple[Tensor, ...]] = {}
     for name, module in modules.items():
         candidate = candidates[name]
         if candidate.trace not in expected:
             with products("full"):
                 oracle = Ours(problem, candidate.trace, engine=engine)
-                expected[candidate.trace] = run(oracle, problem)
-        results, wanted = run(module, problem), expected[candidate.trace]
-        assert len(results) == len(wanted)
+                expected[candidate.trace] = results(oracle, problem, mode)
+        found, wanted = results(module, problem, mode), expected[candidate.trace]
+        assert len(found) == len(wanted)
         compared = len(wanted) if candidate.discrete_gradient else 2
         tolerance = _ROUNDED.get(candidate.precision, _TOLERANCE[problem.dtype])
-        for index, (got, ours) in enumerate(zip(results[:compared], wanted, strict=False)):
+        for index, (got, ours) in enumerate(zip(found[:compared], wanted, strict=False)):
             error, size = (got - ours).norm().item(), ours.norm().item()
             assert error <= tolerance * size, (
                 f"{name} on {problem.workload.name}: error {error:.1e} of {size:.1e} in result "

@@ -1,12 +1,13 @@
 """The measuring itself, with a clock under control."""
 
 import gc
+import time
 from itertools import count
 
 import pytest
 import torch
 
-from benchmarks.common.interleave import Timings, interleave
+from benchmarks.common.interleave import Quartiles, Timings, by_clock, interleave
 
 
 def test_calls_alternate_and_warmup_is_not_counted():
@@ -94,3 +95,29 @@ def test_ratio_is_taken_round_by_round():
     timings = Timings({"a": [1.0, 10.0, 1.0], "b": [2.0, 20.0, 4.0]})
     ratio = timings.ratio("b", "a")
     assert (ratio.lower, ratio.median, ratio.upper) == (2.0, 2.0, 3.0)
+
+
+def test_a_call_that_answers_seconds_has_timed_itself():
+    assert by_clock(lambda: 0.0)(lambda: 0.25) == 0.25
+
+
+def test_calls_that_are_not_counted_go_before():
+    began, calls, readings = time.perf_counter(), [], []
+
+    def clock():
+        readings.append(len(calls))
+        return float(len(calls))
+
+    def call():
+        calls.append(time.perf_counter() - began)
+
+    assert by_clock(clock, settle=0.005)(call) == 1.0
+    # All but the last: before the clock is read for the first time.
+    assert readings == [len(calls) - 1, len(calls)]
+    assert len(calls) > 2 and calls[-1] >= 0.005
+
+
+def test_texts_of_quartiles():
+    assert Quartiles(1.0, 1.256, 2.0).as_ratio() == "1.26x (1.00-2.00)"
+    assert Quartiles(0.1, 0.01234, 0.1).as_time() == "12.3 ms"
+    assert Quartiles(1.0, 1.5, 2.0).as_time() == "1.5 s"

@@ -91,3 +91,49 @@ def test_csv_of_both_kinds_of_rows():
     assert lines[0].startswith("workload,mode,threads,precision,dtype,candidate")
     assert lines[1].startswith("W2,train,2,,float32,FastCNF")
     assert lines[-1].startswith("W2 B=256,train,,tf32,float32,odeint")
+
+
+def row(workload, seconds, mode="train", threads=1):
+    exact = {"FastCNF", "jax exact", "jax closed form"}
+    traces = {n: "exact" if n in exact else "hutchinson" for n in seconds if "bf16" not in n}
+    facts = {"workload": workload, "shape": "", "mode": mode, "threads": threads}
+    return facts | {"dtype": "float32", "seconds": seconds, "traces": traces}
+
+
+def test_estimators_are_compared_trace_by_trace():
+    rows = [
+        row(
+            "W2",
+            {
+                "FastCNF": [0.010, 0.010],
+                "FastCNF hutchinson": [0.020, 0.020],
+                "FastCNF bf16": [0.001, 0.001],
+                "odeint": [0.040, 0.060],
+                "jax closed form": [0.030, 0.030],
+            },
+        ),
+        row("W2", {"FastCNF": [0.008], "jax exact": [0.8]}),
+        row("W3", {"FastCNF": [0.5], "odeint": [1.0]}),
+    ]
+    lines = report.markdown(RUN | {"rows": rows}).splitlines()
+    begin = lines.index("Trace by trace, train, 1 thread:")
+    assert lines[begin + 2 : begin + 9] == [
+        "| trace | whose | W2 | W3 |",
+        "|---|---|---|---|",
+        "| exact | FastCNF | 10 ms | 500 ms |",
+        "| exact | jax closed form | 3.00x (3.00-3.00) |  |",
+        "| exact | jax exact | 100.00x (100.00-100.00) |  |",
+        "| Hutchinson | FastCNF hutchinson | 20 ms |  |",
+        # W3 has none of ours to divide by.
+        "| Hutchinson | odeint | 2.50x (2.25-2.75) |  |",
+    ]
+
+
+def test_without_an_exact_peer_there_is_no_such_table():
+    seconds = {"FastCNF": [1.0], "FastCNF hutchinson": [1.0], "odeint": [2.0]}
+    assert "Trace by trace" not in report.markdown(RUN | {"rows": [row("W2", seconds)]})
+
+
+def test_what_was_not_measured_is_said():
+    text = report.markdown(RUN | {"missing": ["jax is not installed; remedy: some"]})
+    assert "- not measured: jax is not installed; remedy: some" in text.splitlines()
