@@ -26,7 +26,8 @@ class HasDensity(HasSettings):
 
     So ``log_prob`` integrates forward, and ``sample`` back, from T to 0: the direction and signs of
     zuko and of FFJORD's density estimation. A velocity that goes the other way, with the base at 0
-    and data at 1, takes ``integration_times=(1.0, 0.0)`` in each of the methods.
+    and data at 1, takes ``integration_times=(1.0, 0.0)`` in each of the methods, or
+    `mvae_fast.likelihood`.
 
     The trace is that of the flow's settings. With ``"hutchinson"``, and with None over an `ODEfunc`
     of ``divergence_fn="approximate"``, the default, ``log_prob`` is an unbiased estimate, another
