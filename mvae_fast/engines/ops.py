@@ -20,7 +20,7 @@ from torch import Tensor
 from mvae_fast.checks import constant_when_traced
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.trace import second_order_table, trace_table
-from mvae_fast.engines import extension, memory
+from mvae_fast.engines import extension, flops, memory
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
 
 _OPS = torch.ops.mvae_fast
@@ -55,6 +55,7 @@ def solve(
         save_level: What its forward saves for a backward.
         problem: What to solve.
     """
+    _announce_flops()
     tensors, layout, exact = velocity(problem)
     z, field, tableau = problem.z, problem.field, problem.tableau
     operands = OPERANDS[problem.precision]
@@ -107,6 +108,17 @@ def transformed() -> bool:
     )
 
 
+def _announce_flops() -> None:
+    """Where FlopCounterMode may be looking on, let it know what the ops multiply."""
+    if torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
+        return
+    ops = {f"{engine}solve": flops.forward_flops for engine in ("", "triton_")}
+    ops |= {f"{name}_backward": flops.backward_flops for name in ops}
+    flops.announce(
+        {getattr(_OPS, name): formula for name, formula in ops.items() if hasattr(_OPS, name)}
+    )
+
+
 @constant_when_traced
 def _tf32() -> bool:
     """PyTorch's own switch for float32 products on a GPU, whichever way it was set."""
@@ -137,6 +149,7 @@ def _backward(
     name: str, probes: Tensor | None, statics: Statics, tensor_grads: bool, *tensors: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
+    _announce_flops()
     grads, (z, h, *x) = tensors[:4], tensors[4:]
     z_bar, h_bar, bars = getattr(_OPS, f"{name}_backward").default(
         *grads, z, h, probes, x, *statics, tensor_grads
