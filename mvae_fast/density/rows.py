@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast.checks import tensor
+from mvae_fast.core import grid
 from mvae_fast.nets.layers import LINEAR_LAYERS
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.ode.called import base_of
@@ -48,16 +49,19 @@ def move(
         batch = joint_batch(name, batch, context)
         extra["context"] = context.expand(*batch, -1).reshape(-1, context.shape[-1])
     times = extra.get("integration_times")
-    if times is not None and len(times) != 2:
-        raise ValueError(f"integration_times: got {len(times)}, expected 2, a start and an end")
-    if "probes" in extra:
-        extra["probes"] = _rows_of_probes(extra["probes"], (*batch, *event), event_dim)
-    rows = x.expand(*batch, *event)
-    rows = rows if len(batch) == 1 else rows.reshape(-1, *event)
+    if times is not None and (count := grid.check_times(times, x).shape[0]) != 2:
+        raise ValueError(f"integration_times: got {count}, expected 2, a start and an end")
+    probes = extra.pop("probes", None)
+    if probes is not None and with_change:
+        extra["probes"] = _rows_of_probes(probes, (*batch, *event), event_dim)
+    plain = context is None and len(batch) == 1
+    rows = x if plain else x.expand(*batch, *event).reshape(-1, *event)
     if not with_change:
         return flow(rows, reverse=reverse, **extra).reshape(*batch, *event), None
     moved, change = flow(rows, rows.new_zeros(rows.shape[0]), reverse=reverse, **extra)
     # A flow subtracts log|det| from the log-density that it is handed.
+    if plain:
+        return moved, -change
     return moved.reshape(*batch, *event), -change.reshape(batch)
 
 

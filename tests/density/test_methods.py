@@ -224,6 +224,8 @@ def test_what_does_not_fit_is_named():
         flow.log_prob(x, trace="none")
     with pytest.raises(ValueError, match="integration_times: got 3, expected 2"):
         flow.log_prob(x, integration_times=(0.0, 0.5, 1.0))
+    with pytest.raises(ValueError, match="integration_times: got"):
+        flow.log_prob(x, integration_times=torch.tensor(1.0))
     with pytest.raises(TypeError, match="base: got a int"):
         flow.log_prob(x, base=3)
     with pytest.raises(ValueError, match=r"base: got event_shape \(\), with batch_shape \(3,\)"):

@@ -1,6 +1,7 @@
 """FlowTransform in torch.distributions."""
 
 import copy
+import dataclasses
 
 import pytest
 import torch
@@ -113,6 +114,17 @@ def test_with_others_and_with_a_context():
     torch.testing.assert_close(
         got, flow(x.flatten(0, 1), context=context[:1].expand(20, 2)).view(5, 4, 3)
     )
+
+
+def test_arguments_of_the_flow_hold_in_every_call():
+    flow = cnf(trace="hutchinson")
+    x, probes = torch.randn(2, 5, 3, dtype=torch.float64)
+    settings = dataclasses.replace(flow.settings, n_steps=9)
+    t = FlowTransform(flow, probes=probes, settings=settings, integration_times=(0.2, 0.7))
+    given = {"settings": settings, "integration_times": (0.2, 0.7)}
+    z, change = flow(x, torch.zeros(5).double(), probes=probes, **given)
+    assert torch.equal(t(x), z) and torch.equal(t.log_abs_det_jacobian(x, z), -change)
+    assert torch.equal(t.inv(z), flow(z, reverse=True, **given))
 
 
 def test_faces_of_a_transform():
