@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from statistics import median
 from typing import Any
 
@@ -25,32 +24,11 @@ from mvae_fast import engines
 from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem as EngineProblem
 from mvae_fast.engines import cpp as ops
+from mvae_fast.engines.flops import multiply_adds
 
 PEAK_REPEATS = 2000
 
 Calls = dict[str, tuple[int, Callable[[], Any]]]
-
-
-def multiply_adds(widths: tuple[int, ...]) -> tuple[int, int]:
-    """Multiply-adds of the products of one sample and step, exact trace: forward and backward.
-
-    Example:
-        >>> multiply_adds((128, 256, 128))  # 2 D m and 5 D m
-        (65536, 163840)
-    """
-    products = [m_in * m_out for m_in, m_out in pairwise(widths)]
-    forward = sum(products)
-    backward = sum(products[:-1]) + 2 * forward  # recomputed, data and weight gradients
-    if len(products) == 3:
-        forward += products[1]
-        backward += 3 * products[1]
-    elif len(products) > 3:
-        # D sweeps: their hidden products forward, the same again and two gradients backward, and
-        # the gradient of the last layer. Those with W_1 and W_L take D rows, not B D.
-        inner = sum(products[1:-1])
-        forward += widths[0] * inner
-        backward += widths[0] * (3 * inner + products[-1])
-    return forward, backward
 
 
 def calls(problem: Problem, engine: str, precision: str = "full") -> Calls:

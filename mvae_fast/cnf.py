@@ -14,6 +14,7 @@ from mvae_fast.core.field import Field
 from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import EMBEDDED, EULER, TABLEAUS, Embedded, Tableau
 from mvae_fast.core.tables import Tables
+from mvae_fast.density import HasDensity
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
@@ -48,7 +49,7 @@ def _has_autocast(device: str) -> bool:
     return torch.amp.is_autocast_available(device)
 
 
-class FastCNF(NotScriptable, HasEndTime, HasSettings):
+class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
     r"""A continuous normalizing flow over a fixed time interval.
 
     .. math:: \frac{dz}{dt} = f(t, z), \qquad

@@ -1,4 +1,4 @@
-"""A torch.distributions face for Gaussian posteriors that a flow transports."""
+"""Flows as `torch.distributions`: of data, and Gaussian posteriors that a flow transports."""
 
 import math
 from collections.abc import Callable
@@ -9,7 +9,10 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
 from mvae_fast.checks import integers, tensor
+from mvae_fast.density import FlowDistribution, FlowTransform
 from mvae_fast.flows.base import arguments
+
+__all__ = ["FlowDistribution", "FlowPosterior", "FlowTransform"]
 
 Flow = Callable[..., tuple[Tensor, Tensor]]
 Shape = torch.Size | tuple[int, ...]

@@ -22,7 +22,7 @@ from mvae_fast.core.adaptive import Control, Found
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.tableaus import Embedded
 from mvae_fast.core.trace import second_order_table, trace_table
-from mvae_fast.engines import extension, memory
+from mvae_fast.engines import extension, flops, memory
 from mvae_fast.engines.enums import NONLINEARITIES, OPERANDS, PENALTY_BITS, TABLES
 
 _OPS = torch.ops.mvae_fast
@@ -65,6 +65,7 @@ def solve(
         problem: What to solve.
         found: By a search for its steps, which has taken them and saved what is needed.
     """
+    _announce_flops()
     tensors, layout, exact = velocity(problem)
     z, field, tableau = problem.z, problem.field, problem.tableau
     operands = OPERANDS[problem.precision]
@@ -136,6 +137,7 @@ def search(
         control: What decides about the steps.
         budget: Bytes that may be kept for a backward beside the states; -1: there will be none.
     """
+    _announce_flops()
     tensors, layout, exact = velocity
     field, tableau = problem.field, method.tableau
     z, logp, saved, shares, counts = _OPS.search.default(
@@ -180,6 +182,18 @@ def transformed() -> bool:
     )
 
 
+def _announce_flops() -> None:
+    """Where FlopCounterMode may be looking on, let it know what the ops multiply."""
+    if torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
+        return
+    ops = {f"{engine}solve": flops.forward_flops for engine in ("", "triton_")}
+    ops |= {f"{name}_backward": flops.backward_flops for name in ops}
+    ops["search"] = flops.search_flops
+    flops.announce(
+        {getattr(_OPS, name): formula for name, formula in ops.items() if hasattr(_OPS, name)}
+    )
+
+
 @constant_when_traced
 def _tf32() -> bool:
     """PyTorch's own switch for float32 products on a GPU, whichever way it was set."""
@@ -210,6 +224,7 @@ def _backward(
     name: str, probes: Tensor | None, statics: Statics, tensor_grads: bool, *tensors: Tensor | None
 ) -> tuple[Tensor, ...]:
     """Flat: autograd looks for no tensors in a list, and would take the gradients for constants."""
+    _announce_flops()
     grads, (z, h, *x) = tensors[:4], tensors[4:]
     z_bar, h_bar, bars = getattr(_OPS, f"{name}_backward").default(
         *grads, z, h, probes, x, *statics, tensor_grads

@@ -22,6 +22,7 @@ from torch.nn.utils.parametrize import ParametrizationList, is_parametrized
 from torch.nn.utils.prune import BasePruningMethod
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
+from torch.utils.module_tracker import ModuleTracker
 
 from mvae_fast.nets import layers
 from mvae_fast.nets.activations import Pointwise, Swish
@@ -171,12 +172,15 @@ def _hooked(module: dict[str, Any]) -> bool:
 
 
 def _hooks_everywhere() -> bool:
-    return bool(
-        every_module._global_forward_hooks
-        or every_module._global_forward_pre_hooks
-        or every_module._global_backward_hooks
-        or every_module._global_backward_pre_hooks
-    )
+    before, after = every_module._global_forward_pre_hooks, every_module._global_forward_hooks
+    if every_module._global_backward_hooks or every_module._global_backward_pre_hooks:
+        return True
+    return bool(before or after) and not all(map(_looks_on, (*before.values(), *after.values())))
+
+
+def _looks_on(hook: Any) -> bool:
+    """Whether a hook only takes down which module runs, as those of FlopCounterMode do."""
+    return type(getattr(hook, "__self__", None)) is ModuleTracker
 
 
 @cache

@@ -14,6 +14,7 @@ from torch.distributed.fsdp import fully_shard
 from torch.nn.utils import parametrizations, parametrize, prune
 from torch.nn.utils import spectral_norm as old_spectral_norm
 from torch.nn.utils import weight_norm as old_weight_norm
+from torch.utils.module_tracker import ModuleTracker
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.flows import AmortizedCNF
@@ -341,6 +342,25 @@ def test_hooks_on_every_module(kind):
         handle.remove()
     assert {"Linear", "SquashLinear", "Pointwise", "ODEnet"} <= set(called)
     assert flow.fused
+
+
+def test_hooks_that_only_look_on():
+    """FlopCounterMode counts the engine's products, and not those of another path."""
+    flow = make()
+    z, logp = states()
+    expected = flow(z, logp)
+    with ModuleTracker() as tracker:
+        assert flow.fused and tracker.parents == {"Global"}
+        for a, b in zip(flow(z, logp), expected, strict=True):
+            assert torch.equal(a, b)
+        with nn.modules.module.register_module_forward_hook(lambda *call: None):
+            assert not flow.fused
+
+    class Stricter(ModuleTracker):
+        pass
+
+    with Stricter():
+        assert not flow.fused
 
 
 @pytest.mark.parametrize("kind", [nn.Linear, ODEnet])
