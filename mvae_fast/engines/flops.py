@@ -172,7 +172,7 @@ def forward_flops(*arguments: Any, out_val: Any = None) -> int:
 def search_flops(*arguments: Any, out_val: Any) -> int:
     """Operations of ``mvae_fast::search``, of all evaluations that it says it has made."""
     evaluations = int(out_val[4][-2])
-    call = _Call(*arguments[:11], (1,), 1, 0, arguments[11])
+    call = _Call._make((*arguments[:11], (1,), 1, 0, arguments[11]))
     row = evaluations * (_velocity(call.widths) + _forward_trace(call.widths, call.trace))
     return 2 * call.z.shape[0] * (row + _of_probes(call, evaluations))
 

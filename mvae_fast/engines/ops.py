@@ -186,7 +186,8 @@ def _announce_flops() -> None:
     """Where FlopCounterMode may be looking on, let it know what the ops multiply."""
     if torch.compiler.is_compiling() or not torch._C._len_torch_dispatch_stack():
         return
-    ops = {f"{engine}solve": flops.forward_flops for engine in ("", "triton_")}
+    ops: dict[str, Callable[..., int]] = {}
+    ops |= {f"{engine}solve": flops.forward_flops for engine in ("", "triton_")}
     ops |= {f"{name}_backward": flops.backward_flops for name in ops}
     ops["search"] = flops.search_flops
     flops.announce(

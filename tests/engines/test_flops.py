@@ -135,10 +135,10 @@ def test_the_counter_is_not_imported_and_may_come_at_any_time():
     assert result.stdout.split() == [str(2 * 5 * 4 * 5 * 3 * 8), str(2 * 5 * 4 * 2 * 3 * 8)]
 
 
+@needs_cpp
 def test_an_adaptive_solver_counts_what_it_evaluates():
-    torch.manual_seed(0)
-    flow = FastCNF(ODEfunc(ODEnet((6, 5), (3,))), solver="dopri5", trace="exact", engine="cpp")
-    z, logp = torch.randn(7, 3), torch.zeros(7, 1)
+    flow = cnf((6, 5), layer_type="concat", solver="dopri5", trace="exact", engine="cpp")
+    z, logp = torch.randn(7, 3, dtype=torch.float64), torch.zeros(7, 1, dtype=torch.float64)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         flow(z, logp)
     # The net's products, and M phi'.
