@@ -97,8 +97,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
             others in the backward: 1/k of the memory for one more forward pass.
         memory: What the C++ engine keeps of each step for the backward: ``"states"``, D numbers a
             row; ``"activations"``, also the products inside of the net, which saves computing them
-            again; a number of bytes up to which it keeps activations; or ``"auto"``, 256 MiB, where
-            that is faster. With ``checkpoint_every`` above 1 states alone.
+            again; a number of bytes up to which it keeps activations; or ``"auto"``, where that is
+            faster, 256 MiB at most. With ``checkpoint_every`` above 1 states alone.
 
     Raises:
         TypeError: If ``odefunc`` is not one.

@@ -9,11 +9,9 @@ from collections.abc import Sequence
 
 from mvae_fast.core.problem import Problem
 
-#: Bytes that ``memory="auto"`` keeps at most.
-BUDGET = 2**28
-#: Multiply-adds that a number must save for ``"auto"`` to keep it: 60 take as long as its way to
-#: memory and back.
-WORTH = 60
+#: What ``memory="auto"`` keeps: up to so many bytes, if a number saves so many multiply-adds on
+#: average. 60 take as long as its way to memory and back, 30 as that to the cache.
+AUTO = ((2**28, 60), (2**23, 30))
 #: What an op's ``save`` says.
 STATES, ACTIVATIONS = 1, 2
 
@@ -52,9 +50,13 @@ def budget(problem: Problem) -> int:
         return 0
     if memory == "activations":
         return 2**62
-    if memory == "auto":
-        return BUDGET if _worth(problem) else 0
-    return int(memory)
+    if memory != "auto":
+        return int(memory)
+    if max(problem.field.widths) < AUTO[-1][1]:  # no number saves more
+        return 0
+    pieces = _pieces(problem)
+    numbers, saved = sum(m for m, _ in pieces), sum(m * saves for m, saves in pieces)
+    return next((most for most, worth in AUTO if saved >= worth * numbers), 0)
 
 
 def save_level(problem: Problem) -> int:
@@ -71,11 +73,3 @@ def save_level(problem: Problem) -> int:
 def _pieces(problem: Problem) -> list[tuple[int, int]]:
     probes = 0 if problem.probes is None else problem.probes.shape[0]
     return kept_pieces(problem.field.widths, problem.closed, probes, len(problem.tableau.b))
-
-
-def _worth(problem: Problem) -> bool:
-    """Whether to keep saves more than the way to memory and back takes."""
-    if max(problem.field.widths) < WORTH:
-        return False
-    pieces = _pieces(problem)
-    return sum(m * saved for m, saved in pieces) >= WORTH * sum(m for m, _ in pieces)

@@ -67,15 +67,20 @@ def test_what_is_kept(changes, level):
 
 
 def test_auto_keeps_what_is_worth_it():
-    small = Case((4, 2, (64, 64)), "squash", trace="exact").problem()
+    small = Case((4, 2, (24, 24)), "squash", trace="exact").problem()
     assert memory.save_level(small) == memory.STATES
     large = Case((4, 64, (64, 64)), "squash", trace="exact").problem()
     assert memory.save_level(large) == memory.ACTIVATIONS
 
 
 def test_auto_stays_within_its_budget(monkeypatch):
-    monkeypatch.setattr(memory, "BUDGET", 1000)
+    middling = Case((4, 2, (64, 64)), "squash", trace="exact").problem()  # saves 43 a number
     problem = Case((4, 66, (70, 72)), "squash", trace="exact").problem()
+    assert memory.save_level(middling) == memory.save_level(problem) == memory.ACTIVATIONS
+    monkeypatch.setattr(memory, "AUTO", ((2**28, 60), (1000, 30)))
+    assert memory.save_level(middling) == memory.STATES
+    assert memory.save_level(problem) == memory.ACTIVATIONS
+    monkeypatch.setattr(memory, "AUTO", ((1000, 60), (1000, 30)))
     assert memory.save_level(problem) == memory.STATES
 
 
