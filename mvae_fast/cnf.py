@@ -1,6 +1,6 @@
 """The continuous normalizing flow: FFJORD's ``CNF``, integrated by the fast engines."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
@@ -10,16 +10,14 @@ from torch import Tensor, nn
 from mvae_fast import engines
 from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, tensor
 from mvae_fast.core import adaptive, grid
-from mvae_fast.core.field import Field
 from mvae_fast.core.problem import PENALTIES, Problem
-from mvae_fast.core.tableaus import EMBEDDED, EULER, TABLEAUS, Embedded, Tableau
-from mvae_fast.core.tables import Tables
+from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS, Tableau
 from mvae_fast.density import HasDensity
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 from mvae_fast.ode.called import base_of, must_be_called
-from mvae_fast.ode.end_time import HasEndTime
+from mvae_fast.ode.end_time import HasEndTime, searched_grid
 from mvae_fast.ode.noise import as_probes, draw_probes, scaled
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import (
@@ -338,7 +336,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
                 base.__dict__["evaluations"] = steps.h.shape[0] * len(tableau.b)
             else:
                 times = self._default_times(reverse) if times is None else times
-                steps, found = self._search(settings, times, method, problem_of)
+                present = settings.present(self.training)
+                steps, found = searched_grid(present, times, method, problem_of)
                 tableau = method.taken
                 base.__dict__["evaluations"] = found.evaluations
             problem = problem_of(steps, tableau)
@@ -364,26 +363,6 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
             return z_t
         logp_t = logpz + change.view(z_path.shape[0], *logpz.shape)
         return z_t, logp_t[-1] if single else torch.cat((logpz.unsqueeze(0), logp_t))
-
-    def _search(
-        self,
-        settings: Settings,
-        times: Tensor,
-        method: Embedded,
-        problem_of: Callable[[grid.Grid, Tableau], Problem],
-    ) -> tuple[grid.Grid, adaptive.Found]:
-        """The steps of an embedded pair through ``times``."""
-        grid.by_value("solver", "a solver with fixed steps")
-        present = settings.present(self.training)
-        control = adaptive.Control.of(present.rtol, present.atol, settings.solver_options)
-        attempt = grid.Grid(times[:1], times[:1] - times[:1], (1,))
-
-        def field_at(t: Tensor) -> Field | Tables:
-            return problem_of(grid.Grid(t, torch.zeros_like(t), (1,)), EULER).field
-
-        problem = problem_of(attempt, method.tableau)
-        found = engines.search(settings.engine, problem, field_at, times.tolist(), method, control)
-        return adaptive.grid_of(times, found), found
 
     def _keep_penalties(self, path: Tensor, times: Tensor | None) -> None:
         """Keep the penalties (n, E, B) after the start, in the order of ``regularization_fns``."""

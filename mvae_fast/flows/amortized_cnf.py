@@ -5,14 +5,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
+from mvae_fast import engines
 from mvae_fast.checks import integer, integers, one_of, positive
 from mvae_fast.core import grid
 from mvae_fast.core.logdet import log_det_steps
-from mvae_fast.core.problem import TRACES
+from mvae_fast.core.problem import TRACES, Problem
 from mvae_fast.core.reference import steps
-from mvae_fast.core.tableaus import TABLEAUS
+from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS, Tableau
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
+from mvae_fast.ode.end_time import searched_grid
 from mvae_fast.ode.noise import draw_probes, scaled
 from mvae_fast.ode.settings import Settings
 from mvae_fast.ode.torchdiffeq import integrate
@@ -27,10 +29,11 @@ class AmortizedCNF(Flow):
               \operatorname{Tr} \frac{\partial f}{\partial z}\, dt
 
     FFJORD's ``cnf_bias`` and ``cnf_rank``; the velocity is that of
-    `mvae_fast.flows.amortized_net.AmortizedNet`. Plain PyTorch: gradients are those of the steps.
-    Without amortisation this is `mvae_fast.FastCNF`, which the engines integrate. ``solver``,
-    ``n_steps``, ``trace``, ``n_probes``, ``log_det``, ``atol`` and ``rtol`` are attributes that may
-    be set at any time.
+    `mvae_fast.flows.amortized_net.AmortizedNet`. Gradients are those of the steps. With
+    ``kind="bias"`` and layers without gates (not squash and concatsquash), the engines integrate
+    it, as they do a `mvae_fast.FastCNF`; else plain PyTorch. ``solver``, ``n_steps``, ``trace``,
+    ``n_probes``, ``log_det``, ``atol``, ``rtol`` and ``engine`` are attributes that may be set at
+    any time.
 
     Args:
         dim: Size D of the state.
@@ -50,6 +53,7 @@ class AmortizedCNF(Flow):
             the steps that are applied, by LU factorisation.
         atol: Absolute tolerance of adaptive solvers.
         rtol: Relative tolerance of adaptive solvers.
+        engine: As of `mvae_fast.FastCNF`, where an engine takes the flow.
 
     Raises:
         ValueError: If an argument does not fit.
@@ -85,6 +89,7 @@ class AmortizedCNF(Flow):
         log_det: str = "trace",
         atol: float = 1e-5,
         rtol: float = 1e-5,
+        engine: str = "auto",
     ) -> None:
         super().__init__(dim, cond_dim)
         integer("cond_dim", cond_dim, 1)
@@ -99,6 +104,7 @@ class AmortizedCNF(Flow):
         self.log_det = log_det
         self.atol = atol
         self.rtol = rtol
+        self.engine = engine
         self.net = AmortizedNet(self.dim, self.cond_dim, hidden, own_rank, layer_type, nonlinearity)
         self.check_settings()
 
@@ -113,6 +119,7 @@ class AmortizedCNF(Flow):
     def _settings(self) -> Settings:
         return Settings(
             *(self.solver, self.atol, self.rtol, self.n_steps, self.trace, self.n_probes),
+            engine=self.engine,
             log_det=self.log_det,
         )
 
@@ -135,6 +142,17 @@ class AmortizedCNF(Flow):
         trace, log_det = trace or self.trace, log_det or self.log_det
         self._check_log_det(log_det)
         own = self.net.theta(cond)
+        solution = None
+        if log_det == "trace":
+            wanted = trace if with_change else None
+            solution = self._by_an_engine(z, own, reverse, wanted, generator)
+        if solution is not None:
+            return solution
+        if self.engine not in ("auto", "reference"):
+            raise ValueError(
+                f"engine: {self.engine!r} takes biases of rows without gates, the integral of the "
+                "trace, and no solver of torchdiffeq alone; remedy: engine='auto'"
+            )
         if self.solver in TABLEAUS:
             tableau = TABLEAUS[self.solver]
             times = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
@@ -148,6 +166,41 @@ class AmortizedCNF(Flow):
             )
             return path[0], change[0]
         return self._torchdiffeq(z, own, reverse, self._evaluator(z, with_change, trace, generator))
+
+    def _by_an_engine(
+        self,
+        z: Tensor,
+        own: dict[str, Tensor],
+        reverse: bool,
+        trace: str | None,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor] | None:
+        """End states and change, or None where no engine has the velocity or the solver."""
+        method, tableau = EMBEDDED.get(self.solver), TABLEAUS.get(self.solver)
+        if method is None and tableau is None or method is not None and engines.transformed():
+            return None
+        if self.net.field(z.new_zeros(1), own) is None:
+            return None
+        probes = None
+        if trace == "hutchinson":
+            probes = scaled(draw_probes(z, self.n_probes, generator=generator))
+
+        def problem_of(taken: grid.Grid, tableau: Tableau) -> Problem:
+            field = self.net.field(grid.evaluation_times(taken, tableau.c), own)
+            assert field is not None
+            given = (z, taken.h, field, taken.outputs, trace, probes)
+            return Problem(*given, tableau=tableau)
+
+        found = None
+        if method is None:
+            taken = grid.from_zero(z.new_full((), self.T), self.n_steps, reverse)
+        else:
+            tableau = method.taken
+            times = z.new_tensor([self.T, 0.0] if reverse else [0.0, self.T])
+            taken, found = searched_grid(self._settings(), times, method, problem_of)
+        assert tableau is not None
+        path, change, _ = engines.solve(self.engine, problem_of(taken, tableau), found)
+        return path[0], change[0]
 
     def _evaluator(
         self, z: Tensor, with_change: bool, trace: str, generator: torch.Generator | None

@@ -1,6 +1,8 @@
 """The velocity of an amortised continuous flow: shared layers, and what each row adds to them."""
 
+import functools
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 import torch.nn.functional as F
@@ -8,6 +10,7 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import integer, one_of
 from mvae_fast.core import nonlinearities, reference
+from mvae_fast.core.field import Field, Structure
 from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import trace_table
 from mvae_fast.flows.parameters import Parameters
@@ -65,13 +68,38 @@ class AmortizedNet(nn.Module):
 
     def at(self, t: Tensor, own: dict[str, Tensor]) -> "Velocity":
         """The velocity at the times ``t`` (S,), of the rows' ``own = theta(cond)``."""
+        return Velocity(self._shared(t).tables(), own, self.nonlinearity, self.rank)
+
+    def field(self, t: Tensor, own: dict[str, Tensor]) -> Field | Tables | None:
+        """The same as the engines take it: biases of rows are a context, without gates on them."""
+        if self.rank:
+            return None
+        shared = self._shared(t)
+        rows = tuple(own[f"b{layer}"] for layer in range(len(self.net.widths) - 1))
+        name = "silu" if self.nonlinearity == "swish" else self.nonlinearity
+        if isinstance(shared, Tables):
+            return (
+                None
+                if shared.gate is not None
+                else replace(shared, context=rows, nonlinearity=name)
+            )
+        if any(layer.gate for layer in shared.structure.layers):
+            return None
+        return shared._replace(structure=_structure(shared.structure, name), context=rows)
+
+    def _shared(self, t: Tensor) -> Field | Tables:
         foreign = unreadable(self.net)
         if foreign is not None:
             raise ValueError(
                 f"net: {foreign}; an amortised flow reads the weights of its net and cannot call "
                 "its modules; remedy: undo that, or FastCNF"
             )
-        return Velocity(field_of(self.net, t).tables(), own, self.nonlinearity, self.rank)
+        return field_of(self.net, t)
+
+
+@functools.lru_cache(maxsize=64)
+def _structure(shared: Structure, nonlinearity: str) -> Structure:
+    return replace(shared, nonlinearity=nonlinearity)
 
 
 class Velocity:

@@ -1,5 +1,6 @@
 """The end time of a flow, and the steps over its interval [0, T]."""
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -7,7 +8,11 @@ from torch import Tensor, nn
 
 from mvae_fast import engines
 from mvae_fast.checks import boolean, positive
-from mvae_fast.core import grid
+from mvae_fast.core import adaptive, grid
+from mvae_fast.core.field import Field
+from mvae_fast.core.problem import Problem
+from mvae_fast.core.tableaus import EULER, Embedded, Tableau
+from mvae_fast.core.tables import Tables
 from mvae_fast.ode.settings import Settings
 
 
@@ -70,3 +75,29 @@ class HasEndTime(nn.Module):
         end = self._end_time
         start = torch.zeros_like(end)
         return torch.stack((end, start) if reverse else (start, end))
+
+
+def searched_grid(
+    settings: Settings,
+    times: Tensor,
+    method: Embedded,
+    problem_of: Callable[[grid.Grid, Tableau], Problem],
+) -> tuple[grid.Grid, adaptive.Found]:
+    """The steps that an embedded pair takes through ``times``, differentiable in them.
+
+    Args:
+        settings: How to solve, see `Settings.present`.
+        times: (n + 1,), all ascending or all descending.
+        method: The pair.
+        problem_of: The problem of some steps of a method.
+    """
+    grid.by_value("solver", "a solver with fixed steps")
+    control = adaptive.Control.of(settings.rtol, settings.atol, settings.solver_options)
+    attempt = grid.Grid(times[:1], times[:1] - times[:1], (1,))
+
+    def field_at(t: Tensor) -> Field | Tables:
+        return problem_of(grid.Grid(t, torch.zeros_like(t), (1,)), EULER).field
+
+    problem = problem_of(attempt, method.tableau)
+    found = engines.search(settings.engine, problem, field_at, times.tolist(), method, control)
+    return adaptive.grid_of(times, found), found

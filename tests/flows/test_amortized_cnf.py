@@ -295,3 +295,36 @@ def test_settings_are_checked_again_when_it_is_called():
     z, _, cond = inputs(3, COND)
     with pytest.raises(ValueError, match="n_steps: got 0"):
         flow(z, **cond)
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5", "tsit5"])
+@pytest.mark.parametrize("trace", ["exact", "hutchinson"])
+@pytest.mark.parametrize("layer_type", ["concat", "ignore", "blend"])
+def test_engines_agree_with_plain_pytorch(layer_type, trace, solver, monkeypatch):
+    torch.manual_seed(0)
+    settings = {"layer_type": layer_type, "trace": trace, "solver": solver, "hidden": (7, 5)}
+    flow = make("bias", n_steps=30, atol=1e-10, rtol=1e-10, **settings)
+    z, logp, cond = inputs(3, COND, rows=6)
+    results = []
+    for engine in ("auto", "cpp", "reference", "none"):
+        if engine == "none":  # its own steps
+            monkeypatch.setattr(flow.net, "field", lambda *args: None)
+            solver = "rk4" if solver == "tsit5" else solver
+            flow.solver = solver
+        flow.engine = "auto" if engine == "none" else engine
+        got = flow(z, logp, **cond, generator=torch.Generator().manual_seed(1))
+        loss = got[0].sin().sum() + got[1].sum()
+        results.append([*got, *torch.autograd.grad(loss, list(flow.parameters()))])
+    for other in results[:-1]:
+        for a, b in zip(other, results[-1], strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "change", [{"kind": "rank"}, {"layer_type": "squash"}, {"solver": "dopri8"}]
+)
+def test_an_engine_that_does_not_take_it_says_so(change):
+    flow = make(change.pop("kind", "bias"), engine="cpp", **change)
+    z, logp, cond = inputs(3, COND, rows=2)
+    with pytest.raises(ValueError, match="engine: 'cpp' takes biases of rows without gates"):
+        flow(z, logp, **cond)
