@@ -18,7 +18,8 @@ from mvae_fast.core.field import Column, Field, Layer, Structure
 from mvae_fast.core.tables import Tables
 from mvae_fast.nets import layers
 from mvae_fast.nets.odenet import ODEnet
-from mvae_fast.nets.recognise import refresh
+from mvae_fast.nets.readable import Readable
+from mvae_fast.nets.recognise import refresh, weight_and_bias
 
 # The modules of a layer whose weights and biases are its numbers, in this order, and where these
 # are: from the index of the first one and the inputs of the layer.
@@ -47,7 +48,7 @@ _LAYERS: dict[type[nn.Module], tuple[tuple[str, ...], Callable[[int, int], Layer
 
 
 def field_of(
-    net: ODEnet, t: Tensor, context: Tensor | None = None, *, residual: bool = False
+    net: ODEnet | Readable, t: Tensor, context: Tensor | None = None, *, residual: bool = False
 ) -> Field | Tables:
     """The velocity of a net at the times of a solve, differentiable in all that it is made of.
 
@@ -63,6 +64,9 @@ def field_of(
         >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
         ((1, 20), (3, 7))
     """
+    if isinstance(net, Readable):
+        net.check_context(context)
+        return net.field(t, context, residual)
     rows = net.rows_of(context)
     kind: Any = type(net._modules["layers"][0])  # type: ignore[index]  # see below
     field: Field | Tables
@@ -109,14 +113,8 @@ def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     for layer in net._modules["layers"]._modules.values():  # type: ignore[union-attr]
         modules = layer._modules  # type: ignore[union-attr]
         for name in names:
-            linear: Any = modules[name]
-            if linear._forward_pre_hooks:
-                refresh(linear)
-            parameters = linear._parameters
-            weight, bias = parameters.get("weight"), parameters.get("bias")
-            tensors.append(linear.weight if weight is None else weight)
-            # A parametrization computes what is no parameter.
-            bias = linear.bias if bias is None and "bias" not in parameters else bias
+            weight, bias = weight_and_bias(modules[name])
+            tensors.append(weight)
             if bias is not None:
                 tensors.append(bias)
     return tuple(tensors)

@@ -9,9 +9,10 @@ from mvae_fast.checks import boolean, integer, integers, one_of
 from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
 from mvae_fast.nets.layers import LINEAR_LAYERS
+from mvae_fast.nets.readable import Conditioned
 
 
-class ODEnet(nn.Module):
+class ODEnet(Conditioned):
     r"""A multilayer perceptron whose layers are conditioned on time.
 
     .. math:: y_0 = z, \quad a_l = G_l(t) \odot (W_l(t)\, y_{l-1}) + C_l(t), \quad
@@ -123,16 +124,6 @@ class ODEnet(nn.Module):
         """
         self.check_context(context)
         return () if context is None else tuple(layer(context) for layer in self.context_layers)
-
-    def check_context(self, context: Tensor | None) -> None:
-        """Raise ValueError if ``context`` is missing, or not wanted, or of another size."""
-        if not self.context_dim and context is not None:
-            raise ValueError("context: given, expected None, as the net has context_dim=0")
-        if not self.context_dim:
-            return
-        if context is None or context.ndim != 2 or context.shape[1] != self.context_dim:
-            got = None if context is None else f"shape {tuple(context.shape)}"
-            raise ValueError(f"context: got {got}, expected (B, {self.context_dim})")
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, layer_type={self.layer_type}, {self.nonlinearity}"

@@ -7,6 +7,7 @@ from mvae_fast.core import reference
 from mvae_fast.core.trace import exact_probes, trace_table
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.readable import Readable
 from mvae_fast.nets.recognise import unreadable
 
 
@@ -22,8 +23,9 @@ def velocity_and_trace(
 ) -> tuple[Tensor, Tensor | None]:
     r"""The velocity ``f(t, z)`` and the trace of its Jacobian.
 
-    An `ODEnet` takes the closed forms of its tables; any other module takes autograd, with one
-    vector-Jacobian product per probe or, for the exact trace, per dimension of the state.
+    An `ODEnet` and what else is readable take the closed forms of their tables; any other module
+    takes autograd, with one vector-Jacobian product per probe or, for the exact trace, per
+    dimension of the state.
 
     Args:
         diffeq: Called as ``diffeq(t, z, *extras)``.
@@ -56,7 +58,7 @@ def _by_tables(
     probes: Tensor | None,
     extras: tuple[Tensor, ...],
 ) -> tuple[Tensor, Tensor | None]:
-    assert isinstance(diffeq, ODEnet)
+    assert isinstance(diffeq, ODEnet | Readable)
     tables = field_of(diffeq, t.reshape(1), *extras).tables()
     table = None
     if trace == "exact":
