@@ -26,7 +26,8 @@ class ODEnet(Conditioned):
         strides: For convolutions one for every layer, of 1, 2 (half the size) and -2 (double).
         conv: Convolutional layers, which no engine knows: they go through torchdiffeq.
         layer_type: How the layers depend on time: ``"ignore"``, ``"concat"``, ``"concat_v2"``,
-            ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``.
+            ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``, as in
+            FFJORD, or ``"scale"`` or ``"concatscale"``, those of PointFlow.
         nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"`` (whose slope is
             learned), ``"square"`` or ``"identity"``, as in FFJORD, or ``"gelu"``, ``"gelu_tanh"``
             (its approximation by tanh), ``"selu"``, ``"leaky_relu"`` (slope 0.01), ``"sigmoid"``,

@@ -50,6 +50,12 @@ _LINEARS: dict[type[nn.Module], Callable[[int, int], Linears]] = {
         ("_hyper_bias", 1, n, False),
         ("_hyper_gate", 1, n, True),
     ),
+    layers.ScaleLinear: lambda m, n: (("_layer", m, n, True), ("_hyper", 1, n, True)),
+    layers.ConcatScaleLinear: lambda m, n: (
+        ("_layer", m, n, True),
+        ("_hyper_bias", 1, n, False),
+        ("_hyper_gate", 1, n, True),
+    ),
     layers.BlendLinear: lambda m, n: (("_layer0", m, n, True), ("_layer1", m, n, True)),
     layers.HyperLinear: lambda m, n: (
         ("0", 1, layers.HYPERNET_WIDTH, True),
