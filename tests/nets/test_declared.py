@@ -175,6 +175,20 @@ def test_a_declared_module_in_float32(name):
     assert distance(got[1], logp.double() + oracle[1].unsqueeze(1)) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_four_layers_of_512(dtype):
+    module = Matching(w=512, activation=nn.SiLU).to(dtype)
+    module.main.insert(2, nn.Linear(512, 512, dtype=dtype))
+    module.main.insert(3, nn.SiLU())
+    flow = flow_of(module, {"call": "f(x, t)"}, n_steps=2)
+    assert flow.fused
+    z, logp = (x.detach().to(dtype) for x in states())
+    wide = called(copy.deepcopy(module).double(), "f(x, t)")
+    oracle = ffjord_euler(wide, z.double(), flow.sqrt_end_time.double().square(), 2)
+    got = flow(z, logp)[1] - logp
+    assert distance(got[:, 0], oracle[1]) < (1e-5 if dtype == torch.float32 else 1e-10)
+
+
 ACTIVATIONS = {
     "tanh": nn.Tanh,
     "relu": lambda: nn.ReLU(inplace=True),
