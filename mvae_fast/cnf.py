@@ -13,8 +13,10 @@ from mvae_fast.core import adaptive, grid
 from mvae_fast.core.problem import PENALTIES, Problem
 from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS, Tableau
 from mvae_fast.density import HasDensity
+from mvae_fast.nets.declared import Declared
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.readable import Readable
 from mvae_fast.nets.recognise import unreadable
 from mvae_fast.ode.called import base_of, must_be_called
 from mvae_fast.ode.end_time import HasEndTime, searched_grid
@@ -156,6 +158,59 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         self.nreg = len(self.regularization_fns)
         self.regularization_states: tuple[Tensor, ...] | None = None
         self.register_load_state_dict_pre_hook(accept_both_key_forms)
+
+    @classmethod
+    def from_module(
+        cls,
+        module: nn.Module,
+        *,
+        call: str | None = None,
+        time: str = "last",
+        net: str | None = None,
+        **settings: Any,
+    ) -> "FastCNF":
+        r"""A flow along a velocity that a module of the user's own gives.
+
+        .. math:: \frac{dz}{dt} = \mathrm{module}(t, z)
+
+        Engines read the weights of an `ODEnet`, and of an ``nn.Sequential`` of linear layers and
+        activations in a module whose calling convention is declared; see
+        `mvae_fast.nets.declared.Declared`. Where that cannot be, the module is called and
+        ``print(flow)`` says why. Parameters are not copied. Unlike FFJORD's, the trace is exact
+        unless ``trace`` says else.
+
+        Args:
+            module: The velocity.
+            call: How it is called: ``"f(t, x)"``, ``"f(x, t)"`` or ``"f(cat)"``.
+            time: Where time stands among the inputs of its layers: ``"first"``, ``"last"`` or
+                ``"none"``.
+            net: The name of the ``nn.Sequential``, if it is not the only child.
+            settings: Arguments of `FastCNF`.
+
+        Raises:
+            TypeError: If ``module`` is no module.
+            ValueError: If the module is not what was declared, or an argument does not fit.
+
+        Example:
+            >>> import torch
+            >>> from torch import nn
+            >>> net = nn.Sequential(nn.Linear(3, 64), nn.SELU(), nn.Linear(64, 2))
+            >>> flow = FastCNF.from_module(net, time="last", solver="rk4", n_steps=8)
+            >>> flow.fused
+            True
+            >>> z, logp = flow(torch.zeros(4, 2), torch.zeros(4, 1))
+        """
+        velocity = module
+        if not isinstance(module, ODEnet | Readable):
+            velocity = Declared(module, call, time, net)
+        elif (call, time, net) != (None, "last", None):
+            raise ValueError(f"call, time, net: given, but a {type(module).__name__} needs none")
+        flow = cls(ODEfunc(velocity, "brute_force"), **settings)
+        like = next(module.parameters(), None)
+        if like is not None:
+            # Its own tensor alone: the module stays as it is.
+            flow.sqrt_end_time.data = flow.sqrt_end_time.data.to(like.device, like.dtype)
+        return flow
 
     @overload
     def forward(
@@ -306,15 +361,17 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         change: Any  # a tensor where a trace is wanted
         if fused:
             net = base._modules["diffeq"]
-            if z.shape[1] != net.widths[0]:
-                raise ValueError(f"z: got shape {tuple(z.shape)}, expected (B, {net.widths[0]})")
 
             def problem_of(steps: grid.Grid, tableau: Tableau) -> Problem:
                 t = grid.evaluation_times(steps, tableau.c)
+                velocity = field_of(net, t, context, residual=base.residual)
+                if z.shape[1] != velocity.widths[0]:
+                    expected = f"(B, {velocity.widths[0]})"
+                    raise ValueError(f"z: got shape {tuple(z.shape)}, expected {expected}")
                 return Problem(
                     z,
                     steps.h,
-                    field_of(net, t, context, residual=base.residual),
+                    velocity,
                     steps.outputs,
                     trace,
                     probes,
@@ -513,8 +570,9 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
                     f"{name}: got {given.dtype} on {given.device}, expected those of z, {z.dtype} "
                     f"on {z.device}"
                 )
-        net = getattr(self._base, "diffeq", None)
-        if isinstance(net, ODEnet) and type(net).forward is ODEnet.forward:
+        net: Any = getattr(self._base, "diffeq", None)
+        ours = isinstance(net, ODEnet) and type(net).forward is ODEnet.forward
+        if ours or isinstance(net, Readable):
             net.check_context(context)
 
     def get_regularization_states(self) -> tuple[Tensor, ...] | None:

@@ -19,6 +19,8 @@ LAYER_TYPES = (
     "concatsquash",
     "blend",
     "concatcoord",
+    "scale",
+    "concatscale",
 )
 #: Those of the engines for GPUs.
 GPU_NONLINEARITIES = ("softplus", "tanh", "relu", "elu", "swish", "square", "identity")

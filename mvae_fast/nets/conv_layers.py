@@ -79,6 +79,14 @@ class ConcatSquashConv2d(TimedConvolution, layers.ConcatSquashLinear):
     """``(W * x + b) sigmoid(a t + c) + u t``: time gates every channel and moves its bias."""
 
 
+class ScaleConv2d(TimedConvolution, layers.ScaleLinear):
+    """``(W * x + b) (a t + c)``: time scales every channel."""
+
+
+class ConcatScaleConv2d(TimedConvolution, layers.ConcatScaleLinear):
+    """``(W * x + b) (a t + c) + u t``: time scales every channel and moves its bias."""
+
+
 class BlendConv2d(TimedConvolution, layers.BlendLinear):
     """``(1 - t) L_0(x) + t L_1(x)``: two convolutions, blended linearly in time."""
 
@@ -117,6 +125,8 @@ CONV_LAYERS: dict[str, Callable[[int, int, int], nn.Module]] = {
     "concat": ConcatConv2d,
     "concat_v2": ConcatConv2d_v2,
     "concatsquash": ConcatSquashConv2d,
+    "scale": ScaleConv2d,
+    "concatscale": ConcatScaleConv2d,
     "blend": BlendConv2d,
     "concatcoord": ConcatCoordConv2d,
 }

@@ -1,7 +1,8 @@
 r"""An `ODEnet` as data.
 
 Layer types are known here alone. Those of FFJORD are columns of their parameters over the features
-1 and t; blend and hyper, whose weights depend on time, are tables. A new one needs one entry in
+1 and t; blend and hyper, whose weights depend on time, and PointFlow's, whose gates are no
+sigmoids, are tables. A new one needs one entry in
 ``_LAYERS`` or ``_TABLES``, and one in `mvae_fast.nets.recognise`.
 """
 
@@ -18,7 +19,8 @@ from mvae_fast.core.field import Column, Field, Layer, Structure
 from mvae_fast.core.tables import Tables
 from mvae_fast.nets import layers
 from mvae_fast.nets.odenet import ODEnet
-from mvae_fast.nets.recognise import refresh
+from mvae_fast.nets.readable import Readable
+from mvae_fast.nets.recognise import refresh, weight_and_bias
 
 # The modules of a layer whose weights and biases are its numbers, in this order, and where these
 # are: from the index of the first one and the inputs of the layer.
@@ -47,7 +49,7 @@ _LAYERS: dict[type[nn.Module], tuple[tuple[str, ...], Callable[[int, int], Layer
 
 
 def field_of(
-    net: ODEnet, t: Tensor, context: Tensor | None = None, *, residual: bool = False
+    net: ODEnet | Readable, t: Tensor, context: Tensor | None = None, *, residual: bool = False
 ) -> Field | Tables:
     """The velocity of a net at the times of a solve, differentiable in all that it is made of.
 
@@ -63,15 +65,18 @@ def field_of(
         >>> tuple(tables.weight.shape), tuple(tables.bias.shape)
         ((1, 20), (3, 7))
     """
+    if isinstance(net, Readable):
+        net.check_context(context)
+        return net.field(t, context, residual)
     rows = net.rows_of(context)
     kind: Any = type(net._modules["layers"][0])  # type: ignore[index]  # see below
     field: Field | Tables
     if kind in _TABLES:
         for module in net.layers.modules():
             refresh(module)
-        weight, bias = _TABLES[kind](list(net.layers), t)
+        weight, gate, bias = _TABLES[kind](list(net.layers), t)
         name = _name(net.nonlinearity)
-        field = Tables(weight, None, bias, net.widths, name, residual, rows)
+        field = Tables(weight, gate, bias, net.widths, name, residual, rows)
     else:
         tensors = _tensors(net, _LAYERS[kind][0])
         structure = _structure(kind, net.widths, net.nonlinearity)
@@ -109,14 +114,8 @@ def _tensors(net: ODEnet, names: tuple[str, ...]) -> tuple[Tensor, ...]:
     for layer in net._modules["layers"]._modules.values():  # type: ignore[union-attr]
         modules = layer._modules  # type: ignore[union-attr]
         for name in names:
-            linear: Any = modules[name]
-            if linear._forward_pre_hooks:
-                refresh(linear)
-            parameters = linear._parameters
-            weight, bias = parameters.get("weight"), parameters.get("bias")
-            tensors.append(linear.weight if weight is None else weight)
-            # A parametrization computes what is no parameter.
-            bias = linear.bias if bias is None and "bias" not in parameters else bias
+            weight, bias = weight_and_bias(modules[name])
+            tensors.append(weight)
             if bias is not None:
                 tensors.append(bias)
     return tuple(tensors)
@@ -126,24 +125,49 @@ def _flat(matrices: Sequence[Tensor]) -> Tensor:
     return torch.cat([matrix.reshape(1, -1) for matrix in matrices], dim=1)
 
 
-def _blend(net: Sequence[Any], t: Tensor) -> tuple[Tensor, Tensor]:
+# Weight, gate and bias at times.
+_Made = tuple[Tensor, Tensor | None, Tensor]
+
+
+def _scale(net: Sequence[Any], t: Tensor) -> _Made:
+    gate = torch.cat([layer._hyper(t.unsqueeze(1)) for layer in net], dim=1)
+    return _flat([layer._layer.weight for layer in net]), gate, gate * _biases(net)
+
+
+def _concat_scale(net: Sequence[Any], t: Tensor) -> _Made:
+    column = t.unsqueeze(1)
+    gate, moved = (
+        torch.cat([getattr(layer, name)(column) for layer in net], dim=1)
+        for name in ("_hyper_gate", "_hyper_bias")
+    )
+    weight = _flat([layer._layer.weight for layer in net])
+    return weight, gate, torch.addcmul(moved, gate, _biases(net))
+
+
+def _biases(net: Sequence[Any]) -> Tensor:
+    return torch.cat([layer._layer.bias for layer in net])
+
+
+def _blend(net: Sequence[Any], t: Tensor) -> _Made:
     share = t.unsqueeze(1)
     ends = [[getattr(layer, name) for layer in net] for name in ("_layer0", "_layer1")]
     w_0, w_1 = (_flat([linear.weight for linear in end]) for end in ends)
     b_0, b_1 = (_flat([linear.bias for linear in end]) for end in ends)
-    return torch.lerp(w_0, w_1, share), torch.lerp(b_0, b_1, share)
+    return torch.lerp(w_0, w_1, share), None, torch.lerp(b_0, b_1, share)
 
 
-def _hyper(net: Sequence[Any], t: Tensor) -> tuple[Tensor, Tensor]:
+def _hyper(net: Sequence[Any], t: Tensor) -> _Made:
     parameters = [layer._hypernet(t.unsqueeze(1)) for layer in net]
     pairs = [
         p.tensor_split((layer.dim_out,), dim=1) for p, layer in zip(parameters, net, strict=True)
     ]
     weight = torch.cat([matrix for _, matrix in pairs], dim=1)
-    return weight, torch.cat([bias for bias, _ in pairs], dim=1)
+    return weight, None, torch.cat([bias for bias, _ in pairs], dim=1)
 
 
-_TABLES: dict[type[nn.Module], Callable[[Sequence[Any], Tensor], tuple[Tensor, Tensor]]] = {
+_TABLES: dict[type[nn.Module], Callable[[Sequence[Any], Tensor], _Made]] = {
+    layers.ScaleLinear: _scale,
+    layers.ConcatScaleLinear: _concat_scale,
     layers.BlendLinear: _blend,
     layers.HyperLinear: _hyper,
 }

@@ -1,10 +1,11 @@
-r"""FFJORD's time-conditioned linear layers, called as ``layer(t, x)`` or ``layer(t, x, u)``.
+r"""FFJORD's time-conditioned linear layers, and two of PointFlow's (Yang et al., 2019,
+https://arxiv.org/abs/1906.12320), called as ``layer(t, x)`` or ``layer(t, x, u)``.
 
 Every one of them is affine in ``x`` at a fixed time, ``a = G(t) * (W(t) x + u) + C(t)``;
 `mvae_fast.nets.fields` says where in the parameters these are. ``u`` (..., dim_out) is what a row's
 context adds. The ``forward`` methods here are the definition that fields are tested against.
 
-Parameter names and shapes are those of FFJORD, so that its checkpoints load.
+Parameter names and shapes are theirs, so that FFJORD's checkpoints load.
 """
 
 from collections.abc import Callable
@@ -98,6 +99,34 @@ class ConcatSquashLinear(TimedLayer):
         return _plus(self._layer(x), u) * gate + self.of_time(self._hyper_bias, t)
 
 
+class ScaleLinear(TimedLayer):
+    """``(W x + b) * (a t + c)``: PointFlow's, time scales every unit."""
+
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
+        super().__init__()
+        self._layer = self.affine(dim_in, dim_out, *stride)
+        self._hyper = nn.Linear(1, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        return _plus(self._layer(x), u) * self.of_time(self._hyper, t)
+
+
+class ConcatScaleLinear(TimedLayer):
+    """``(W x + b) * (a t + c) + u t``: PointFlow's, time scales every unit and moves its bias."""
+
+    def __init__(self, dim_in: int, dim_out: int, *stride: int) -> None:
+        super().__init__()
+        self._layer = self.affine(dim_in, dim_out, *stride)
+        self._hyper_bias = nn.Linear(1, dim_out, bias=False)
+        self._hyper_gate = nn.Linear(1, dim_out)
+
+    def forward(self, t: Tensor, x: Tensor, u: Tensor | None = None) -> Tensor:
+        """Apply the layer to ``x`` (..., dim_in) at time ``t`` (0-dim)."""
+        gate = self.of_time(self._hyper_gate, t)
+        return _plus(self._layer(x), u) * gate + self.of_time(self._hyper_bias, t)
+
+
 class BlendLinear(TimedLayer):
     """``(1 - t) L_0(x) + t L_1(x)``: two layers, blended linearly in time."""
 
@@ -148,6 +177,8 @@ LINEAR_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
     "concat": ConcatLinear,
     "concat_v2": ConcatLinear_v2,
     "concatsquash": ConcatSquashLinear,
+    "scale": ScaleLinear,
+    "concatscale": ConcatScaleLinear,
     "blend": BlendLinear,
     "concatcoord": ConcatLinear,
 }

@@ -9,9 +9,10 @@ from mvae_fast.checks import boolean, integer, integers, one_of
 from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
 from mvae_fast.nets.layers import LINEAR_LAYERS
+from mvae_fast.nets.readable import Conditioned
 
 
-class ODEnet(nn.Module):
+class ODEnet(Conditioned):
     r"""A multilayer perceptron whose layers are conditioned on time.
 
     .. math:: y_0 = z, \quad a_l = G_l(t) \odot (W_l(t)\, y_{l-1}) + C_l(t), \quad
@@ -25,7 +26,8 @@ class ODEnet(nn.Module):
         strides: For convolutions one for every layer, of 1, 2 (half the size) and -2 (double).
         conv: Convolutional layers, which no engine knows: they go through torchdiffeq.
         layer_type: How the layers depend on time: ``"ignore"``, ``"concat"``, ``"concat_v2"``,
-            ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``.
+            ``"squash"``, ``"concatsquash"``, ``"concatcoord"``, ``"blend"`` or ``"hyper"``, as in
+            FFJORD, or ``"scale"`` or ``"concatscale"``, those of PointFlow.
         nonlinearity: ``"softplus"``, ``"tanh"``, ``"relu"``, ``"elu"``, ``"swish"`` (whose slope is
             learned), ``"square"`` or ``"identity"``, as in FFJORD, or ``"gelu"``, ``"gelu_tanh"``
             (its approximation by tanh), ``"selu"``, ``"leaky_relu"`` (slope 0.01), ``"sigmoid"``,
@@ -123,16 +125,6 @@ class ODEnet(nn.Module):
         """
         self.check_context(context)
         return () if context is None else tuple(layer(context) for layer in self.context_layers)
-
-    def check_context(self, context: Tensor | None) -> None:
-        """Raise ValueError if ``context`` is missing, or not wanted, or of another size."""
-        if not self.context_dim and context is not None:
-            raise ValueError("context: given, expected None, as the net has context_dim=0")
-        if not self.context_dim:
-            return
-        if context is None or context.ndim != 2 or context.shape[1] != self.context_dim:
-            got = None if context is None else f"shape {tuple(context.shape)}"
-            raise ValueError(f"context: got {got}, expected (B, {self.context_dim})")
 
     def extra_repr(self) -> str:
         return f"widths={self.widths}, layer_type={self.layer_type}, {self.nonlinearity}"

@@ -27,6 +27,7 @@ from torch.utils.module_tracker import ModuleTracker
 from mvae_fast.nets import layers
 from mvae_fast.nets.activations import Pointwise, Swish
 from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.readable import Readable
 
 # Under torch.compile and torch.export parameters are fake.
 _PLAIN = (Tensor, nn.Parameter, FakeTensor)
@@ -50,6 +51,12 @@ _LINEARS: dict[type[nn.Module], Callable[[int, int], Linears]] = {
         ("_hyper_bias", 1, n, False),
         ("_hyper_gate", 1, n, True),
     ),
+    layers.ScaleLinear: lambda m, n: (("_layer", m, n, True), ("_hyper", 1, n, True)),
+    layers.ConcatScaleLinear: lambda m, n: (
+        ("_layer", m, n, True),
+        ("_hyper_bias", 1, n, False),
+        ("_hyper_gate", 1, n, True),
+    ),
     layers.BlendLinear: lambda m, n: (("_layer0", m, n, True), ("_layer1", m, n, True)),
     layers.HyperLinear: lambda m, n: (
         ("0", 1, layers.HYPERNET_WIDTH, True),
@@ -62,6 +69,8 @@ _FORWARD: dict[type[nn.Module], Any] = {
     kind: kind.forward  # type: ignore[attr-defined]  # of every nn.Module
     for kind in (ODEnet, nn.Linear, nn.Sequential, nn.Tanh, Pointwise, Swish, *_LINEARS)
 }
+
+_EVERYWHERE = "every module has hooks (torch.nn.modules.module.register_module_...)"
 
 
 def unreadable(net: nn.Module, name: str = "net") -> str | None:
@@ -86,6 +95,8 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
     # The names of modules are put together only where something is wrong: this runs every solve.
     if not torch.compiler.is_compiling() and _plain(net):
         return None
+    if isinstance(net, Readable):
+        return _EVERYWHERE if _hooks_everywhere() else net.unreadable(name)
     if not isinstance(net, ODEnet):
         return f"{name}{is_not(net, ODEnet)}"
     # By the dictionaries of modules: an attribute takes half a microsecond, and there are many.
@@ -100,7 +111,7 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
     if len(activations) != len(chain) - 1:
         return f"{name} has {len(activations)} activation_fns, not {len(chain) - 1}"
     if _hooks_everywhere():
-        return "every module has hooks (torch.nn.modules.module.register_module_...)"
+        return _EVERYWHERE
     found = altered(net, _FORWARD[ODEnet])
     if found is not None:
         return f"{name}{found}"
@@ -280,19 +291,39 @@ def _layer(layer: nn.Module, kind: Any, m_in: int, m_out: int) -> str | None:
         if found is not None:
             return f"{inside}.1{found}"
     for child, inputs, outputs, biased in _LINEARS[kind](m_in, m_out):
-        found = _linear(holder.get(child), inputs, outputs, biased)
+        found = unreadable_linear(holder.get(child), inputs, outputs, biased)
         if found is not None:
             return f"{inside}.{child}{found}"
     return None
 
 
-def _linear(module: nn.Module | None, m_in: int, m_out: int, biased: bool) -> str | None:
-    kind = type(module)
+def unreadable_linear(
+    module: nn.Module | None,
+    m_in: int,
+    m_out: int,
+    biased: bool | None,
+    kind: type[nn.Module] = nn.Linear,
+    forward: Any = nn.Linear.forward,
+) -> str | None:
+    """Why the weights of a linear module must not be read in place of a call, or None.
+
+    Args:
+        module: What should be one.
+        m_in: Its inputs.
+        m_out: Its outputs.
+        biased: Whether it has a bias; None for either.
+        kind: The class that it should have.
+        forward: Of that class, as it was when it was first seen.
+
+    Returns:
+        The rest of a sentence that begins with the module's name.
+    """
+    found_kind: Any = type(module)
     # Asked for the type first: where there is no parametrization, the answer takes 3 us.
-    parametrized = kind is not nn.Linear and module is not None and is_parametrized(module)
-    if module is None or (kind.__base__ if parametrized else kind) is not nn.Linear:
-        return is_not(module, nn.Linear)
-    found = altered(module, _FORWARD[nn.Linear], weight_hooks=True)
+    parametrized = found_kind is not kind and module is not None and is_parametrized(module)
+    if module is None or (found_kind.__base__ if parametrized else found_kind) is not kind:
+        return is_not(module, kind)
+    found = altered(module, forward, weight_hooks=True)
     if found is not None:
         return found
     if parametrized:
@@ -305,7 +336,7 @@ def _linear(module: nn.Module | None, m_in: int, m_out: int, biased: bool) -> st
     # What is computed by a hook is an attribute.
     weight = module.__dict__.get("weight") if weight is None else weight
     bias = module.__dict__.get("bias") if bias is None else bias
-    if (bias is not None) != biased:
+    if biased is not None and (bias is not None) != biased:
         return f" has {'no' if biased else 'a'} bias"
     if type(weight) not in _PLAIN or not (bias is None or type(bias) in _PLAIN):
         return f" has a {type(weight).__name__} for a weight"
@@ -313,3 +344,14 @@ def _linear(module: nn.Module | None, m_in: int, m_out: int, biased: bool) -> st
     if weight.shape != (m_out, m_in) or not (bias is None or bias.shape == (m_out,)):
         return f" has a weight {tuple(weight.shape)}, not {(m_out, m_in)}"
     return None
+
+
+def weight_and_bias(linear: Any) -> tuple[Tensor, Tensor | None]:
+    """The numbers of a readable linear module, as a call of it would compute them."""
+    if linear._forward_pre_hooks:
+        refresh(linear)
+    parameters = linear._parameters
+    weight, bias = parameters.get("weight"), parameters.get("bias")
+    # A parametrization or a hook computes what is no parameter.
+    bias = linear.bias if bias is None and "bias" not in parameters else bias
+    return linear.weight if weight is None else weight, bias

@@ -26,6 +26,19 @@ KEYS = {
         "_hyper_gate.bias": (6,),
         "_hyper_bias.weight": (6, 1),
     },
+    "scale": {
+        "_layer.weight": (6, 5, 4, 4),
+        "_layer.bias": (6,),
+        "_hyper.weight": (6, 1),
+        "_hyper.bias": (6,),
+    },
+    "concatscale": {
+        "_layer.weight": (6, 5, 4, 4),
+        "_layer.bias": (6,),
+        "_hyper_gate.weight": (6, 1),
+        "_hyper_gate.bias": (6,),
+        "_hyper_bias.weight": (6, 1),
+    },
     "blend": {
         "_layer0.weight": (6, 5, 4, 4),
         "_layer0.bias": (6,),
@@ -80,6 +93,10 @@ def by_hand(layer_type, p, t, x, stride):
         return y + hyper("_hyper_bias")
     if layer_type == "squash":
         return y * torch.sigmoid(hyper("_hyper"))
+    if layer_type == "scale":
+        return y * hyper("_hyper")
+    if layer_type == "concatscale":
+        return y * hyper("_hyper_gate") + hyper("_hyper_bias")
     if layer_type == "concatsquash":
         return y * torch.sigmoid(hyper("_hyper_gate")) + hyper("_hyper_bias")
     return y

@@ -56,6 +56,20 @@ def test_concatsquash():
     torch.testing.assert_close(layer(T, x), affine * gate + p["_hyper_bias.weight"][:, 0] * T)
 
 
+def test_scale():
+    layer, p, x = one_layer("scale")
+    gate = p["_hyper.weight"][:, 0] * T + p["_hyper.bias"]
+    expected = (x @ p["_layer.weight"].T + p["_layer.bias"]) * gate
+    torch.testing.assert_close(layer(T, x), expected)
+
+
+def test_concatscale():
+    layer, p, x = one_layer("concatscale")
+    gate = p["_hyper_gate.weight"][:, 0] * T + p["_hyper_gate.bias"]
+    affine = x @ p["_layer.weight"].T + p["_layer.bias"]
+    torch.testing.assert_close(layer(T, x), affine * gate + p["_hyper_bias.weight"][:, 0] * T)
+
+
 def test_blend():
     layer, p, x = one_layer("blend")
     start = x @ p["_layer0.weight"].T + p["_layer0.bias"]
@@ -104,7 +118,7 @@ def test_swish_has_its_own_beta_in_every_layer():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"layer_type": "scale"}, "layer_type: got 'scale', expected one of 'ignore'"),
+        ({"layer_type": "film"}, "layer_type: got 'film', expected one of 'ignore'"),
         ({"nonlinearity": "mish"}, "nonlinearity: got 'mish', expected one of 'softplus'"),
         ({"input_shape": (3, 8, 8)}, r"input_shape: got \(3, 8, 8\), expected \(D,\)"),
         ({"hidden_dims": (4, 0)}, "hidden_dims: got 0, expected an integer >= 1"),

@@ -43,6 +43,9 @@ def test_the_first_layer_with_a_context_is_one_of_more_inputs(layer_type):
         layer = net.layers[0]
         hyper = layer._hyper if layer_type == "squash" else layer._hyper_gate
         gate = torch.sigmoid(hyper(T.reshape(1)))
+    if layer_type in ("scale", "concatscale"):
+        layer = net.layers[0]
+        gate = (layer._hyper if layer_type == "scale" else layer._hyper_gate)(T.reshape(1))
     expected = context @ net.context_layers[0].weight.T * gate
     torch.testing.assert_close(got, expected, rtol=1e-12, atol=1e-12)
 
