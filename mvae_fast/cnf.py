@@ -209,7 +209,9 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         like = next(module.parameters(), None)
         if like is not None:
             # Its own tensor alone: the module stays as it is.
-            flow.sqrt_end_time.data = flow.sqrt_end_time.data.to(like.device, like.dtype)
+            end = flow.sqrt_end_time.detach().to(like.device, like.dtype)
+            learned = "sqrt_end_time" in flow._parameters
+            flow.sqrt_end_time = nn.Parameter(end) if learned else end
         return flow
 
     @overload

@@ -9,14 +9,14 @@ from torch.distributions import Distribution, Independent, Normal
 
 from mvae_fast.checks import integer, one_of, tensor
 from mvae_fast.cnf import FastCNF
+from mvae_fast.nets.declared import CALLS, Declared
 from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.readable import Readable
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.settings import Settings
 
-#: How a velocity is called.
-CALLS: tuple[str, ...] = ("t, x", "x, t", "cat(x, t)")
-#: Its time: of shape (), (B,) or (B, 1).
-TIMES: tuple[str, ...] = ("scalar", "rows", "column")
+#: What a velocity gets for its time: of shape (), (B,) or (B, 1).
+TIME_SHAPES: tuple[str, ...] = ("scalar", "rows", "column")
 
 
 def likelihood(
@@ -24,8 +24,8 @@ def likelihood(
     x: Tensor,
     *,
     context: Tensor | None = None,
-    call: str = "t, x",
-    time: str = "scalar",
+    call: str = "f(t, x)",
+    time_shape: str = "scalar",
     times: Sequence[float] | Tensor = (1.0, 0.0),
     base: Distribution | None = None,
     event_dim: int = 1,
@@ -47,16 +47,19 @@ def likelihood(
     by the gradient of the steps, so that one may also train with it. The model stays as it is, and
     in the mode that it is in: call ``model.eval()`` before where that matters.
 
-    With an `ODEnet` and a solver of fixed steps (``solver="rk4", n_steps=20``) one call of an
-    engine does the solve.
+    Engines do the solve of an `ODEnet`, and of an ``nn.Sequential`` of linear layers and
+    activations over state and time, alone or as the only child of a module: see
+    `FastCNF.from_module`, which also makes of a model a flow for many calls. Every other model is
+    called.
 
     Args:
         model: The velocity f: any module or function. What a function needs beside time and state,
             such as labels, it may hold itself.
         x: (*, D); (*, C, H, W) with ``event_dim=3``.
         context: (*, C), handed on as the model's last argument; its batch is broadcast with x's.
-        call: ``"t, x"``; ``"x, t"``; or ``"cat(x, t)"``, one tensor (B, D + 1), as torchcfm's MLP.
-        time: What the model gets for t: ``"scalar"``, as from the solvers of those libraries;
+        call: ``"f(t, x)"``; ``"f(x, t)"``; or ``"f(cat)"``, one tensor (B, D + 1) of state and
+            time, as torchcfm's MLP.
+        time_shape: What the model gets for t: ``"scalar"``, as from the solvers of those libraries;
             ``"rows"``, (B,); or ``"column"``, (B, 1).
         times: Of data and of the source.
         base: The source, with the event shape of x; None for N(0, I).
@@ -83,7 +86,7 @@ def likelihood(
 
     Example:
         >>> model = nn.Sequential(nn.Linear(3, 64), nn.SELU(), nn.Linear(64, 2))
-        >>> likelihood(model, torch.randn(5, 2), call="cat(x, t)").shape
+        >>> likelihood(model, torch.randn(5, 2), call="f(cat)").shape
         torch.Size([5])
     """
     integer("event_dim", event_dim, 1)
@@ -94,7 +97,7 @@ def likelihood(
         zeros = x.new_zeros(x.shape[x.ndim - event_dim :])
         normal = Normal(zeros, torch.ones_like(zeros), validate_args=False)
         base = Independent(normal, event_dim)
-    flow = _flow_of(model, call, time)
+    flow = _flow_of(model, call, time_shape, event_dim == 1 and context is None)
     flow.sqrt_end_time = flow.sqrt_end_time.to(x)  # not flow.to: the model stays as it is
     return flow.log_prob(
         x,
@@ -106,42 +109,53 @@ def likelihood(
     )
 
 
-def _flow_of(model: Callable[..., Tensor], call: str, time: str) -> FastCNF:
-    """A velocity of any calling convention as a flow."""
+def _flow_of(model: Callable[..., Tensor], call: str, time_shape: str, plain: bool) -> FastCNF:
+    """A velocity of any calling convention as a flow: read, if it can be, or called.
+
+    ``plain``: states are (B, D), without a context.
+    """
     one_of("call", call, CALLS)
-    one_of("time", time, TIMES)
+    one_of("time_shape", time_shape, TIME_SHAPES)
     if isinstance(model, FastCNF):
         raise TypeError("model: got a FastCNF, expected a velocity; remedy: flow.log_prob(x)")
     if not callable(model):
         raise TypeError(f"model: got a {type(model).__name__}, expected a module or function")
-    if isinstance(model, ODEnet) and (call, time) == ("t, x", "scalar"):
+    if isinstance(model, ODEnet | Readable) and (call, time_shape) == ("f(t, x)", "scalar"):
         return FastCNF(ODEfunc(model))
-    return FastCNF(ODEfunc(_Velocity(model, call, time)))
+    if isinstance(model, nn.Module) and plain:
+        for time in ("last",) if call == "f(cat)" else ("last", "first", "none"):
+            try:
+                declared = Declared(model, call, time)
+            except ValueError:  # it is not what this declares
+                continue
+            if declared.unreadable("model") is None:
+                return FastCNF(ODEfunc(declared))
+    return FastCNF(ODEfunc(_Velocity(model, call, time_shape)))
 
 
 class _Velocity(nn.Module):
     """A model as `ODEfunc` calls it."""
 
-    def __init__(self, model: Callable[..., Tensor], call: str, time: str) -> None:
+    def __init__(self, model: Callable[..., Tensor], call: str, time_shape: str) -> None:
         super().__init__()
         self.model = model
         self.call = call
-        self.time = time
+        self.time_shape = time_shape
 
     def forward(self, t: Tensor, x: Tensor, *context: Tensor) -> Tensor:
         """The velocity (B, ...) at time t, 0-dim, and states (B, ...)."""
-        if self.call == "cat(x, t)":
+        if self.call == "f(cat)":
             if x.ndim != 2 or context:
                 what = "a context" if context else f"states of shape {tuple(x.shape[1:])}"
                 raise ValueError(
-                    f"call: got 'cat(x, t)' with {what}, expected states (D,) alone; remedy: a "
+                    f"call: got 'f(cat)' with {what}, expected states (D,) alone; remedy: a "
                     "function of t and x that puts its input together"
                 )
             velocity = self.model(torch.cat((x, t.expand(len(x), 1)), 1))
         else:
-            shape: Any = {"scalar": (), "rows": (len(x),), "column": (len(x), 1)}[self.time]
+            shape: Any = {"scalar": (), "rows": (len(x),), "column": (len(x), 1)}[self.time_shape]
             t = t.expand(shape)
-            velocity = self.model(*((t, x) if self.call == "t, x" else (x, t)), *context)
+            velocity = self.model(*((t, x) if self.call == "f(t, x)" else (x, t)), *context)
         if not isinstance(velocity, Tensor) or velocity.shape != x.shape:
             got = tuple(velocity.shape) if isinstance(velocity, Tensor) else type(velocity).__name__
             raise ValueError(

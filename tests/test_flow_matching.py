@@ -6,6 +6,7 @@ from torch import nn
 from torch.distributions import Independent, Laplace, MultivariateNormal, Normal
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet, flow_matching, likelihood
+from mvae_fast.flow_matching import _flow_of
 from tests.density.linear import density_of, linear_flow
 
 A = torch.tensor([[0.3, -0.5, 0.1], [0.4, 0.2, 0.0], [-0.2, 0.1, -0.6]], dtype=torch.float64)
@@ -29,30 +30,30 @@ class Velocity(nn.Module):
         self.shapes = set()
 
     def forward(self, *given):
-        if self.call == "cat(x, t)":
+        if self.call == "f(cat)":
             x, t = given[0][:, :-1], given[0][:, -1:]
         else:
-            t, x = given if self.call == "t, x" else given[::-1]
+            t, x = given if self.call == "f(t, x)" else given[::-1]
             self.shapes.add(tuple(t.shape))
             t = t.reshape(-1, 1)
         return x @ self.weight.T * (1 + t)
 
 
 @pytest.mark.parametrize("call", flow_matching.CALLS)
-@pytest.mark.parametrize("time", flow_matching.TIMES)
-def test_every_way_of_calling(call, time):
+@pytest.mark.parametrize("time_shape", flow_matching.TIME_SHAPES)
+def test_every_way_of_calling(call, time_shape):
     model, x = Velocity(call), torch.randn(4, 3, dtype=torch.float64)
-    got = likelihood(model, x, call=call, time=time, **TIGHT)
+    got = likelihood(model, x, call=call, time_shape=time_shape, **TIGHT)
     torch.testing.assert_close(got, wanted(x), rtol=1e-6, atol=1e-6)
-    shapes = {"scalar": {()}, "rows": {(4,)}, "column": {(4, 1)}}[time]
-    assert model.shapes == (set() if call == "cat(x, t)" else shapes)
+    shapes = {"scalar": {()}, "rows": {(4,)}, "column": {(4, 1)}}[time_shape]
+    assert model.shapes == (set() if call == "f(cat)" else shapes)
 
 
 @pytest.mark.parametrize("batch", [(), (0,), (2, 3), (2, 0), (1, 1, 1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_batches(batch, dtype):
     x = torch.randn(*batch, 3, dtype=torch.float64)
-    got = likelihood(Velocity("x, t").to(dtype), x.to(dtype), call="x, t")
+    got = likelihood(Velocity("f(x, t)").to(dtype), x.to(dtype), call="f(x, t)")
     assert got.shape == batch and got.dtype == dtype
     torch.testing.assert_close(got.double(), wanted(x), rtol=1e-3, atol=1e-3)
 
@@ -75,7 +76,7 @@ def test_functions_bases_times_and_solvers():
 
 
 def test_gradients_reach_data_and_parameters():
-    model, x = Velocity("t, x"), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
+    model, x = Velocity("f(t, x)"), torch.randn(4, 3, dtype=torch.float64, requires_grad=True)
     got = likelihood(model, x, **TIGHT)
     gradients = torch.autograd.grad(got.sum(), [x, model.weight])
     a = A.clone().requires_grad_()
@@ -88,7 +89,7 @@ def test_gradients_reach_data_and_parameters():
 
 
 def test_the_model_stays_as_it_is():
-    model = Velocity("t, x").eval()
+    model = Velocity("f(t, x)").eval()
     before = {name: x.clone() for name, x in model.state_dict().items()}
     likelihood(model, torch.randn(4, 3, dtype=torch.float64))
     assert not model.training and model.weight.grad is None
@@ -102,7 +103,7 @@ def test_a_context_is_the_last_argument():
     def velocity(x, t, context):
         return x @ A.T + context
 
-    got = likelihood(velocity, x, context=context, call="x, t", **TIGHT)
+    got = likelihood(velocity, x, context=context, call="f(x, t)", **TIGHT)
     assert got.shape == (2, 5)
     # dx = A x + c: x_0 = expm(-A) x - A^-1 (1 - expm(-A)) c
     to_source = torch.linalg.matrix_exp(-A)
@@ -127,7 +128,7 @@ def test_images():
 
 
 def test_hutchinson_is_unbiased_and_follows_the_generator():
-    model, x = Velocity("t, x"), torch.randn(1, 3, dtype=torch.float64).expand(4000, 3)
+    model, x = Velocity("f(t, x)"), torch.randn(1, 3, dtype=torch.float64).expand(4000, 3)
     settings = {"trace": "hutchinson", "solver": "rk4", "n_steps": 20}
     one, two = (
         likelihood(model, x, generator=torch.Generator().manual_seed(0), **settings)
@@ -158,18 +159,18 @@ def test_what_does_not_fit_is_named():
         likelihood(FastCNF(ODEfunc(ODEnet((4,), (3,)))), x)
     with pytest.raises(TypeError, match="model: got a int, expected a module or function"):
         likelihood(3, x)
-    with pytest.raises(ValueError, match="call: got 'xt', expected one of 't, x', 'x, t'"):
+    with pytest.raises(ValueError, match="call: got 'xt', expected one of 'f.t, x.', 'f.x, t.'"):
         likelihood(nn.Linear(3, 3), x, call="xt")
-    with pytest.raises(ValueError, match="time: got 'vector', expected one of 'scalar'"):
-        likelihood(nn.Linear(3, 3), x, time="vector")
+    with pytest.raises(ValueError, match="time_shape: got 'vector', expected one of 'scalar'"):
+        likelihood(nn.Linear(3, 3), x, time_shape="vector")
     with pytest.raises(ValueError, match=r"model: returned \(4, 2\) for states \(4, 3\)"):
         likelihood(lambda t, x: x[:, :2], x)
     with pytest.raises(ValueError, match=r"model: returned NoneType for states \(4, 3\)"):
         likelihood(lambda t, x: None, x)
-    with pytest.raises(ValueError, match=r"call: got 'cat\(x, t\)' with a context"):
-        likelihood(nn.Linear(4, 3), x, context=torch.zeros(4, 2), call="cat(x, t)")
-    with pytest.raises(ValueError, match=r"call: got 'cat\(x, t\)' with states of shape \(1, 3\)"):
-        likelihood(nn.Linear(4, 3), x[:, None], call="cat(x, t)", event_dim=2)
+    with pytest.raises(ValueError, match=r"call: got 'f.cat.' with a context"):
+        likelihood(nn.Linear(4, 3), x, context=torch.zeros(4, 2), call="f(cat)")
+    with pytest.raises(ValueError, match=r"call: got 'f.cat.' with states of shape \(1, 3\)"):
+        likelihood(nn.Linear(4, 3), x[:, None], call="f(cat)", event_dim=2)
     with pytest.raises(ValueError, match=r"x: got shape \(4, 3\), expected 3 axes or more"):
         likelihood(nn.Linear(3, 3), x, event_dim=3)
     with pytest.raises(TypeError, match="x: got a list"):
@@ -178,3 +179,34 @@ def test_what_does_not_fit_is_named():
         likelihood(lambda t, x: x, x, times=(1.0, 0.5, 0.0))
     with pytest.raises(ValueError, match="trace: got 'none'"):
         likelihood(lambda t, x: x, x, trace="none")
+
+
+class Matching(nn.Module):
+    """As the examples of flow_matching have it."""
+
+    def __init__(self):
+        super().__init__()
+        layers = [nn.Linear(4, 9), nn.SiLU(), nn.Linear(9, 8), nn.SiLU(), nn.Linear(8, 3)]
+        self.main = nn.Sequential(*layers)
+
+    def forward(self, x, t):
+        return self.main(torch.cat((x, t.reshape(-1, 1).expand(len(x), 1)), 1))
+
+
+def test_engines_read_what_they_can():
+    torch.manual_seed(0)
+    model, x = Matching().double(), torch.randn(6, 3, dtype=torch.float64)
+    call = {"call": "f(x, t)", **TIGHT}
+    assert _flow_of(model, "f(x, t)", "scalar", True).fused
+    assert _flow_of(model.main, "f(cat)", "scalar", True).fused
+    got = likelihood(model, x, **call)
+    grads = torch.autograd.grad(got.sum(), list(model.parameters()))
+    calls = []
+    model.register_forward_hook(lambda *args: calls.append(1))
+    assert not _flow_of(model, "f(x, t)", "scalar", True).fused
+    expected = likelihood(model, x, **call)
+    assert calls
+    torch.testing.assert_close(got, expected, rtol=1e-7, atol=1e-7)
+    wanted = torch.autograd.grad(expected.sum(), list(model.parameters()))
+    torch.testing.assert_close(grads, wanted, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(likelihood(model.main, x, call="f(cat)", **TIGHT), expected)
