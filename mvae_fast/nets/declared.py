@@ -200,8 +200,6 @@ class Declared(Readable):
             found = _changed(module, seen)
             if found is not None:
                 return f"{_BEFORE}{type(module).__name__}{found}"
-        if any(x.is_meta for x in inner.parameters()):
-            return f"{_BEFORE}it had no numbers"
         found = self._agreement(twin, inner)
         return None if found is None else f"{_BEFORE}{found}"
 

@@ -23,6 +23,8 @@ N_STEPS = 20
 FIXED_GRID: tuple[str, ...] = (*TABLEAUS, "explicit_adams", "implicit_adams", "fixed_adams")
 #: Solvers that choose their steps by ``atol`` and ``rtol``.
 ADAPTIVE = (*EMBEDDED, "dopri8", "scipy_solver")
+#: Of these, the one that torchdiffeq has not.
+ENGINES_ALONE = ("tsit5",)
 _REMOVED = {
     "adams": "'explicit_adams' or 'implicit_adams' (fixed steps), or 'dopri5' (adaptive)",
     "bdf": "'implicit_adams', or 'scipy_solver' with solver_options={'solver': 'BDF'}",

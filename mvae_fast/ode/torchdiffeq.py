@@ -14,7 +14,7 @@ from mvae_fast.ode.called import Called, base_of, graphless, must_be_called
 from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import RegularizationFn, evaluate
-from mvae_fast.ode.settings import FIXED_GRID, Settings
+from mvae_fast.ode.settings import ENGINES_ALONE, FIXED_GRID, Settings
 
 
 @dataclass(frozen=True)
@@ -152,6 +152,11 @@ def integrate(
         settings: How to solve, see `Settings.present`.
         joined: As of `mvae_fast.core.grid.stepped`.
     """
+    if settings.solver in ENGINES_ALONE:
+        raise ValueError(
+            f"solver: {settings.solver!r} is one of the engines', which cannot take this velocity, "
+            "its adjoint or its solver_options; remedy: solver='dopri5'"
+        )
     if start[0].numel() == 0:
         # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
         # error.

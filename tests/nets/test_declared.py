@@ -606,3 +606,58 @@ def test_functional_call():
     other = copy.deepcopy(flow)
     other.load_state_dict(tensors, strict=False)
     torch.testing.assert_close(got, other(z, logp))
+
+
+class Wrapper(nn.Module):
+    """As libraries wrap a model to give it another calling convention."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, t, x):
+        return self.model(x, t)
+
+
+def test_a_sequential_further_inside():
+    module = Wrapper(Matching()).double()
+    assert "no only child" in repr(flow_of(module))
+    flow = flow_of(module, {"net": "model.main"})
+    assert flow.fused
+    assert_same(flow, called(module))
+    module.model.register_forward_hook(scale)
+    assert not flow.fused
+    assert_same(flow, called(module))
+
+
+def test_a_module_that_is_replaced():
+    flow = flow_of(Matching(), {"call": "f(x, t)"})
+    flow.odefunc.diffeq.module = Matching()
+    assert flow.fused
+    flow.odefunc.diffeq.module = nn.Bilinear(DIM, 1, DIM)
+    assert not flow.fused and "module.main is NoneType" in repr(flow)
+
+
+def test_the_meta_device():
+    with torch.device("meta"):
+        module = Matching(activation=nn.SiLU)
+    flow = flow_of(module, {"call": "f(x, t)"})
+    assert not flow.fused and "no copy of it" in repr(flow)
+    assert flow.sqrt_end_time.is_meta
+
+
+@pytest.mark.parametrize("train_T", [False, True])
+def test_the_flow_has_the_dtype_of_the_module(train_T):
+    flow = flow_of(Matching().double(), {"call": "f(x, t)"}, train_T=train_T)
+    assert flow.sqrt_end_time.dtype == torch.float64
+    assert ("sqrt_end_time" in dict(flow.named_parameters())) == train_T
+
+
+@pytest.mark.slow
+def test_exported():
+    flow = flow_of(Matching(activation=nn.SiLU), {"call": "f(x, t)"}, train_T=False).eval()
+    rows = torch.export.Dim("rows", min=2)
+    z, logp = (x.detach() for x in states(dtype=torch.float32))
+    shapes = {"z": {0: rows}, "logpz": {0: rows}}
+    program = torch.export.export(flow, (z, logp), dynamic_shapes=shapes)
+    torch.testing.assert_close(program.module()(z[:2], logp[:2]), flow(z[:2], logp[:2]))

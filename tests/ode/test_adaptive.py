@@ -387,6 +387,15 @@ def test_compile_breaks_once_and_export_says_why():
         torch.export.export(flow, (z, logp))
 
 
+@pytest.mark.parametrize("change", [{"adjoint": True}, {"solver_options": {"norm": torch.max}}])
+def test_tsit5_is_the_engines_alone(change):
+    flow = flow_of(solver="tsit5")
+    for name, value in change.items():
+        setattr(flow, name, value)
+    with pytest.raises(ValueError, match="solver: 'tsit5' is one of the engines'"):
+        flow(*states())
+
+
 def test_control_takes_none_as_not_given():
     options = {"first_step": None, "max_step": float("inf"), "max_num_steps": 5}
     assert Control.of(1e-3, 1e-4, options) == Control(1e-3, 1e-4, max_num_steps=5)
