@@ -12,7 +12,7 @@ namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
-                                     backward<T>, attempt<T>, peak<T>};
+                                     backward<T>,          attempt<T>, peak<T>};
 
 const Kernels<float> kernels_f32 = kKernels<float>;
 #if !defined(__AVX512BF16__)  // doubles are those of avx512

@@ -152,15 +152,15 @@ def integrate(
         settings: How to solve, see `Settings.present`.
         joined: As of `mvae_fast.core.grid.stepped`.
     """
+    if start[0].numel() == 0:
+        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
+        # error.
+        settings = replace(settings, solver="euler", n_steps=1, solver_options={})
     if settings.solver in ENGINES_ALONE:
         raise ValueError(
             f"solver: {settings.solver!r} is one of the engines', which cannot take this velocity, "
             "its adjoint or its solver_options; remedy: solver='dopri5'"
         )
-    if start[0].numel() == 0:
-        # Of no rows an adaptive solver finds no step small enough, and an implicit one no largest
-        # error.
-        settings = replace(settings, solver="euler", n_steps=1, solver_options={})
     options = dict(settings.solver_options)
     if settings.solver in FIXED_GRID and "grid_constructor" not in options:
         step_size = options.pop("step_size", None)
