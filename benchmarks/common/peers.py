@@ -42,7 +42,9 @@ def select_peers(text: str | None) -> tuple[str, ...]:
 def why_missing(peer: str) -> str | None:
     """None where a peer can be measured, else the reason and the remedy."""
     if peer in _PACKAGES and find_spec(peer) is None:
-        return f"{peer} is not installed; remedy: pip install -e '.[peers]'"
+        # Not in the extra: it also installs a package called tests, which hides ours.
+        what = peer if peer == "flow_matching" else "-e '.[peers]'"
+        return f"{peer} is not installed; remedy: pip install {what}"
     return None
 
 
