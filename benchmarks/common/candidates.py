@@ -35,6 +35,7 @@ class Problem:
     ) -> None:
         self.workload = workload
         self.dtype = dtype
+        self.seed = seed
         self.device = device
         with torch.random.fork_rng():
             torch.manual_seed(seed)
@@ -71,15 +72,27 @@ class Problem:
 
 
 class Ours(nn.Module):
-    """FastCNF called like a peer."""
+    """FastCNF called like a peer.
+
+    Args:
+        tolerance: Absolute and relative one of an adaptive solver.
+    """
 
     def __init__(
-        self, problem: Problem, trace: str, precision: str = "full", engine: str = "auto"
+        self,
+        problem: Problem,
+        trace: str,
+        precision: str = "full",
+        engine: str = "auto",
+        solver: str = "euler",
+        tolerance: float = 1e-5,
     ) -> None:
         super().__init__()
         self.flow = problem.flow(trace)
         self.flow.precision = precision
         self.flow.engine = engine
+        self.flow.solver = solver
+        self.flow.atol = self.flow.rtol = tolerance
 
     def forward(self, z: Tensor, logp: Tensor, probes: Tensor) -> tuple[Tensor, Tensor]:
         given = probes if self.flow.trace == "hutchinson" else None

@@ -39,7 +39,8 @@ _Layer = tuple[Array, Array, Array]
 
 
 class JaxFlow:
-    """One form of a workload, for its shapes; compiled at the first call of each mode.
+    """One form of a workload with Euler's method, for its shapes; compiled at the first call of
+    each mode.
 
     Args:
         form: One of `FORMS`.
@@ -51,7 +52,7 @@ class JaxFlow:
         self, workload: Workload, form: str, weights: Mapping[str, np.ndarray], *arrays: np.ndarray
     ) -> None:
         z, logp, probes = map(jnp.asarray, arrays)
-        flow = partial(_flow, workload, form, logp=logp, probes=probes)
+        flow = partial(self.solve, workload, form, logp=logp, probes=probes)
 
         def loss(weights: Weights, z: Array) -> tuple[Array, tuple[Array, Array]]:
             z_t, logp_t = flow(weights, z)
@@ -63,6 +64,24 @@ class JaxFlow:
             "train": jax.jit(jax.value_and_grad(loss, argnums=(0, 1), has_aux=True)),
             "inference": jax.jit(flow),
         }
+
+    def solve(
+        self,
+        workload: Workload,
+        form: str,
+        weights: Weights,
+        z: Array,
+        *,
+        logp: Array,
+        probes: Array,
+    ) -> tuple[Array, Array]:
+        """End states and log-densities."""
+        steps = workload.steps
+        for step in range(steps):
+            layers = layers_at(workload, weights, step / steps)
+            velocity, trace = rates(workload, form, layers, z, probes)
+            z, logp = z + velocity / steps, logp - trace[:, None] / steps
+        return z, logp
 
     def run(self, mode: str) -> Any:
         """One call, to the end: JAX's calls return before they are done."""
@@ -77,18 +96,7 @@ class JaxFlow:
         return list(map(np.asarray, (*ends, of_z, *ordered)))
 
 
-def _flow(
-    workload: Workload, form: str, weights: Weights, z: Array, *, logp: Array, probes: Array
-) -> tuple[Array, Array]:
-    steps = workload.steps
-    for step in range(steps):
-        layers = _layers(workload, weights, step / steps)
-        velocity, trace = _rates(workload, form, layers, z, probes)
-        z, logp = z + velocity / steps, logp - trace[:, None] / steps
-    return z, logp
-
-
-def _rates(
+def rates(
     workload: Workload, form: str, layers: list[_Layer], z: Array, probes: Array
 ) -> tuple[Array, Array]:
     """Velocity (B, D) and trace (B,)."""
@@ -104,7 +112,8 @@ def _rates(
     return velocity(z), jax.vmap(lambda row: jnp.trace(jax.jacfwd(velocity)(row)))(z)
 
 
-def _layers(workload: Workload, weights: Weights, t: float) -> list[_Layer]:
+def layers_at(workload: Workload, weights: Weights, t: float | Array) -> list[_Layer]:
+    """The layers at time t."""
     layers = []
     for index in range(len(workload.hidden) + 1):
         of_layer = partial(_get, weights, index)

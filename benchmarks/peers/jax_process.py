@@ -66,13 +66,19 @@ class _Flows:
         self._flows: dict[int, Any] = {}
         self._keys = count()
 
-    def build(self, *arguments: Any) -> int:
-        """Make a `benchmarks.peers.jax_flow.JaxFlow`; the key that it is kept under."""
+    def build(self, control: tuple[float, float] | None, *arguments: Any) -> int:
+        """Make a `benchmarks.peers.jax_flow.JaxFlow` or, with a control of steps, a
+        `benchmarks.peers.diffrax_flow.DiffraxFlow`; the key that it is kept under."""
         # Imported only now: before, the cores and the environment had to be set.
-        from benchmarks.peers.jax_flow import JaxFlow
-
         key = next(self._keys)
-        self._flows[key] = JaxFlow(*arguments)
+        if control is None:
+            from benchmarks.peers.jax_flow import JaxFlow
+
+            self._flows[key] = JaxFlow(*arguments)
+        else:
+            from benchmarks.peers.diffrax_flow import DiffraxFlow
+
+            self._flows[key] = DiffraxFlow(control, *arguments)
         return key
 
     def drop(self, key: int) -> None:
@@ -90,6 +96,11 @@ class _Flows:
         began = now()
         flow.run(mode)
         return now() - began
+
+    def evaluations(self, key: int) -> int:
+        """Of the velocity, in a solve."""
+        evaluations: int = self._flows[key].evaluations()
+        return evaluations
 
     def cores(self) -> int:
         """As many as this process may use."""
