@@ -83,6 +83,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     narrowed = bool(peers) or config.getoption("workloads") is not None
 
     def left_out(item: pytest.Item) -> bool:
+        if item.path.name == "test_clients.py":
+            if config.getoption("workloads") is not None:
+                return True  # those are no clients'
+            comparison = item.callspec.params["comparison"]  # type: ignore[attr-defined]
+            if peers:
+                return comparison.peer not in peers
+            every = config.getoption("full") and comparison.peer == "torchdiffeq"
+            return not (every or comparison.quick)
         if item.path.name == "test_own_nets.py":
             return item.callspec.params["peer"] not in peers  # type: ignore[attr-defined]
         if item.path.name == "test_gpu.py":
@@ -119,6 +127,8 @@ def _run(config: pytest.Config) -> dict[str, Any]:
         command += "test_gpu.py"
     elif all(row["mode"] == "epoch" for row in rows):
         command += "test_epoch.py"
+    elif all("aims" in row for row in rows):
+        command += "test_clients.py"
     for name in ("full", "compiled"):
         if config.getoption(name):
             command += f" --{name}"

@@ -2,7 +2,8 @@
 
 A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
 ``workload``, ``shape``, ``mode``, ``dtype`` and ``seconds`` (every sample of every candidate). Rows
-of a CPU have ``threads``, too; rows of a GPU, ``precision`` and what `benchmarks.gpu.report` shows.
+of a CPU have ``threads``, too, and those of clients what `benchmarks.clients.comparison` shows;
+rows of a GPU, ``precision`` and what `benchmarks.gpu.report` shows.
 """
 
 import argparse
@@ -13,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.clients import comparison
 from benchmarks.common.estimators import estimators
 from benchmarks.common.interleave import Quartiles, Timings
 from benchmarks.gpu import report as gpu_report
@@ -59,9 +61,12 @@ def markdown(run: dict[str, Any]) -> str:
     rows = run["rows"]
     shapes = {row["workload"]: row["shape"] for row in rows}
     dtypes = ", ".join(sorted({row["dtype"] for row in rows}))
-    on_cpu = [row for row in rows if "threads" in row]
+    of_clients = [row for row in rows if "aims" in row]
+    on_cpu = [row for row in rows if "threads" in row and "aims" not in row]
     on_gpu = [row for row in rows if "threads" not in row]
-    clock = ", ".join([_CLOCKS[run["clock"]]] * bool(on_cpu) + [_DEVICE_TIME] * bool(on_gpu))
+    clock = ", ".join(
+        [_CLOCKS[run["clock"]]] * bool(on_cpu or of_clients) + [_DEVICE_TIME] * bool(on_gpu)
+    )
     facts = [f"- {name}: {value}" for name, value in run["environment"].items()]
     tables = []
     # Where one engine lacks a precision the first candidate is another, and so is the table.
@@ -77,6 +82,7 @@ def markdown(run: dict[str, Any]) -> str:
             "",
         ]
     tables += estimators(on_cpu)
+    tables += comparison.lines(of_clients)
     if on_gpu:
         tables += [gpu_report.markdown(on_gpu), ""]
     return "\n".join(

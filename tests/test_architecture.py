@@ -98,9 +98,9 @@ def test_files_a_level(root):
 
 def test_the_map_names_every_benchmark():
     rows = (ROOT / "docs" / "architecture.md").read_text().splitlines()
-    for folder in ("benchmarks", "benchmarks/peers", "benchmarks/common", "benchmarks/gpu"):
-        (row,) = [line for line in rows if line.startswith(f"| `{folder}/` |")]
-        files = {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+    for folder in ("", "/clients", "/common", "/gpu", "/peers"):
+        (row,) = [line for line in rows if line.startswith(f"| `benchmarks{folder}/` |")]
+        files = {path.stem for path in (ROOT / f"benchmarks{folder}").glob("*.py")} - {"__init__"}
         assert files <= set(re.findall(r"`(\w+)`", row)), folder
 
 

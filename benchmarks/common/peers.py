@@ -7,15 +7,18 @@ from importlib.util import find_spec
 from benchmarks.common.workloads import Workload
 
 #: Candidates of each peer on W1 to W7. Zuko's CNF and torchdiffeq's example have nets of their own:
-#: `benchmarks.peers.own_nets`.
+#: `benchmarks.peers.own_nets`. Torchdiffeq, diffrax and flow_matching are also in
+#: `benchmarks.clients`.
 PEERS: dict[str, tuple[str, ...]] = {
     "torchdiffeq": ("odeint", "odeint_adjoint"),
     "compile": ("compile exact", "compile hutchinson"),
     "jax": ("jax vjp", "jax jvp", "jax closed form", "jax exact"),
+    "diffrax": (),
+    "flow_matching": (),
     "zuko": (),
     "hypernet": (),
 }
-_PACKAGES = ("jax", "zuko")
+_PACKAGES = ("jax", "diffrax", "flow_matching", "zuko")
 #: D times the work of the others: in a table of its own, with few rounds.
 LONG = "jax exact"
 

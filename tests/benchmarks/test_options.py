@@ -13,6 +13,8 @@ from benchmarks.common.peers import LONG, PEERS, candidates_of, select_peers, ve
 from benchmarks.common.workloads import select
 from benchmarks.compare import ROOT
 
+CLIENTS, OWN_NETS = "benchmarks/test_clients.py", "benchmarks/clients/test_own_nets.py"
+
 
 def collected(*options):
     command = [sys.executable, "-m", "pytest", "-q", "benchmarks", "--collect-only", *options]
@@ -30,9 +32,19 @@ def test_workloads_run_those_only():
 
 def test_peers_with_own_nets_run_where_named():
     _, files = collected("--peers", "hypernet,torchdiffeq", "--workloads", "W6")
-    assert set(files) == {"benchmarks/test_cpu.py", "benchmarks/test_own_nets.py"}
+    assert set(files) == {"benchmarks/test_cpu.py", OWN_NETS}
     _, files = collected()
-    assert "benchmarks/test_epoch.py" in files and "benchmarks/test_own_nets.py" not in files
+    assert "benchmarks/test_epoch.py" in files and OWN_NETS not in files
+
+
+def test_clients_are_all_measured_where_their_peer_is_named():
+    named, files = collected("--peers", "diffrax,torchdiffeq")
+    lines = [line for line in named.stdout.splitlines() if line.startswith(CLIENTS)]
+    assert len(lines) == 9 and not any("flow_matching" in line for line in lines)
+    by_default, _ = collected()
+    (line,) = (line for line in by_default.stdout.splitlines() if line.startswith(CLIENTS))
+    assert "toy-dopri5" in line
+    assert CLIENTS not in collected("--workloads", "W1", "--peers", "torchdiffeq")[1]
 
 
 def test_an_unknown_peer_is_refused():
