@@ -150,6 +150,7 @@ class FFJORD(nn.Module):
     ) -> None:
         super().__init__()
         self.dynamics = Dynamics(net, exact)
+        self.steps = steps
         self.integrator = odeint_adjoint if adjoint else odeint
         self.solver: dict[str, Any] = {"method": "dopri5", "rtol": tolerance, "atol": tolerance}
         if steps is not None:
