@@ -132,7 +132,7 @@ def test_decisions(out, capsys):
 
 
 def test_decisions_with_a_solver_that_has_no_exact_log_det(tmp_path, capsys):
-    adaptive = [*DIGITS, "epochs=1", "flows.mvae_cnf.solver=dopri5"]
+    adaptive = [*DIGITS, "epochs=1", "flows.mvae_cnf.solver=dopri8"]
     argv = ["--seeds", "0", "1", "--decisions", "jump"]
     assert run(tmp_path, "decisions", *argv, settings=adaptive) == 0
     printed = capsys.readouterr().out
