@@ -28,7 +28,7 @@ def has_exact_log_det(flow: Callable[..., Any]) -> bool:
 
     Example:
         >>> from mvae_fast import FastCNF, ODEfunc, ODEnet
-        >>> flow = FastCNF(ODEfunc(ODEnet((8,), (2,))), solver="dopri5")
+        >>> flow = FastCNF(ODEfunc(ODEnet((8,), (2,))), solver="dopri8")
         >>> has_exact_log_det(flow)
         False
     """
