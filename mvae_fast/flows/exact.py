@@ -15,9 +15,9 @@ from mvae_fast.flows.sequential import SequentialFlow
 def has_exact_log_det(flow: Callable[..., Any]) -> bool:
     """Whether a flow has an exact log-determinant in its present mode, train or eval.
 
-    A continuous flow has none with a solver that is not one of `mvae_fast.core.tableaus.TABLEAUS`,
-    as adaptive ones are not, or with a velocity that `mvae_fast.FastCNF` leaves to torchdiffeq. Nor
-    has one inside of a module that does not take the argument.
+    A continuous flow has none with a solver of torchdiffeq's alone, as dopri8 is, or with a
+    velocity that `mvae_fast.FastCNF` leaves to torchdiffeq. Nor has one inside of a module that
+    does not take the argument.
 
     Args:
         flow: A flow, or a chain of flows.
