@@ -35,8 +35,11 @@ struct Control {
   }
 };
 
-double root_mean_square(double squares, int64_t n) {
-  return std::sqrt(squares / static_cast<double>(std::max<int64_t>(n, 1)));
+// The larger root mean square of the parts z and logp, of n rows; NaN if one is.
+double larger_mean(double z, double logp, int64_t n, int64_t dim) {
+  const double rows = static_cast<double>(n), columns = static_cast<double>(dim);
+  const double of_z = std::sqrt(z / (rows * columns)), of_logp = std::sqrt(logp / rows);
+  return of_z > of_logp || of_z != of_z ? of_z : of_logp;
 }
 
 template <class T>
@@ -63,6 +66,8 @@ class Search {
             "nodes and error must have an entry for each stage");
     B_ = p_.B, D_ = p_.widths[0];
     sign_ = times[1] > times[0] ? 1 : -1;
+    for (size_t i = 1; i < times.size(); ++i)
+      require(sign_ * (times[i] - times[i - 1]) > 0, "times must all ascend or all descend");
     stage_times_.resize(nodes.size());
     p_.h = &step_;
     p_.time = stage_times_.data();
@@ -167,8 +172,7 @@ class Search {
       z += sums_[w];
       logp += sums_[w + 1];
     }
-    const double of_z = root_mean_square(z, B_ * D_), of_logp = root_mean_square(logp, B_);
-    return of_z > of_logp || of_z != of_z ? of_z : of_logp;
+    return larger_mean(z, logp, B_, D_);
   }
 
   void first_stage(double t) {
@@ -186,10 +190,9 @@ class Search {
         const double q = x[i] / (control_.atol + control_.rtol * std::abs(double{start[i]}));
         total += q * q;
       }
-      return root_mean_square(total, static_cast<int64_t>(x.size()));
+      return total;
     };
-    const double of_z = squares(z, z_), of_logp = squares(logp, logp_);
-    return of_z > of_logp || of_z != of_z ? of_z : of_logp;
+    return larger_mean(squares(z, z_), squares(logp, logp_), B_, D_);
   }
 
   // Hairer, Norsett and Wanner, Solving Ordinary Differential Equations I, II.4.
@@ -223,6 +226,7 @@ class Search {
       require(next != t && static_cast<T>(t) != static_cast<T>(next),
               "no step is small enough at time ", t, ": the state or the velocity is not finite, ",
               "or rtol and atol are too small for the dtype");
+      make_room();
       const double error = attempt(1, p_.R, t, sign_ * step, kept());
       h = step * control_.factor(error);
       if (!(error <= 1) && step > control_.min_step) {
@@ -236,7 +240,6 @@ class Search {
       std::swap(logp_, logp_next_);
       if (budget_ >= 0) states_.insert(states_.end(), z_.begin(), z_.end());
       ++steps_;
-      make_room();
       if (control_.last_is_first) {
         std::swap(k_, k_next_);
         std::swap(tau_, tau_next_);

@@ -66,17 +66,13 @@ def solve(
         found: By a search for its steps, which has taken them and saved what is needed.
     """
     _announce_flops()
-    tensors, layout, exact = velocity(problem)
-    z, field, tableau = problem.z, problem.field, problem.tableau
+    tensors, *net = _net(problem, velocity(problem))
+    z, tableau = problem.z, problem.tableau
     operands = OPERANDS[problem.precision]
     if not operands and z.is_cuda and z.dtype == torch.float32 and _tf32():
         operands = OPERANDS["tf32"]
     statics = (
-        field.widths,
-        layout,
-        NONLINEARITIES[field.nonlinearity],
-        field.residual,
-        exact,
+        *net,
         tableau.a,
         tableau.b,
         problem.outputs,
@@ -95,6 +91,13 @@ def solve(
     else:
         results = _forward(name, 0, probes, statics, *given)
     return Solution(*results[:3])
+
+
+def _net(problem: Problem, velocity: Velocity) -> tuple[Any, ...]:
+    """What the ops are given of a velocity, in the order of their schemas."""
+    (tensors, layout, exact), field = velocity, problem.field
+    nonlinearity = NONLINEARITIES[field.nonlinearity]
+    return tensors, field.widths, layout, nonlinearity, field.residual, exact
 
 
 def _results(problem: Problem, found: Found) -> tuple[Tensor, ...]:
@@ -138,18 +141,14 @@ def search(
         budget: Bytes that may be kept for a backward beside the states; -1: there will be none.
     """
     _announce_flops()
-    tensors, layout, exact = velocity
-    field, tableau = problem.field, method.tableau
+    tensors, *net = _net(problem, velocity)
+    tableau = method.tableau
     z, logp, saved, shares, counts = _OPS.search.default(
         problem.z.contiguous(),
         problem.h,
         _dense(problem.probes),
         [x.contiguous() for x in tensors],
-        field.widths,
-        layout,
-        NONLINEARITIES[field.nonlinearity],
-        field.residual,
-        exact,
+        *net,
         tableau.a,
         tableau.b,
         OPERANDS[problem.precision],

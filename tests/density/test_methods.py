@@ -41,7 +41,8 @@ def test_the_other_direction_is_that_of_integration_times():
         got = flow.log_prob(x, integration_times=times)
         torch.testing.assert_close(got, density_of(a, reverse=True).log_prob(x))
     z, back = flow.sample(4000, integration_times=(1.0, 0.0)), density_of(a, reverse=True)
-    torch.testing.assert_close(z.T.cov(), back.covariance_matrix, rtol=0.15, atol=0.15)
+    # Of 4000 samples variances are off by sqrt(2 / 4000) = 2 %, covariances of 0 by 0.02: 5 sigma.
+    torch.testing.assert_close(z.T.cov(), back.covariance_matrix, rtol=0.1, atol=0.1)
 
 
 def test_samples_have_the_density():

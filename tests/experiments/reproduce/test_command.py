@@ -149,7 +149,8 @@ def test_figures_of_samples(out, experiment, capsys):
 
 
 def test_figure4_as_the_code_samples(out):
-    assert run(out, "figure4", "--seeds", "0", "--through-flow") == 0
+    for flags in ([], ["--through-flow"]):
+        assert run(out, "figure4", "--seeds", "0", *flags) == 0
     through, direct = (
         image.imread(out / f"figure4_digits{suffix}.png") for suffix in ("_through_flow", "")
     )
