@@ -162,10 +162,7 @@ class Declared(Readable):
             inner, inside = inner._modules.get(part), f"{inside}.{part}"
         if not isinstance(inner, nn.Sequential):
             return f"{inside} is {type(inner).__name__}, not Sequential"
-        reading = read(inner, inside, own=self._own)
-        if isinstance(reading, str):
-            return reading
-        return reading
+        return read(inner, inside, own=self._own)
 
     def _wrong_sizes(self, reading: Reading) -> str | None:
         m_in, m_out = reading.widths[0], reading.widths[-1]
