@@ -67,7 +67,9 @@ def test_wheel_of_the_sdist(source_tree, python):
     required = [r.replace(" ", "") for r in metadata.get_all("Requires-Dist") if "extra" not in r]
     oldest = "torch>={}.{}".format(*MINIMUM)  # never a pin, which would replace the user's torch
     assert set(required) == {oldest, "torchdiffeq>=0.2.4", "numpy"}
-    assert set(metadata.get_all("Provides-Extra")) == {"train", "masks", "test", "bench", "dev"}
+    assert set(metadata.get_all("Provides-Extra")) == {
+        *("train", "masks", "test", "bench", "peers", "dev")
+    }
     assert "mvae-fast = mvae_fast.cli:main" in scripts
 
 
