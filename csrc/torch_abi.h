@@ -22,6 +22,11 @@
 #include "problem.h"
 #include "sizes.h"
 
+// torch 2.10 has it under this name only.
+#ifndef STABLE_TORCH_ERROR_CODE_CHECK
+#define STABLE_TORCH_ERROR_CODE_CHECK(call) TORCH_ERROR_CODE_CHECK(call)
+#endif
+
 namespace mvae_fast {
 
 using torch::stable::Tensor;
