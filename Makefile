@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PACKAGING := pyproject.toml setup.py $(wildcard build_backend/*.py)
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/*/*.cpp)
 
-.PHONY: demo check test lint bench clean
+.PHONY: demo check test lint bench hub clean
 
 # Processes that share the tests. Each test has one thread, folders of its own and no fixed port.
 WORKERS ?= 2
@@ -37,6 +37,11 @@ lint: $(VENV)/.stamp-dev
 	$(BIN)/lint-imports --no-cache
 	$(if $(CSRC),$(BIN)/clang-format --dry-run -Werror $(CSRC))
 
+# The Triton engine as a kernel of the Hugging Face Hub.
+hub:
+	rm -rf build/hub
+	$(PYTHON) hub/write.py build/hub
+
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest benchmarks
 
@@ -55,5 +60,5 @@ $(VENV)/.stamp-train: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
-	$(BIN)/python -m pip install -q -e ".[train,test,bench,peers,dev]"
+	$(BIN)/python -m pip install -q -e ".[train,images,test,bench,peers,dev]"
 	@touch $@ $(VENV)/.stamp-train

@@ -13,8 +13,8 @@ phi'(a_1) in the gradient of a table of the trace; in stream 1 + j those of ``G_
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.device.adjoint_sweep import adjoint_of_net, adjoint_of_velocity
-from mvae_fast.kernels.device.sweep import (
+from .device.adjoint_sweep import adjoint_of_net, adjoint_of_velocity
+from .device.sweep import (
     CONSTANT,
     FROBENIUS,
     KINETIC_ENERGY,
@@ -25,7 +25,7 @@ from mvae_fast.kernels.device.sweep import (
     evaluate,
     quadratic_form,
 )
-from mvae_fast.kernels.device.tiles import (
+from .device.tiles import (
     accumulate,
     combine,
     inner,

@@ -3,7 +3,7 @@
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.device.sweep import (
+from .device.sweep import (
     FROBENIUS,
     KINETIC_ENERGY,
     MEAN_MAGNITUDE,
@@ -12,7 +12,7 @@ from mvae_fast.kernels.device.sweep import (
     evaluate,
     quadratic_form,
 )
-from mvae_fast.kernels.device.tiles import (
+from .device.tiles import (
     combine,
     load_probes,
     load_rows,

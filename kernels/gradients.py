@@ -6,11 +6,11 @@ import torch
 import triton
 from torch import Tensor
 
-from mvae_fast.kernels import launch
-from mvae_fast.kernels.device.sweep import CONSTANT, VECTOR
-from mvae_fast.kernels.layout import cut, offsets, padded
-from mvae_fast.kernels.packed import TRITON_TYPES, Solve
-from mvae_fast.kernels.table_gradient import table_gradient_kernel
+from . import launch
+from .device.sweep import CONSTANT, VECTOR
+from .layout import cut, offsets, padded
+from .packed import TRITON_TYPES, Solve
+from .table_gradient import table_gradient_kernel
 
 
 class Gradients:

@@ -7,10 +7,10 @@ import torch
 import triton
 from torch import Tensor
 
-from mvae_fast.kernels import launch
-from mvae_fast.kernels.device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
-from mvae_fast.kernels.forward import forward_kernel
-from mvae_fast.kernels.layout import Shapes, pad, padded
+from . import launch
+from .device.sweep import CONSTANT, MATRIX, NO_TRACE, PROBES, VECTOR
+from .forward import forward_kernel
+from .layout import Shapes, pad, padded
 
 # By the ops' number for the operands of products.
 _FULL = 0

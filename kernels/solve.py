@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mvae_fast.kernels import launch, tuning
-from mvae_fast.kernels.adjoint import adjoint_kernel
-from mvae_fast.kernels.device.sweep import NO_TRACE
-from mvae_fast.kernels.gradients import Gradients
-from mvae_fast.kernels.packed import Net, Plan, Solve
+from . import launch, tuning
+from .adjoint import adjoint_kernel
+from .device.sweep import NO_TRACE
+from .gradients import Gradients
+from .packed import Net, Plan, Solve
 
 
 def forward(

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import torch
 
-from mvae_fast.kernels.launch import Config
+from .launch import Config
 
 _BEST: dict[Hashable, Config] = {}
 _RUNS = 5

@@ -7,10 +7,10 @@ of `mvae_fast.kernels.device.sweep`.
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.device.nonlinearity import slopes
-from mvae_fast.kernels.device.product import product
-from mvae_fast.kernels.device.sweep import FROBENIUS, MATRIX, MEAN_MAGNITUDE, PROBES, VECTOR
-from mvae_fast.kernels.device.tiles import probe_columns, width
+from .nonlinearity import slopes
+from .product import product
+from .sweep import FROBENIUS, MATRIX, MEAN_MAGNITUDE, PROBES, VECTOR
+from .tiles import probe_columns, width
 
 
 @triton.jit

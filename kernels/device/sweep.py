@@ -13,9 +13,9 @@ before the gate, kept for the adjoint. ``k`` (BM, d_ld): the velocity.
 import triton
 import triton.language as tl
 
-from mvae_fast.kernels.device.nonlinearity import slopes, value
-from mvae_fast.kernels.device.product import product
-from mvae_fast.kernels.device.tiles import probe_columns, width
+from .nonlinearity import slopes, value
+from .product import product
+from .tiles import probe_columns, width
 
 # What makes the trace.
 NO_TRACE = tl.constexpr(0)
