@@ -74,6 +74,11 @@ def find_compiler(environ: Mapping[str, str] = os.environ) -> list[str] | None:
     return None
 
 
+def target_machine(environ: Mapping[str, str] = os.environ) -> str:
+    """The processor to build for: this one, or what a cross build tells Python's own tools."""
+    return environ.get("_PYTHON_HOST_PLATFORM", "").rpartition("-")[2] or platform.machine()
+
+
 def build_library(library: Path, torch: Torch | None, objects: Path) -> None:
     """Bring `library` up to date, with its intermediate files under `objects`.
 
@@ -103,7 +108,7 @@ def plan(
     library: Path, torch: Torch, objects: Path, compiler: list[str], machine: str | None = None
 ) -> list[Step]:
     """The commands that make `library`: one per object file, then the link."""
-    x86 = (machine or platform.machine()).lower() in ("x86_64", "amd64")
+    x86 = (machine or target_machine()).lower() in ("x86_64", "amd64")
     csrc = ROOT / "csrc"
     flags = [*FLAGS, *(DISPATCH_FLAGS if x86 else []), "-I", str(csrc)]
     torch_flags = [*TORCH_FLAGS, "-isystem", str(torch.include)]

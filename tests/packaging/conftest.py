@@ -39,7 +39,7 @@ def source_tree(tmp_path: Path) -> Path:
     tree = tmp_path / "source tree"  # the space is on purpose
     ignore = shutil.ignore_patterns("__pycache__", "*.so", "_*build_error.txt")
     tree.mkdir()
-    for name in (".ci", "build_backend", "csrc", "kernels", "mvae_fast", "tests"):
+    for name in (".ci", "build_backend", "csrc", "hub", "kernels", "mvae_fast", "tests"):
         if (ROOT / name).is_dir():
             shutil.copytree(ROOT / name, tree / name, symlinks=True, ignore=ignore)
     for path in ROOT.iterdir():

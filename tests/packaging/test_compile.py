@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import platform
 import shlex
 from pathlib import Path
 
 import pytest
 
-from build_backend.compile import find_compiler, find_ninja, ninja_file, plan
+from build_backend.compile import find_compiler, find_ninja, ninja_file, plan, target_machine
 from build_backend.target_torch import Torch
 
 needs_compiler = pytest.mark.skipif(find_compiler() is None, reason="no C++ compiler")
@@ -36,6 +37,13 @@ def test_other_machines_get_the_baseline_alone():
     by_name = commands("aarch64")
     assert [name for name in by_name if "kernels" in name] == ["cpu-kernels-baseline.o"]
     assert not any("X86" in word or word.startswith("-m") for c in by_name.values() for word in c)
+
+
+def test_a_cross_build_says_for_which_machine():
+    """As Python's own tools are told it: the wheel's tag is of that machine, too."""
+    for host, machine in (("linux-aarch64", "aarch64"), ("macosx-11.0-arm64", "arm64")):
+        assert target_machine({"_PYTHON_HOST_PLATFORM": host}) == machine
+    assert target_machine({}) == platform.machine()
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "AMD64", "arm64"])

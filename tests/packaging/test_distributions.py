@@ -36,7 +36,7 @@ def test_wheel_of_the_sdist(source_tree, python):
         safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # not in 3.11.3
         archive.extractall(source_tree / "unpacked", **safely)
     unpacked = source_tree / "unpacked" / root
-    for folder in (".ci", "build_backend", "csrc", "kernels", "mvae_fast", "tests"):
+    for folder in (".ci", "build_backend", "csrc", "hub", "kernels", "mvae_fast", "tests"):
         files = [path for path in (source_tree / folder).rglob("*") if path.is_file()]
         names = [path.relative_to(source_tree) for path in files if path.suffix != ".pyc"]
         assert names
@@ -66,9 +66,9 @@ def test_wheel_of_the_sdist(source_tree, python):
     assert metadata["Version"] == f"{mvae_fast.__version__}+no.compiler"
     required = [r.replace(" ", "") for r in metadata.get_all("Requires-Dist") if "extra" not in r]
     oldest = "torch>={}.{}".format(*MINIMUM)  # never a pin, which would replace the user's torch
-    assert set(required) == {oldest, "torchdiffeq>=0.2.4", "numpy"}
+    assert set(required) == {oldest, "torchdiffeq>=0.2.4", "numpy", "safetensors>=0.4.3"}
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("train", "masks", "test", "bench", "peers", "dev")
+        *("train", "images", "masks", "hub", "test", "bench", "peers", "dev")
     }
     assert "mvae-fast = mvae_fast.cli:main" in scripts
 
@@ -107,6 +107,21 @@ def test_wheel_with_the_extension(dummy_tree, python):
     assert "mvae_fast/_C.abi3.so" in names
     assert "mvae_fast/_build_error.txt" not in names
     assert "mvae_fast/gone.py" not in names
+
+
+def test_a_plug_in_of_the_name_of_our_folder(dummy_tree, python, tmp_path):
+    """The Hub's package `kernels` has one for setuptools, which kernels/ must not hide."""
+    plug_in = tmp_path / "site" / "kernels"
+    plug_in.mkdir(parents=True)
+    (plug_in / "__init__.py").touch()
+    (plug_in / "locking.py").write_text("def write(command, name, path): open(path, 'w').close()\n")
+    about = tmp_path / "site" / "kernels-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: kernels\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[egg_info.writers]\nlock = kernels.locking:write\n")
+    site = {"PYTHONPATH": str(tmp_path / "site"), "MVAE_FAST_SKIP_EXT": "1"}
+    with zipfile.ZipFile(build_wheel(python, dummy_tree, **site)) as archive:
+        assert [name for name in archive.namelist() if name.endswith(".dist-info/lock")]
 
 
 def test_a_compiler_on_this_machine_means_a_compiled_engine():
