@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock  # torch requires it
 
+from mvae_fast.data.optional import needed
 from mvae_fast.files import write_bytes
 
 CHUNK = 256
@@ -80,15 +81,15 @@ def _fill(
     made_from: dict[str, Any],
     done: int,
 ) -> None:
-    from tqdm import tqdm
-
     if done == 0:
         # First the note: whatever a kill leaves of the file, the note says that none of it counts.
         _write(note, {"made_from": made_from, "done": 0})
         images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
     else:
         images = np.lib.format.open_memmap(part, "r+")
-    with tqdm(total=shape[0], initial=done, desc=part.name.split(".")[0], unit="image") as bar:
+    with needed("tqdm", "the cache of images", "train").tqdm(
+        total=shape[0], initial=done, desc=part.name.split(".")[0], unit="image"
+    ) as bar:
         for start in range(done, shape[0], CHUNK):
             stop = min(start + CHUNK, shape[0])
             for row in range(start, stop):

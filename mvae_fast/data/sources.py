@@ -11,6 +11,7 @@ from pathlib import Path
 from zipfile import ZipFile
 
 from mvae_fast.checks import boolean
+from mvae_fast.data.optional import needed
 
 VARIABLE = "MVAE_FAST_DATA"
 
@@ -64,8 +65,7 @@ def data_root(data_dir: DataDir = None) -> Path:
         return Path(data_dir).expanduser()
     if os.environ.get(VARIABLE):
         return Path(os.environ[VARIABLE]).expanduser()
-    import pooch
-
+    pooch = needed("pooch", "the default folder of data sets", "train")
     return Path(pooch.os_cache("mvae_fast"))
 
 
@@ -165,8 +165,7 @@ def _download(source: Source, missing: Sequence[str], folder: Path) -> None:
 
 
 def _retrieve(source: Source, name: str, checksum: str | None, folder: Path) -> Path:
-    import pooch
-
+    pooch = needed("pooch", "a download", "train")
     url = f"{source.url}{name}"
     try:
         fetch = pooch.HTTPDownloader(progressbar=True, timeout=60)

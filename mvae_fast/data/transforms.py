@@ -3,6 +3,7 @@
 import numpy as np
 
 from mvae_fast.checks import positive
+from mvae_fast.data.optional import needed
 
 EDGE_SIGMA = 1.0
 """Pixels. A sigma of 2 on CelebA's 178x218 pixels is one of 0.7 on 64x64. There, with Canny's
@@ -26,13 +27,12 @@ def resize_and_crop(image: np.ndarray, size: int = 64) -> np.ndarray:
         >>> resize_and_crop(np.zeros((218, 178, 3), np.uint8)).shape
         (64, 64, 3)
     """
-    from PIL import Image
-
+    pillow = needed("PIL.Image", "resize_and_crop", "images")
     _check(image, (2, 3))
     height, width = image.shape[:2]
     shorter = min(height, width)
     height, width = size * height // shorter, size * width // shorter
-    resized = Image.fromarray(image).resize((width, height), Image.Resampling.BILINEAR)
+    resized = pillow.fromarray(image).resize((width, height), pillow.Resampling.BILINEAR)
     top, left = round((height - size) / 2), round((width - size) / 2)
     return np.asarray(resized)[top : top + size, left : left + size]
 
@@ -50,10 +50,9 @@ def gray(image: np.ndarray) -> np.ndarray:
         >>> gray(np.array([[[255, 0, 0], [0, 255, 0], [0, 0, 255]]], np.uint8))
         array([[ 76, 150,  29]], dtype=uint8)
     """
-    from PIL import Image
-
+    pillow = needed("PIL.Image", "gray", "images")
     _check(image, (3,))
-    return np.asarray(Image.fromarray(image).convert("L"))
+    return np.asarray(pillow.fromarray(image).convert("L"))
 
 
 def edges(image: np.ndarray, sigma: float = EDGE_SIGMA) -> np.ndarray:
@@ -75,9 +74,8 @@ def edges(image: np.ndarray, sigma: float = EDGE_SIGMA) -> np.ndarray:
         >>> edges(image)[8].nonzero()[0].tolist()
         [7, 8]
     """
-    from skimage.feature import canny
-
-    marked: np.ndarray = canny(gray(image) / 255, sigma=positive("sigma", sigma))
+    feature = needed("skimage.feature", "edges", "images")
+    marked: np.ndarray = feature.canny(gray(image) / 255, sigma=positive("sigma", sigma))
     return marked.astype(np.uint8) * 255
 
 

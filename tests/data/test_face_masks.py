@@ -1,3 +1,5 @@
+import sys
+
 import numpy as np
 import pytest
 
@@ -58,11 +60,12 @@ def test_68_landmarks_are_needed():
 
 
 def test_missing_libraries_are_named_with_the_remedy(monkeypatch, tmp_path):
-    monkeypatch.setattr(face_masks, "find_spec", lambda module: None)
-    with pytest.raises(ImportError, match=r"need cv2, .* pip install 'mvae_fast\[masks\]'"):
+    for package in ("cv2", "dlib"):
+        monkeypatch.setitem(sys.modules, package, None)  # as where it is not installed
+    with pytest.raises(ImportError, match=r"face masks: cv2 is .* 'mvae_fast\[masks\]'"):
         draw_face(landmarks(), SIZE, SIZE)
     (tmp_path / face_masks.MODEL).touch()
-    with pytest.raises(ImportError, match=r"need dlib, .* pip install 'mvae_fast\[masks\]'"):
+    with pytest.raises(ImportError, match=r"face masks: dlib is .* 'mvae_fast\[masks\]'"):
         FaceMasks(tmp_path / face_masks.MODEL)
 
 

@@ -1,6 +1,7 @@
 """scikit-learn's bundled digits: the data set that needs no download."""
 
 from mvae_fast.data.multimodal import MultimodalDataset
+from mvae_fast.data.optional import needed
 from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 
@@ -27,14 +28,10 @@ def digits(data_dir: DataDir = None, *, download: bool = False) -> Splits:
         (torch.Size([8, 8]), torch.int64)
     """
     del data_dir, download
-    from sklearn.datasets import load_digits
-    from sklearn.model_selection import train_test_split
-
-    bunch = load_digits()
+    bunch = needed("sklearn.datasets", "digits", "train").load_digits()
+    split = needed("sklearn.model_selection", "digits", "train").train_test_split
     labels = bunch.target
-    rest, test = train_test_split(
-        range(len(labels)), test_size=360, stratify=labels, random_state=0
-    )
-    train, validation = train_test_split(rest, test_size=180, stratify=labels[rest], random_state=0)
+    rest, test = split(range(len(labels)), test_size=360, stratify=labels, random_state=0)
+    train, validation = split(rest, test_size=180, stratify=labels[rest], random_state=0)
     dataset = MultimodalDataset({"image": bunch.images / 16, "label": labels})
     return Splits(*(dataset.subset(sorted(rows)) for rows in (train, validation, test)))

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.optional import needed
 from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits, loader
 from mvae_fast.data.transforms import edges, gray
@@ -19,11 +20,10 @@ STRIDES = {"train": 32, "validation": 20, "test": 20}
 
 def photographs() -> Iterator[np.ndarray]:
     """The photographs, uint8 (H, W, 3)."""
-    import skimage.data
-    from sklearn.datasets import load_sample_image
-
+    some = needed("skimage.data", "photos", "images")
+    others = needed("sklearn.datasets", "photos", "train")
     for name in PHOTOS:
-        photo = load_sample_image(name) if "." in name else getattr(skimage.data, name)()
+        photo = others.load_sample_image(name) if "." in name else getattr(some, name)()
         yield np.asarray(photo)
 
 

@@ -1,11 +1,11 @@
 """Masks of faces, drawn from dlib's 68 landmarks."""
 
 import os
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+
+from mvae_fast.data.optional import needed
 
 MODEL = "shape_predictor_68_face_landmarks.dat"
 SYSTEM_FOLDER = Path("/usr/share/dlib")
@@ -38,7 +38,7 @@ def draw_face(landmarks: np.ndarray, height: int, width: int) -> np.ndarray:
     """
     if np.shape(landmarks) != (68, 2):
         raise ValueError(f"landmarks must be (68, 2), got {np.shape(landmarks)}")
-    cv2 = _optional("cv2")
+    cv2 = needed("cv2", "face masks", "masks")
     points = np.round(landmarks).astype(np.int32)
     mask = np.zeros((height, width), np.uint8)
     for part in PARTS.values():
@@ -65,7 +65,7 @@ class FaceMasks:
         self.model = Path(model)
         if not self.model.exists():
             raise FileNotFoundError(f"the landmark model {self.model} does not exist; {_SOURCE}")
-        dlib = _optional("dlib")
+        dlib = needed("dlib", "face masks", "masks")
         self.detector = dlib.get_frontal_face_detector()
         self.predictor = dlib.shape_predictor(str(self.model))
 
@@ -101,11 +101,3 @@ def find_model(folders: list[Path]) -> Path:
         if (folder / MODEL).exists():
             return folder / MODEL
     raise FileNotFoundError(f"missing {MODEL}; looked in {', '.join(map(str, folders))}; {_SOURCE}")
-
-
-def _optional(module: str) -> Any:
-    if find_spec(module) is None:
-        raise ImportError(
-            f"face masks need {module}, which is not installed: pip install 'mvae_fast[masks]'"
-        )
-    return __import__(module)

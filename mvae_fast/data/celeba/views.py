@@ -9,6 +9,7 @@ from mvae_fast.checks import boolean, one_of
 from mvae_fast.data.cache import cached_images, fingerprint
 from mvae_fast.data.celeba.files import CelebAFiles, celeba_files
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
+from mvae_fast.data.optional import needed
 from mvae_fast.data.sources import DataDir
 from mvae_fast.data.splits import Splits
 from mvae_fast.data.transforms import resize_and_crop
@@ -100,10 +101,9 @@ def _cached(
 
 
 def _read(path: Path) -> np.ndarray:
-    from PIL import Image
-
+    opened = needed("PIL.Image", "CelebA", "images").open
     try:
-        with Image.open(path) as image:
+        with opened(path) as image:
             pixels = np.asarray(image)
     except OSError as error:  # what Pillow raises for files that are no images or end too early
         raise ValueError(f"{path} is not a whole image: {error}") from error
