@@ -28,7 +28,7 @@ from mvae_fast.experiments.folders.resuming import (
 from mvae_fast.experiments.module import EpochBar, MVAEModule, NotFiniteError
 from mvae_fast.experiments.usage import RunError, quiet_lightning, say
 from mvae_fast.vae import load_mvae, save_mvae
-from mvae_fast.vae.builders.build import read_saved
+from mvae_fast.vae.builders.saved import read_saved
 
 VALIDATION_BATCH = 1000
 """Rows a batch in validation."""

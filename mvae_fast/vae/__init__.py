@@ -2,7 +2,7 @@
 
 from mvae_fast.vae.annealing import ANNEALING, jump_annealing, linear_annealing
 from mvae_fast.vae.builders.batch_norm import BatchNorm1d, BatchNorm2d
-from mvae_fast.vae.builders.build import build_mvae, load_mvae, save_mvae
+from mvae_fast.vae.builders.build import build_mvae
 from mvae_fast.vae.builders.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.builders.modalities import (
     attribute_modality,
@@ -21,6 +21,7 @@ from mvae_fast.vae.builders.posteriors import (
     planar_posterior,
     sylvester_posterior,
 )
+from mvae_fast.vae.builders.saved import load_mvae, save_mvae
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms, gaussian_kl
 from mvae_fast.vae.evaluation import evaluate
 from mvae_fast.vae.experts import product_of_experts

@@ -14,6 +14,7 @@ from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.modality import Modality
+from mvae_fast.vae.pretrained import Pretrained
 from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
 #: Data by modality, and which rows have it.
@@ -30,7 +31,7 @@ class Objective(NamedTuple):
     terms: ElboTerms
 
 
-class MVAE(nn.Module):
+class MVAE(Pretrained, nn.Module):
     r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow
     posterior.
 

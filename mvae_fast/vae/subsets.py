@@ -72,18 +72,21 @@ def random_subsets(n: int, k: int, generator: torch.Generator | None = None) -> 
             f"k must be in 0..{sum(available.values())}, the number of subsets of {n} modalities "
             f"that are neither joint nor unimodal, got {k}"
         )
+    # On the CPU, also where another device is the default.
     drawn: list[tuple[int, ...]] = []
     while len(drawn) < k:
-        cardinality = int(torch.randint(2, n, (), generator=generator))
+        cardinality = int(torch.randint(2, n, (), generator=generator, device="cpu"))
         if not available[cardinality]:
             continue
         available[cardinality] -= 1
         while True:
-            members = torch.randperm(n, generator=generator)[:cardinality].sort().values
+            members = (
+                torch.randperm(n, generator=generator, device="cpu")[:cardinality].sort().values
+            )
             if (subset := tuple(members.tolist())) not in drawn:
                 break
         drawn.append(subset)
-    masks = torch.zeros(k, n, dtype=torch.bool)
+    masks = torch.zeros(k, n, dtype=torch.bool, device="cpu")
     for mask, subset in zip(masks, drawn, strict=True):
         mask[list(subset)] = True
     return masks

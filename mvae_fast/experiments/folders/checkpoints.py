@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mvae_fast.vae import MVAE, load_mvae
-from mvae_fast.vae.builders.build import read_saved, restore
+from mvae_fast.vae.builders.saved import read_saved, restore
 
 
 def load_checkpoint(path: str | Path) -> MVAE:

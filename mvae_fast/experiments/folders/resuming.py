@@ -10,7 +10,7 @@ from lightning.fabric.plugins import CheckpointIO
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.experiments.usage import RunError, say
-from mvae_fast.vae.builders.build import read_saved
+from mvae_fast.vae.builders.saved import read_saved
 
 BEST, LAST, PREVIOUS = "best.ckpt", "last.ckpt", "previous.ckpt"
 

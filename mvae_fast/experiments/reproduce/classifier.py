@@ -12,7 +12,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from mvae_fast.data import MultimodalDataset, batches
 from mvae_fast.experiments.folders.files import write_saved
 from mvae_fast.experiments.usage import quiet_lightning, say
-from mvae_fast.vae.builders.build import read_saved
+from mvae_fast.vae.builders.saved import read_saved
 
 RECIPE = 1
 """Version of network and training; what was trained with another one is trained anew."""

@@ -1,17 +1,9 @@
-"""Models from a plain description, and back from a file."""
+"""Models from a plain description."""
 
-import io
-import warnings
-from collections.abc import Callable, Mapping, Set
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from mvae_fast.checks import integer
-from mvae_fast.files import write_bytes
-from mvae_fast.vae.builders.changes import changes
 from mvae_fast.vae.builders.modalities import MODALITIES
 from mvae_fast.vae.builders.plain import plain
 from mvae_fast.vae.builders.posteriors import FLOWS
@@ -73,125 +65,6 @@ def build_mvae(config: Mapping[str, Any]) -> MVAE:
     )
     model.config = config
     return model
-
-
-def save_mvae(model: MVAE, path: str | Path) -> None:
-    """Write a model that `build_mvae` made: its description and its weights, nothing that needs
-    pickle's trust.
-
-    Weights keep their precision. What was set on the model later is not in its description and is
-    lost, such as ``validate_args`` or a flow's ``n_steps``, ``solver`` and ``log_det``; a warning
-    says so. The file is whole or not there: until the new one is written, the old one stays.
-
-    Args:
-        model: The model.
-        path: File to write.
-
-    Raises:
-        ValueError: If the model has no description, or its parts are no longer those that its
-            description makes, so that it would not load as it is: a module was replaced, a hook
-            added; save its ``state_dict()`` instead.
-        OSError: If the file cannot be written.
-    """
-    if model.config is None:
-        raise ValueError(
-            "only a model made by build_mvae can be saved whole; of a hand-made one "
-            "save the state_dict()"
-        )
-    config = plain("config", model.config)
-    with torch.random.fork_rng(devices=[]):  # to save draws no random numbers
-        described = build_mvae(config)
-    replaced, lost = changes(model, described)
-    if replaced:
-        raise ValueError(
-            "only a model that is what its description makes can be saved whole, but "
-            f"{'; '.join(replaced[:3])}; of a changed one save the state_dict()"
-        )
-    if lost:
-        warnings.warn(
-            f"settings that are not in the model's description are not saved: {', '.join(lost)}; "
-            "set them again after load_mvae",
-            stacklevel=2,
-        )
-    content = io.BytesIO()
-    torch.save({"config": config, "state_dict": model.state_dict()}, content)
-    _write(Path(path), content)
-
-
-def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVAE:
-    """Read a model that `save_mvae` wrote.
-
-    Args:
-        path: File to read.
-        map_location: Device for the weights.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        ValueError: If the file is damaged or something else.
-        OSError: If it cannot be opened.
-    """
-    saved = read_saved(path, {"config", "state_dict"})
-    return restore(path, saved["config"], saved["state_dict"]).to(map_location)
-
-
-def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
-    """Read a mapping that ``torch.save`` wrote, to the CPU and without pickle's trust.
-
-    Args:
-        keys: What the mapping must hold.
-
-    Raises:
-        ValueError: If the file is damaged or something else, or lacks a key.
-        OSError: If it cannot be opened.
-    """
-    with Path(path).open("rb") as file:
-        try:
-            saved = torch.load(file, map_location="cpu", weights_only=True)
-        except Exception as error:  # what torch.load makes of other content may be any of them
-            raise ValueError(
-                f"{path} is not a checkpoint of mvae-fast, or it is damaged"
-            ) from error
-    if not isinstance(saved, dict) or not keys <= set(saved):
-        raise ValueError(f"{path} is not a checkpoint of mvae-fast: it lacks {sorted(keys)}")
-    return saved
-
-
-def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVAE:
-    """The model of a description with the weights that were read from ``path``.
-
-    Returns:
-        The model, in evaluation mode.
-
-    Raises:
-        ValueError: If there is no such model, or the weights are those of another one.
-    """
-    try:
-        model = build_mvae(config)
-        _take_precision(model, state_dict)
-        model.load_state_dict(state_dict, assign=True)
-    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not a checkpoint of mvae-fast: {error}") from error
-    return model.eval()
-
-
-def _write(path: Path, content: io.BytesIO) -> None:
-    target = path.resolve()  # of a link, what it points to
-    if not target.parent.is_dir():
-        raise FileNotFoundError(f"path: got {path}, but there is no folder {target.parent}")
-    if target.exists() and not target.is_file():
-        raise ValueError(f"path: got {path}, which is no file")
-    write_bytes(target, content.getbuffer())
-
-
-def _take_precision(model: MVAE, state_dict: Mapping[str, Any]) -> None:
-    """Take every module to the dtype of its saved parameters, with the buffers that no file has."""
-    for path, module in model.named_modules():
-        for name, _ in module.named_parameters(recurse=False):
-            saved = state_dict.get(f"{path}.{name}")
-            if isinstance(saved, Tensor) and saved.is_floating_point():
-                module.to(saved.dtype)
 
 
 def _make(what: str, kinds: Mapping[str, Callable[..., Any]], spec: Any, latent_dim: int) -> Any:
