@@ -12,7 +12,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 PACKAGING := pyproject.toml setup.py $(wildcard build_backend/*.py)
 CSRC := $(wildcard csrc/*.cpp csrc/*.h csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h csrc/cuda/*.cu csrc/cuda/*.cuh tests/*/*.cpp)
 
-.PHONY: demo check test lint bench hub clean
+.PHONY: demo check test lint bench docs hub clean
 
 # Processes that share the tests. Each test has one thread, folders of its own and no fixed port.
 WORKERS ?= 2
@@ -45,6 +45,10 @@ hub:
 bench: $(VENV)/.stamp-dev
 	$(BIN)/python -m pytest benchmarks
 
+# Into build/site; a warning is an error.
+docs: $(VENV)/.stamp-dev
+	$(BIN)/mkdocs build --strict
+
 # Everything that make wrote, .venv apart: delete that by hand to start from nothing.
 clean:
 	rm -rf build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .benchmarks .hypothesis
@@ -60,5 +64,5 @@ $(VENV)/.stamp-train: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
 	@touch $@
 
 $(VENV)/.stamp-dev: $(VENV)/.stamp-torch $(PACKAGING) $(CSRC)
-	$(BIN)/python -m pip install -q -e ".[train,images,test,bench,peers,dev]"
+	$(BIN)/python -m pip install -q -e ".[train,images,test,bench,peers,docs,dev]"
 	@touch $@ $(VENV)/.stamp-train
