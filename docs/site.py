@@ -13,6 +13,7 @@ from latex2mathml.converter import convert
 _BLOCK = re.compile(r"^( *)\.\. math::(.*(?:\n\1 +\S.*)*)", re.MULTILINE)
 _INLINE = re.compile(r":math:`([^`]+)`")
 _EXAMPLE = re.compile(r"^( *)Example:$", re.MULTILINE)
+_OPERATOR = re.compile(r"(\\(?:log|exp|det)|\\operatorname\{\w+\}|\\mathrm\{Tr\})(?=\s)")
 _FORMULA = re.compile(r'<(span|div) class="arithmatex">\\[(\[](.*?)\\[)\]]</\1>', re.DOTALL)
 
 
@@ -46,7 +47,9 @@ def on_page_content(content: str, **unused: Any) -> str:
 
     def formula(match: re.Match[str]) -> str:
         display = "block" if match[1] == "div" else "inline"
-        mathml = convert(html.unescape(match[2]).strip(), display=display)
+        # The converter leaves no space between an operator's name and what it is of.
+        tex = _OPERATOR.sub(r"\1\\,", html.unescape(match[2])).strip()
+        mathml = convert(tex, display=display)
         return f'<{match[1]} class="formula">{mathml}</{match[1]}>'
 
     return _FORMULA.sub(formula, content)
