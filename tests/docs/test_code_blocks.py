@@ -62,10 +62,12 @@ def test_flow_example_inverts():
 
 #: What the text of a tutorial says of its numbers.
 CLAIMS = {
-    "density": lambda n: abs(n["total"] - 1) < 0.02 and n["errors"]["rk4"][2] < 1e-2,
-    "posterior": lambda n: n["elbo"]["flow"] > n["elbo"]["Gaussian"],
-    "modalities": lambda n: n["right"] > 0.8 and n["missing_sizes"].isfinite().all(),
-    "flow_matching": lambda n: 0 < n["kl"] < 0.2 and n["difference"] < 1e-2,
+    "density": lambda n: (
+        abs(n["total"] - 1) < 0.01 and abs(n["nats"] - 1.92) < 0.1 and n["errors"]["rk4"][2] < 1e-3
+    ),
+    "posterior": lambda n: 0.2 < n["elbo"]["flow"] - n["elbo"]["Gaussian"] < 0.8,
+    "modalities": lambda n: n["right"] > 0.9 and n["missing_sizes"].isfinite().all(),
+    "flow_matching": lambda n: 0.04 < n["kl"] < 0.14 and n["difference"] < 1e-3,
 }
 
 
