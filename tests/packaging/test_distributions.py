@@ -42,7 +42,10 @@ def test_wheel_of_the_sdist(source_tree, python):
         assert names
         assert not [name for name in names if not (unpacked / name).is_file()]
     # What the build reads; what `make lint` reads; what a user does.
-    for name in ("constraints.txt", "Makefile", ".clang-format", ".gitignore", "CITATION.cff"):
+    for name in (
+        *("constraints.txt", "Makefile", ".clang-format", ".gitignore", "CITATION.cff"),
+        "mkdocs.yml",
+    ):
         assert (unpacked / name).exists(), name
     assert os.access(unpacked / ".ci" / "run", os.X_OK)
 
@@ -68,7 +71,7 @@ def test_wheel_of_the_sdist(source_tree, python):
     oldest = "torch>={}.{}".format(*MINIMUM)  # never a pin, which would replace the user's torch
     assert set(required) == {oldest, "torchdiffeq>=0.2.4", "numpy", "safetensors>=0.4.3"}
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("train", "images", "masks", "hub", "test", "bench", "peers", "dev")
+        *("train", "images", "masks", "hub", "test", "bench", "peers", "docs", "dev")
     }
     assert "mvae-fast = mvae_fast.cli:main" in scripts
 
