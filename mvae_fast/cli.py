@@ -1,27 +1,19 @@
 """The ``mvae-fast`` command."""
 
-import argparse
 import importlib
 import sys
 from collections.abc import Sequence
 
-from mvae_fast import __version__
-
-#: Each but ``info`` is a module of `mvae_fast.experiments.commands` with a function ``main``.
-COMMANDS = {
-    "info": "versions, and the engines available",
-    "train": "train MVAE and MVAE-CNF on a data set, print the paper's Table 1",
-    "reproduce": "tables and figures of the paper, ours beside the paper's",
-    "evaluate": "evaluate a trained model on a test split",
-    "sample": "draw samples from a trained model",
-}
+from mvae_fast.experiments.commands import COMMANDS
+from mvae_fast.experiments.commands.options import program
+from mvae_fast.experiments.usage import RunError, UsageError
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run ``mvae-fast``.
 
-    ``info`` needs nothing beyond the core's own dependencies; the other commands need the extra
-    ``[train]`` and say so.
+    ``info`` and ``bench`` need nothing beyond the core's own dependencies; the other commands need
+    the extra ``[train]`` and say so.
 
     Args:
         argv: Arguments; default: those of the process.
@@ -35,52 +27,26 @@ def main(argv: Sequence[str] | None = None) -> int:
         Traceback (most recent call last):
         SystemExit: 0
     """
-    parser = argparse.ArgumentParser(
-        prog="mvae-fast",
-        description="Fast continuous normalizing flows, and multimodal VAEs on top of them.",
-    )
-    parser.add_argument("--version", action="version", version=f"mvae_fast {__version__}")
-    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
-    for name, help in COMMANDS.items():
-        commands.add_parser(name, help=help, add_help=False)  # each parses its own options
-    args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
-    if args.command == "info":
-        return _info(rest)
+    name = "mvae-fast"
+    parser, commands = program()
+    for command, help in COMMANDS.items():
+        commands.add_parser(command, help=help, add_help=False)  # each parses its own options
     try:
-        return _run(args.command, rest)
+        args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
+        name += f" {args.command}"
+        # Only now: the command's own imports take seconds.
+        importlib.import_module(f"mvae_fast.experiments.commands.{args.command}").main(rest)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("mvae_fast"):
             raise
-        print(
-            f"mvae-fast {args.command} needs {error.name}: pip install 'mvae_fast[train]'",
-            file=sys.stderr,
-        )
+        print(f"{name} needs {error.name}: pip install 'mvae_fast[train]'", file=sys.stderr)
         return 1
-
-
-def _run(command: str, argv: Sequence[str]) -> int:
-    from mvae_fast.experiments.usage import RunError, UsageError
-
-    try:
-        # Only now: the command's own imports take seconds.
-        importlib.import_module(f"mvae_fast.experiments.commands.{command}").main(argv)
     except (UsageError, RunError) as error:
-        print(f"mvae-fast {command}: {error}", file=sys.stderr)
+        print(f"{name}: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except KeyboardInterrupt as interrupt:
         print(f"\nInterrupted. {interrupt}".rstrip(), file=sys.stderr)
         return 130
-    return 0
-
-
-def _info(argv: Sequence[str]) -> int:
-    from mvae_fast.info import environment_report
-
-    argparse.ArgumentParser(
-        prog="mvae-fast info",
-        description="Versions, and the engines: for each missing one, the reason and the remedy.",
-    ).parse_args(argv)
-    print(environment_report())
     return 0
 
 

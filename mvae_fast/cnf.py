@@ -10,10 +10,10 @@ from torch import Tensor, nn
 from mvae_fast import engines
 from mvae_fast.checks import NotScriptable, boolean, constant_when_traced, tensor
 from mvae_fast.core import adaptive, grid
-from mvae_fast.core.problem import PENALTIES, Problem
+from mvae_fast.core.problem import PENALTIES, LogDet, Memory, Precision, Problem, Trace
 from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS, Tableau
 from mvae_fast.density import HasDensity
-from mvae_fast.nets.declared import Declared
+from mvae_fast.nets.declared import Call, Declared, TimePlace
 from mvae_fast.nets.fields import field_of
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.readable import Readable
@@ -25,11 +25,12 @@ from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.regularization import (
     FUSED_PENALTIES,
     REGULARIZATION_FNS,
+    Regularization,
     RegularizationFn,
     resolve_regularization_fns,
 )
 from mvae_fast.ode.regularized_odefunc import RegularizedODEfunc, accept_both_key_forms
-from mvae_fast.ode.settings import HasSettings, Settings
+from mvae_fast.ode.settings import HasSettings, Settings, Solver
 from mvae_fast.ode.torchdiffeq import solve
 
 # The trace of an ODE function that is none of this library's: it takes it as it likes.
@@ -126,23 +127,27 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         odefunc: ODEfunc,
         T: float = 1.0,
         train_T: bool = False,
-        regularization_fns: Sequence[RegularizationFn | str] | None = None,
-        solver: str = "euler",
+        regularization_fns: Sequence[RegularizationFn | Regularization] | None = None,
+        solver: Solver = "euler",
         atol: float = 1e-5,
         rtol: float = 1e-5,
         *,
         n_steps: int | None = None,
-        trace: str | None = None,
+        trace: Trace | None = None,
         n_probes: int = 1,
-        engine: str = "auto",
+        engine: engines.EngineName = "auto",
         adjoint: bool = False,
-        log_det: str = "trace",
+        log_det: LogDet = "trace",
         checkpoint_every: int = 1,
-        precision: str | None = None,
-        memory: str | int = "auto",
+        precision: Precision | None = None,
+        memory: Memory | int = "auto",
     ) -> None:
-        solving = (solver, atol, rtol, n_steps, trace, n_probes, engine, adjoint, log_det)
-        super().__init__(Settings(*solving, checkpoint_every, precision, memory))
+        super().__init__(
+            Settings(
+                solver, atol, rtol, n_steps, trace, n_probes, engine, adjoint, log_det,
+                checkpoint_every, precision, memory,
+            )
+        )  # fmt: skip
         if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
             raise TypeError(
                 f"odefunc: got {type(odefunc).__name__}, expected an ODEfunc; remedy: "
@@ -164,8 +169,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         cls,
         module: nn.Module,
         *,
-        call: str | None = None,
-        time: str = "last",
+        call: Call | None = None,
+        time: TimePlace = "last",
         net: str | None = None,
         **settings: Any,
     ) -> "FastCNF":
@@ -593,7 +598,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         return {**self.__dict__, "regularization_states": None, "_kept": None}
 
     def extra_repr(self) -> str:
-        engine, obstacle, base = self.engine, self._obstacle(self.settings), self._base
+        engine: str = self.engine
+        obstacle, base = self._obstacle(self.settings), self._base
         if obstacle is not None:
             # The solver is named in any case.
             why = "" if obstacle.startswith("solver is") else f": {obstacle}"
@@ -601,7 +607,7 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         elif engine == "auto":
             end = self.sqrt_end_time
             engine = f"auto ({engines.usual(engine, end.device, end.dtype)})"
-        trace = self.trace
+        trace: str | None = self.trace
         if trace is None and isinstance(base, ODEfunc):
             trace = f"as divergence_fn={base.divergence_fn}"
         return (

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
 
 from mvae_fast.checks import integers, tensor
+from mvae_fast.core.problem import LogDet, Trace
 from mvae_fast.density import FlowDistribution, FlowTransform
 from mvae_fast.flows.base import arguments
 
@@ -120,8 +121,8 @@ class FlowPosterior(Distribution):
         sample_shape: Shape = (),
         *,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Reparametrised samples z_T with log q_T(z_T), for one integration.
 
@@ -159,8 +160,8 @@ class FlowPosterior(Distribution):
         noise: Tensor,
         *,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> tuple[Tensor, Tensor]:
         r"""Push :math:`z_0 = \mu + \sigma \epsilon` through the flow.
 
@@ -183,8 +184,8 @@ class FlowPosterior(Distribution):
         z0: Tensor,
         *,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Push given z_0 through the flow.
 
@@ -206,8 +207,8 @@ class FlowPosterior(Distribution):
         value: Tensor,
         *,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> Tensor:
         """Log-density at ``value`` = z_T, through ``flow(z_T, 0, reverse=True)``.
 

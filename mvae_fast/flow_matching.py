@@ -1,7 +1,7 @@
 """Likelihoods of velocities that flow matching trained."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -9,14 +9,16 @@ from torch.distributions import Distribution, Independent, Normal
 
 from mvae_fast.checks import integer, one_of, tensor
 from mvae_fast.cnf import FastCNF
-from mvae_fast.nets.declared import CALLS, Declared
+from mvae_fast.core.problem import Trace
+from mvae_fast.nets.declared import CALLS, Call, Declared, TimePlace
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.readable import Readable
 from mvae_fast.ode.odefunc import ODEfunc
-from mvae_fast.ode.settings import Settings
+from mvae_fast.ode.settings import Settings, Solver
 
 #: What a velocity gets for its time: of shape (), (B,) or (B, 1).
-TIME_SHAPES: tuple[str, ...] = ("scalar", "rows", "column")
+TimeShape = Literal["scalar", "rows", "column"]
+TIME_SHAPES: tuple[TimeShape, ...] = get_args(TimeShape)
 
 
 def likelihood(
@@ -24,14 +26,14 @@ def likelihood(
     x: Tensor,
     *,
     context: Tensor | None = None,
-    call: str = "f(t, x)",
-    time_shape: str = "scalar",
+    call: Call = "f(t, x)",
+    time_shape: TimeShape = "scalar",
     times: Sequence[float] | Tensor = (1.0, 0.0),
     base: Distribution | None = None,
     event_dim: int = 1,
-    trace: str = "exact",
+    trace: Trace = "exact",
     n_probes: int = 1,
-    solver: str = "dopri5",
+    solver: Solver = "dopri5",
     atol: float = 1e-5,
     rtol: float = 1e-5,
     n_steps: int | None = None,
@@ -109,7 +111,9 @@ def likelihood(
     )
 
 
-def _flow_of(model: Callable[..., Tensor], call: str, time_shape: str, plain: bool) -> FastCNF:
+def _flow_of(
+    model: Callable[..., Tensor], call: Call, time_shape: TimeShape, plain: bool
+) -> FastCNF:
     """A velocity of any calling convention as a flow: read, if it can be, or called.
 
     ``plain``: states are (B, D), without a context.
@@ -123,7 +127,8 @@ def _flow_of(model: Callable[..., Tensor], call: str, time_shape: str, plain: bo
     if isinstance(model, ODEnet | Readable) and (call, time_shape) == ("f(t, x)", "scalar"):
         return FastCNF(ODEfunc(model))
     if isinstance(model, nn.Module) and plain:
-        for time in ("last",) if call == "f(cat)" else ("last", "first", "none"):
+        places: tuple[TimePlace, ...] = ("last", "first", "none")
+        for time in places[:1] if call == "f(cat)" else places:
             try:
                 declared = Declared(model, call, time)
             except ValueError:  # it is not what this declares
@@ -136,7 +141,7 @@ def _flow_of(model: Callable[..., Tensor], call: str, time_shape: str, plain: bo
 class _Velocity(nn.Module):
     """A model as `ODEfunc` calls it."""
 
-    def __init__(self, model: Callable[..., Tensor], call: str, time_shape: str) -> None:
+    def __init__(self, model: Callable[..., Tensor], call: Call, time_shape: TimeShape) -> None:
         super().__init__()
         self.model = model
         self.call = call

@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import textwrap
+from typing import Any
 
 import torch
 
@@ -15,11 +16,30 @@ from mvae_fast import __version__, engines
 from mvae_fast.engines import cpp as ops
 
 
-def environment_report() -> str:
-    """Versions, hardware and engines, with the reason and the remedy for each missing engine.
+def environment() -> dict[str, Any]:
+    """Versions, hardware and engines.
 
     Returns:
-        Several lines of text, one fact a line.
+        Facts by name; under ``"engines"`` for each engine None where it is available, else the
+        reason and the remedy.
+    """
+    return {
+        "mvae_fast": __version__,
+        "python": f"{platform.python_version()} on {platform.platform()}",
+        **{name: version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
+        "compiler": _compiler(),
+        "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "kernels": _kernels(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
+        "engines": {name: engines.why_missing(name) for name in engines.ENGINES},
+    }
+
+
+def environment_report() -> str:
+    """What `environment` knows, as text.
+
+    Returns:
+        Several lines, one fact a line.
 
     Example:
         >>> print(environment_report())  # doctest: +ELLIPSIS
@@ -29,22 +49,14 @@ def environment_report() -> str:
           ...
           reference  available
     """
-    facts = {
-        "mvae_fast": __version__,
-        "python": f"{platform.python_version()} on {platform.platform()}",
-        **{name: version(name) for name in ("torch", "torchdiffeq", "numpy", "triton")},
-        "compiler": _compiler(),
-        "cpu": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
-        "kernels": _kernels(),
-        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "none",
-    }
+    facts = environment()
+    missing = facts.pop("engines")
     lines = [f"{name:<12} {value}" for name, value in facts.items()]
     lines.append("engines")
-    for name in engines.ENGINES:
-        missing = engines.why_missing(name)
-        lines.append(f"  {name:<10} {'available' if missing is None else 'missing'}")
-        if missing is not None:
-            lines.append(textwrap.indent(missing, " " * 13))
+    for name, why in missing.items():
+        lines.append(f"  {name:<10} {'available' if why is None else 'missing'}")
+        if why is not None:
+            lines.append(textwrap.indent(why, " " * 13))
     return "\n".join(lines)
 
 

@@ -16,7 +16,7 @@ def integrate(
     field: Field | Tables,
     *,
     outputs: tuple[int, ...] | None = None,
-    engine: str = "auto",
+    engine: engines.EngineName = "auto",
     **settings: Any,
 ) -> Solution:
     r"""Integrate state and log-density change over S steps of an explicit Runge-Kutta method.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import platform
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import torch
 
 import mvae_fast
 from mvae_fast import engines, info
+from mvae_fast.cli import main
 from mvae_fast.engines import cpp
 
 
@@ -21,6 +23,14 @@ def test_versions_and_engines_are_listed():
         assert version in report
     assert platform.python_version() in report
     assert all(name in report for name in engines.ENGINES)
+
+
+def test_json_holds_what_the_text_does(capsys):
+    assert main(["info", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == info.environment()
+    assert list(found.pop("engines")) == list(engines.ENGINES)
+    assert all(str(fact) in info.environment_report() for fact in found.values())
 
 
 @pytest.mark.slow

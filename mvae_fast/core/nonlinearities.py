@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -97,8 +98,12 @@ _FUNCTIONS: dict[str, tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tenso
     "sin": (torch.sin, torch.cos),
 }
 
-#: Names that ``ODEnet(nonlinearity=...)`` takes.
-NONLINEARITIES: tuple[str, ...] = tuple(_FUNCTIONS)
+#: What ``ODEnet(nonlinearity=...)`` takes.
+Nonlinearity = Literal[
+    "softplus", "tanh", "relu", "elu", "swish", "silu", "square", "identity", "gelu", "gelu_tanh",
+    "selu", "leaky_relu", "sigmoid", "sin",
+]  # fmt: skip
+NONLINEARITIES: tuple[Nonlinearity, ...] = get_args(Nonlinearity)
 
 
 def value(name: str, a: Tensor) -> Tensor:

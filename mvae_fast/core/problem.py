@@ -1,6 +1,6 @@
 """What an engine is asked and what it answers."""
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -13,16 +13,20 @@ from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import MAX_CLOSED_FORM_LAYERS
 
 #: How the trace of the Jacobian is found.
-TRACES: tuple[str, ...] = ("exact", "hutchinson")
+Trace = Literal["exact", "hutchinson"]
+TRACES: tuple[Trace, ...] = get_args(Trace)
 
 #: How the change of log-density is found from it.
-LOG_DETS: tuple[str, ...] = ("trace", "second_order", "exact")
+LogDet = Literal["trace", "second_order", "exact"]
+LOG_DETS: tuple[LogDet, ...] = get_args(LogDet)
 
 #: Of the operands of products; sums, state and log-density keep the dtype of the state.
-PRECISIONS: tuple[str, ...] = ("full", "bf16", "fp16")
+Precision = Literal["full", "bf16", "fp16"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 #: What is kept for the backward: the states alone, activations too, or these while they are small.
-MEMORIES: tuple[str, ...] = ("auto", "states", "activations")
+Memory = Literal["auto", "states", "activations"]
+MEMORIES: tuple[Memory, ...] = get_args(Memory)
 
 #: Integrals along the path that engines take in the same sweep, with ``J`` the Jacobian of the
 #: velocity ``f``.

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from mvae_fast.checks import integers, one_of
-from mvae_fast.core.problem import TRACES
+from mvae_fast.core.problem import TRACES, Trace
 from mvae_fast.density.base import check_base, log_base, log_standard_normal
 from mvae_fast.density.distribution import FlowDistribution
 from mvae_fast.density.rows import move
@@ -40,7 +40,7 @@ class HasDensity(HasSettings):
         context: Tensor | None = None,
         base: Distribution | None = None,
         *,
-        trace: str | None = None,
+        trace: Trace | None = None,
         integration_times: Times | None = None,
         probes: Tensor | None = None,
         generator: torch.Generator | None = None,
@@ -128,7 +128,7 @@ class HasDensity(HasSettings):
         context: Tensor | None = None,
         base: Distribution | None = None,
         *,
-        trace: str | None = None,
+        trace: Trace | None = None,
         integration_times: Times | None = None,
         settings: Settings | None = None,
         validate_args: bool | None = None,
@@ -155,6 +155,6 @@ class HasDensity(HasSettings):
             settings=self._settings_with(trace, settings),
         )
 
-    def _settings_with(self, trace: str | None, settings: Settings | None) -> Settings | None:
+    def _settings_with(self, trace: Trace | None, settings: Settings | None) -> Settings | None:
         one_of("trace", trace, (None, *TRACES))
         return settings if trace is None else replace(settings or self.settings, trace=trace)

@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Literal
 
 import torch
 
@@ -26,6 +27,7 @@ from mvae_fast.engines.ops import transformed as transformed
 __all__ = [
     "ENGINES",
     "Engine",
+    "EngineName",
     "available",
     "choose",
     "get",
@@ -116,6 +118,9 @@ _ENGINES: dict[str, Engine] = {
     ),
     "reference": Engine(reference.solve, lambda: None),
 }
+
+#: What ``FastCNF(engine=...)`` takes.
+EngineName = Literal["auto", "cpp", "cuda", "triton", "reference"]
 
 #: Every engine name that ``FastCNF(engine=...)`` takes, besides ``"auto"``.
 ENGINES: tuple[str, ...] = tuple(_ENGINES)

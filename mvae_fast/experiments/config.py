@@ -7,12 +7,11 @@ from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from types import UnionType
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from mvae_fast.data.registry import DATASETS
-from mvae_fast.data.splits import SELECTIONS
 from mvae_fast.experiments.folders.files import read_yaml
-from mvae_fast.vae.annealing import ANNEALING
+from mvae_fast.experiments.usage import near
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
@@ -67,15 +66,15 @@ class TrainConfig:
         "epochs over which the KL term's weight rises linearly to 1; default: a third of them",
         default=None,
     )
-    annealing_schedule: str = _option(
-        "linear, or jump: as in the original code, which never gets to 1 while it rises",
+    annealing_schedule: Literal["linear", "jump"] = _option(
+        "jump: as in the original code, which never gets to 1 while it rises",
         default="linear",
     )
     batch_size: int = _option("rows a mini-batch")
-    optimizer: str = _option("adam, or adamax as in the paper's code", default="adam")
+    optimizer: Literal["adam", "adamax"] = _option("adamax: as in the paper's code", default="adam")
     lr: float = _option("learning rate")
-    selection: str = _option(
-        "split that chooses the epoch: validation, or test as in the paper's code",
+    selection: Literal["validation", "test"] = _option(
+        "split that chooses the epoch; test: as in the paper's code",
         default="validation",
     )
     validation_samples: int = _option("samples of z_0 a row when an epoch is validated", default=4)
@@ -114,6 +113,7 @@ class TrainConfig:
         "continue a run that was interrupted, from its last epoch", default=False
     )
     overwrite: bool = _option("replace models that are in the folder already", default=False)
+    quiet: bool = _option("print results only, no progress", default=False)
 
     def __post_init__(self) -> None:
         _check_types(vars(self))
@@ -132,7 +132,10 @@ class TrainConfig:
                         f"others are {[other for other in described if other != name]}"
                     )
         if unknown := set(self.models) - set(self.flows):
-            raise ValueError(f"models must be among {list(self.flows)}, got {sorted(unknown)}")
+            raise ValueError(
+                f"models must be among {list(self.flows)}, got {sorted(unknown)}"
+                + near(min(unknown), self.flows)
+            )
         if self.resume and self.overwrite:
             raise ValueError("resume and overwrite exclude each other")
         if not self.models or len(set(self.models)) < len(self.models):
@@ -151,13 +154,6 @@ class TrainConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
         if not 0 < self.paired_fraction <= 1:
             raise ValueError(f"paired_fraction must be in (0, 1], got {self.paired_fraction}")
-        for name, known in (
-            ("selection", SELECTIONS),
-            ("annealing_schedule", tuple(ANNEALING)),
-            ("optimizer", ("adam", "adamax")),
-        ):
-            if getattr(self, name) not in known:
-                raise ValueError(f"{name} must be one of {known}, got {getattr(self, name)!r}")
 
     @classmethod
     def load(cls, dataset: str, **changes: Any) -> "TrainConfig":
@@ -168,7 +164,10 @@ class TrainConfig:
     def packaged(dataset: str) -> dict[str, Any]:
         """The packaged configuration of a data set, merged into the one it names as ``base``."""
         if dataset not in DATASETS:
-            raise ValueError(f"there is no configuration {dataset!r} among {sorted(DATASETS)}")
+            raise ValueError(
+                f"there is no configuration {dataset!r} among {sorted(DATASETS)}"
+                + near(dataset, DATASETS)
+            )
         return _layers(dataset)
 
     @classmethod
@@ -206,8 +205,13 @@ class TrainConfig:
 
     def recipe(self) -> dict[str, Any]:
         """Everything that decides the numbers of a run: all but where and how it runs."""
-        how = {"out", "data_dir", "download", "device", "threads", "resume", "overwrite"}
-        return {key: value for key, value in asdict(self).items() if key not in how}
+        how = {"out", "data_dir", "download", "device", "threads"}
+        return {key: value for key, value in self.settings().items() if key not in how}
+
+    def settings(self) -> dict[str, Any]:
+        """What a file of settings says: all but what belongs to one call."""
+        call = {"resume", "overwrite", "quiet"}
+        return {key: value for key, value in asdict(self).items() if key not in call}
 
     def differences(self, saved: Mapping[str, Any]) -> list[str]:
         """How a saved `recipe` differs from this one, a line each.
@@ -243,21 +247,29 @@ def _layers(name: str) -> dict[str, Any]:
 def _check_types(values: Mapping[str, Any]) -> None:
     hints = get_type_hints(TrainConfig)
     for name, value in values.items():
-        if not _fits(value, hints[name]):
-            wanted = str(hints[name]) if get_args(hints[name]) else hints[name].__name__
-            raise ValueError(f"{name} must be {wanted}, got {value!r}")
+        if not fits(value, hints[name]):
+            raise ValueError(f"{name} must be {type_name(hints[name])}, got {value!r}")
 
 
-def _fits(value: Any, hint: Any) -> bool:
+def fits(value: Any, hint: Any) -> bool:
     """Whether a value is of a field's type. A bool is no number, and a whole number is a float."""
     arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return isinstance(value, str) and value in arguments
     if isinstance(hint, UnionType):
-        return any(_fits(value, each) for each in arguments)
+        return any(fits(value, each) for each in arguments)
     if arguments:  # of a dict the keys: what its values may be is for those to say who take them
-        return isinstance(value, get_origin(hint)) and all(_fits(v, arguments[0]) for v in value)
+        return isinstance(value, get_origin(hint)) and all(fits(v, arguments[0]) for v in value)
     if hint in (int, float) and isinstance(value, bool):
         return False
     return isinstance(value, int | float if hint is float else hint)
+
+
+def type_name(hint: Any) -> str:
+    """What a field's type is called in a message."""
+    if get_origin(hint) is Literal:
+        return f"one of {get_args(hint)}"
+    return str(hint) if get_args(hint) else hint.__name__
 
 
 def merge(base: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
@@ -322,7 +334,10 @@ def _changed(
         if not isinstance(changes, dict):
             raise ValueError(f"--config {file}: expected a mapping of settings")
         if unknown := sorted(str(key) for key in changes if key not in known):
-            raise ValueError(f"--config {file}: unknown settings {unknown} (of {known})")
+            raise ValueError(
+                f"--config {file}: unknown settings {unknown}{near(unknown[0], known)}; known: "
+                + ", ".join(known)
+            )
         if changes.get("overwrite"):
             # Somebody else's settings must not cost this user's models.
             raise ValueError(f"--config {file}: overwrite is no setting of a file; use --overwrite")
@@ -331,7 +346,10 @@ def _changed(
         key, equals, text = setting.partition("=")
         path = key.split(".")
         if not equals or path[0] not in known:
-            raise ValueError(f"--set {setting}: expected key=value, with key among {known}")
+            raise ValueError(
+                f"--set {setting}: expected key=value{near(path[0], known)}; keys: "
+                + ", ".join(known)
+            )
         try:
             change: Any = read_yaml(text)
         except ValueError as error:

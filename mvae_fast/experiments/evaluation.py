@@ -5,6 +5,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
 from mvae_fast.data import MultimodalDataset
 from mvae_fast.experiments.folders.files import read_json, write_json
 from mvae_fast.experiments.report import Entry
@@ -31,6 +35,7 @@ def evaluation(
     seed: int = 0,
     cache: Path | None = None,
     samples: Mapping[str, int] = SAMPLES,
+    quiet: bool = False,
 ) -> Metrics:
     """A model's numbers on a data set in all conventions.
 
@@ -39,6 +44,7 @@ def evaluation(
         cache: File that keeps the numbers. It is read if it was written for as many rows and
             samples by this `VERSION`, and written again else, also where it is damaged.
         samples: Samples of z_0 a row, by convention.
+        quiet: Show no bar, as where stderr is no terminal.
     """
     about = {"version": VERSION, "rows": len(dataset), "samples": dict(samples), "seed": seed}
     if cache is not None and (kept := _kept(cache, about)):
@@ -47,19 +53,37 @@ def evaluation(
     x, _ = dataset[0]
     largest = max(value.numel() for value in x.values())
     metrics: dict[str, dict[str, tuple[float, float]]] = {}
-    for convention in CONVENTIONS:
-        n = samples[convention]
-        rows = max(1, VALUES_AT_ONCE // (n * largest))
-        batches = (
-            ({k: v.to(device) for k, v in x.items()}, {k: v.to(device) for k, v in mask.items()})
-            for x, mask in (dataset[i : i + rows] for i in range(0, len(dataset), rows))
-        )
-        metrics[convention] = evaluate(
-            model, batches, convention, n_samples=n, log_det="available", seed=seed
-        )
+    with tqdm(
+        desc="evaluation",
+        total=sum(samples[convention] for convention in CONVENTIONS) * len(dataset),
+        unit=" samples",
+        unit_scale=True,
+        leave=False,
+        disable=True if quiet else None,  # None: unless it is a terminal
+    ) as bar:
+        for convention in CONVENTIONS:
+            n = samples[convention]
+            rows = max(1, VALUES_AT_ONCE // (n * largest))
+            batches = _batches(dataset, rows, device, bar, n)
+            metrics[convention] = evaluate(
+                model, batches, convention, n_samples=n, log_det="available", seed=seed
+            )
     if cache is not None:
         write_json(cache, {"about": about, "metrics": metrics})
     return metrics
+
+
+def _batches(
+    dataset: MultimodalDataset, rows: int, device: torch.device, bar: tqdm, samples: int
+) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
+    """Batches on a device; the bar moves by the samples of each when the next one is asked for."""
+    for start in range(0, len(dataset), rows):
+        x, mask = dataset[start : start + rows]
+        yield (
+            {name: value.to(device) for name, value in x.items()},
+            {name: value.to(device) for name, value in mask.items()},
+        )
+        bar.update(samples * min(rows, len(dataset) - start))
 
 
 def _kept(cache: Path, about: Mapping[str, Any]) -> Metrics | None:

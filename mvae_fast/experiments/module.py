@@ -127,10 +127,12 @@ class MVAEModule(lightning.LightningModule):
 
 
 class EpochBar(Callback):
-    """One bar over all epochs; where output is not a terminal, six lines now and then instead."""
+    """One bar over all epochs; where output is not a terminal, six lines now and then instead;
+    nothing where it is to be quiet."""
 
-    def __init__(self, title: str) -> None:
+    def __init__(self, title: str, quiet: bool = False) -> None:
         self.title = title
+        self.quiet = quiet
         self.bar: Any = None
 
     def on_train_start(self, trainer: Any, pl_module: Any) -> None:
@@ -139,7 +141,7 @@ class EpochBar(Callback):
             desc=self.title,
             total=trainer.max_epochs,
             initial=trainer.current_epoch,
-            disable=not sys.stderr.isatty(),
+            disable=self.quiet or not sys.stderr.isatty(),
             bar_format="{desc:<10}{percentage:4.0f}% |{bar:16}| {n_fmt}/{total_fmt} epochs "
             "[{elapsed}<{remaining}]{postfix}",
         )
@@ -150,7 +152,8 @@ class EpochBar(Callback):
         self.bar.set_postfix_str(f"validation {validation:.1f}", refresh=False)
         self.bar.update()
         epoch, total = trainer.current_epoch + 1, trainer.max_epochs
-        if self.bar.disable and (epoch % max(1, total // 6) == 0 or epoch == total):
+        lines = self.bar.disable and not self.quiet
+        if lines and (epoch % max(1, total // 6) == 0 or epoch == total):
             print(
                 f"{self.title:<10} {epoch:>3}/{total} epochs, validation {validation:.1f}",
                 flush=True,

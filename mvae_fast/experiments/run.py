@@ -65,7 +65,8 @@ def _run(config: TrainConfig, splits: Splits) -> Report:
     sizes = ", ".join(
         f"{len(part)} {name}" for name, part in zip(splits._fields, splits, strict=True)
     )
-    print(f"{config.dataset}: {sizes} rows; seed {config.seed}", flush=True)
+    if not config.quiet:
+        print(f"{config.dataset}: {sizes} rows; seed {config.seed}", flush=True)
 
     trained = {name: train_model(name, config, splits) for name in config.models}
     models = {name: load_mvae(config.folder / name / "model.pt") for name in trained}
@@ -80,7 +81,7 @@ def _run(config: TrainConfig, splits: Splits) -> Report:
     for name, model in models.items():
         cache = config.folder / name / "evaluation.json"
         model.to(resolve_device(config.device))
-        metrics = evaluation(model, splits.test, config.seed, cache, config.samples)
+        metrics = evaluation(model, splits.test, config.seed, cache, config.samples, config.quiet)
         model.cpu()
         table += entries(config.dataset, title(name), modalities, [metrics])
         notes += log_det_notes(title(name), [metrics])
@@ -99,6 +100,9 @@ def _run(config: TrainConfig, splits: Splits) -> Report:
         files.append(config.folder / "samples.png")
         samples_figure({title(n): m for n, m in models.items()}, files[-1], seed=config.seed)
 
+    if config.quiet:
+        print(report.text())
+        return report
     print(f"\n{report.text()}")
     print(f"\n{time.perf_counter() - start:.0f} s. Written to {config.folder}:")
     print("  " + ", ".join(path.name for path in files))

@@ -159,7 +159,7 @@ def _fit(
             devices=1 if device.index is None else [device.index],
             max_epochs=config.epochs,
             precision=config.precision,  # type: ignore[arg-type]  # Lightning checks it
-            callbacks=[EpochBar(title(name)), timer, best, latest],
+            callbacks=[EpochBar(title(name), config.quiet), timer, best, latest],
             logger=[TensorBoardLogger(folder, name="tensorboard"), CSVLogger(folder, name="csv")],
             plugins=[WholeCheckpoints({LAST: PREVIOUS})],
             log_every_n_steps=1,

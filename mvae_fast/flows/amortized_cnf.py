@@ -9,14 +9,16 @@ from mvae_fast import engines
 from mvae_fast.checks import integer, integers, one_of, positive
 from mvae_fast.core import grid
 from mvae_fast.core.logdet import log_det_steps
-from mvae_fast.core.problem import TRACES, Problem
+from mvae_fast.core.nonlinearities import Nonlinearity
+from mvae_fast.core.problem import TRACES, LogDet, Problem, Trace
 from mvae_fast.core.reference import steps
 from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS, Tableau
 from mvae_fast.flows.amortized_net import AmortizedNet, Velocity
 from mvae_fast.flows.base import Flow
+from mvae_fast.nets.layers import LayerType
 from mvae_fast.ode.end_time import searched_grid
 from mvae_fast.ode.noise import draw_probes, scaled
-from mvae_fast.ode.settings import Settings
+from mvae_fast.ode.settings import Settings, Solver
 from mvae_fast.ode.torchdiffeq import integrate
 
 KINDS = ("bias", "rank")
@@ -79,17 +81,17 @@ class AmortizedCNF(Flow):
         *,
         kind: str = "bias",
         rank: int = 1,
-        layer_type: str = "concat",
-        nonlinearity: str = "softplus",
+        layer_type: LayerType = "concat",
+        nonlinearity: Nonlinearity = "softplus",
         T: float = 1.0,
-        solver: str = "euler",
+        solver: Solver = "euler",
         n_steps: int = 20,
-        trace: str = "exact",
+        trace: Trace = "exact",
         n_probes: int = 1,
-        log_det: str = "trace",
+        log_det: LogDet = "trace",
         atol: float = 1e-5,
         rtol: float = 1e-5,
-        engine: str = "auto",
+        engine: engines.EngineName = "auto",
     ) -> None:
         super().__init__(dim, cond_dim)
         integer("cond_dim", cond_dim, 1)
@@ -135,8 +137,8 @@ class AmortizedCNF(Flow):
         reverse: bool,
         with_change: bool = True,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> tuple[Tensor, Tensor | None]:
         self.check_settings()
         trace, log_det = trace or self.trace, log_det or self.log_det
@@ -172,7 +174,7 @@ class AmortizedCNF(Flow):
         z: Tensor,
         own: dict[str, Tensor],
         reverse: bool,
-        trace: str | None,
+        trace: Trace | None,
         generator: torch.Generator | None,
     ) -> tuple[Tensor, Tensor] | None:
         """End states and change, or None where no engine has the velocity or the solver."""

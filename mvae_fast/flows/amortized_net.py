@@ -15,6 +15,7 @@ from mvae_fast.core.tables import Tables
 from mvae_fast.core.trace import trace_table
 from mvae_fast.flows.parameters import Parameters
 from mvae_fast.nets.fields import field_of
+from mvae_fast.nets.layers import LayerType
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.nets.recognise import unreadable
 
@@ -43,8 +44,8 @@ class AmortizedNet(nn.Module):
         cond_dim: int,
         hidden: Sequence[int],
         rank: int,
-        layer_type: str,
-        nonlinearity: str,
+        layer_type: LayerType,
+        nonlinearity: nonlinearities.Nonlinearity,
     ) -> None:
         super().__init__()
         one_of("nonlinearity", nonlinearity, nonlinearities.NONLINEARITIES)

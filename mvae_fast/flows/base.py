@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from mvae_fast.checks import NotScriptable, boolean, integer, one_of, tensor
 from mvae_fast.cnf import FastCNF
+from mvae_fast.core.problem import LogDet, Trace
 from mvae_fast.ode.settings import Settings
 
 
@@ -66,8 +67,8 @@ class Flow(NotScriptable, nn.Module, ABC):
         *,
         cond: Tensor | None = None,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Move states along the flow.
 
@@ -166,8 +167,8 @@ def arguments(
     flow: Callable[..., Any],
     *,
     generator: torch.Generator | None = None,
-    trace: str | None = None,
-    log_det: str | None = None,
+    trace: Trace | None = None,
+    log_det: LogDet | None = None,
 ) -> dict[str, Any]:
     """How to call a flow of any kind so: those of these arguments that it takes, in its own words.
 
@@ -179,7 +180,7 @@ def arguments(
     found: dict[str, Any] = {}
     if generator is not None and takes(flow, "generator"):
         found["generator"] = generator
-    exact = {"trace": trace, "log_det": log_det}
+    exact: dict[str, Any] = {"trace": trace, "log_det": log_det}
     exact = {name: value for name, value in exact.items() if value is not None}
     inside = innermost(flow)
     if exact and isinstance(inside, FastCNF) and takes(flow, "settings"):
@@ -196,7 +197,7 @@ def arguments(
 
 
 def exact_settings(
-    settings: Settings, trace: str | None = None, log_det: str | None = None
+    settings: Settings, trace: Trace | None = None, log_det: LogDet | None = None
 ) -> Settings:
     """The settings of a `FastCNF` with an exact trace, or log-determinant of its steps."""
     if log_det is None:
@@ -207,7 +208,7 @@ def exact_settings(
     )
 
 
-def check_exact(trace: str | None, log_det: str | None) -> None:
+def check_exact(trace: Trace | None, log_det: LogDet | None) -> None:
     """Raise ValueError unless each is ``"exact"`` or None."""
     one_of("trace", trace, (None, "exact"))
     one_of("log_det", log_det, (None, "exact"))

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from mvae_fast.core.problem import LogDet, Trace
 from mvae_fast.flows.base import arguments, check_cond, check_types
 
 
@@ -51,8 +52,8 @@ class SequentialFlow(nn.Module):
         *,
         cond: Tensor | None = None,
         generator: torch.Generator | None = None,
-        trace: str | None = None,
-        log_det: str | None = None,
+        trace: Trace | None = None,
+        log_det: LogDet | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """As `mvae_fast.flows.Flow.forward`, through all flows; ``generator`` is the source of
         their noise, if any has some."""

@@ -118,7 +118,7 @@ class HyperConv2d(nn.Module):
 
 
 #: ``ODEnet(conv=True, layer_type=...)`` -> layer class.
-CONV_LAYERS: dict[str, Callable[[int, int, int], nn.Module]] = {
+CONV_LAYERS: dict[layers.LayerType, Callable[[int, int, int], nn.Module]] = {
     "ignore": IgnoreConv2d,
     "hyper": HyperConv2d,
     "squash": SquashConv2d,

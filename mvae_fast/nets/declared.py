@@ -6,7 +6,7 @@ and the declaration compared with calls. What of it could change later is looked
 
 import copy
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,8 +18,11 @@ from mvae_fast.nets.readable import Readable
 from mvae_fast.nets.recognise import altered, weight_and_bias
 from mvae_fast.nets.sequential import Inputs, Own, Reading, attributes_of, own_activations, read
 
-CALLS = ("f(t, x)", "f(x, t)", "f(cat)")
-TIMES = ("first", "last", "none")
+#: How a module is called, and where time stands among the inputs of its layers.
+Call = Literal["f(t, x)", "f(x, t)", "f(cat)"]
+TimePlace = Literal["first", "last", "none"]
+CALLS: tuple[Call, ...] = get_args(Call)
+TIMES: tuple[TimePlace, ...] = get_args(TimePlace)
 
 # What a user's forward may want its time to be, in the order in which they are tried.
 _SHAPES: tuple[tuple[int, ...], ...] = ((), (-1,), (-1, 1))
@@ -82,8 +85,8 @@ class Declared(Readable):
     def __init__(
         self,
         module: nn.Module,
-        call: str | None = None,
-        time: str = "last",
+        call: Call | None = None,
+        time: TimePlace = "last",
         net: str | None = None,
     ) -> None:
         super().__init__()

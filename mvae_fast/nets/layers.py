@@ -9,6 +9,7 @@ Parameter names and shapes are theirs, so that FFJORD's checkpoints load.
 """
 
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -169,8 +170,14 @@ class HyperLinear(nn.Module):
         return _plus(F.linear(x, weight, bias), u)
 
 
-#: ``ODEnet(layer_type=...)`` -> layer class. concatcoord differs from concat for images only.
-LINEAR_LAYERS: dict[str, Callable[[int, int], nn.Module]] = {
+#: How a layer depends on time, ``ODEnet(layer_type=...)``.
+LayerType = Literal[
+    "ignore", "hyper", "squash", "concat", "concat_v2", "concatsquash", "scale", "concatscale",
+    "blend", "concatcoord",
+]  # fmt: skip
+
+#: The class of each. concatcoord differs from concat for images only.
+LINEAR_LAYERS: dict[LayerType, Callable[[int, int], nn.Module]] = {
     "ignore": IgnoreLinear,
     "hyper": HyperLinear,
     "squash": SquashLinear,

@@ -1,14 +1,16 @@
 """The net that gives the velocity ``f(t, z)`` of a continuous normalizing flow."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from mvae_fast.checks import boolean, integer, integers, one_of
+from mvae_fast.core.nonlinearities import Nonlinearity
 from mvae_fast.nets.activations import make_activation
 from mvae_fast.nets.conv_layers import CONV_LAYERS, STRIDES
-from mvae_fast.nets.layers import LINEAR_LAYERS
+from mvae_fast.nets.layers import LINEAR_LAYERS, LayerType
 from mvae_fast.nets.readable import Conditioned
 
 
@@ -58,8 +60,8 @@ class ODEnet(Conditioned):
         input_shape: Sequence[int],
         strides: Sequence[int] | None = None,
         conv: bool = False,
-        layer_type: str = "concat",
-        nonlinearity: str = "softplus",
+        layer_type: LayerType = "concat",
+        nonlinearity: Nonlinearity = "softplus",
         num_squeeze: int = 0,
         *,
         context_dim: int = 0,
@@ -116,6 +118,9 @@ class ODEnet(Conditioned):
         for _ in range(self.num_squeeze):
             y = F.pixel_shuffle(y, 2)
         return y
+
+    if TYPE_CHECKING:
+        __call__ = forward  # which nn.Module calls, and of which it says Any
 
     def rows_of(self, context: Tensor | None) -> tuple[Tensor, ...]:
         """What each row adds to each layer, (B, m_l); empty without a context.

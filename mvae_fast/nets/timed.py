@@ -55,7 +55,10 @@ class TimedNet(Readable):
     """
 
     def __init__(
-        self, weights: nn.Module, widths: Sequence[int], nonlinearity: str = "tanh"
+        self,
+        weights: nn.Module,
+        widths: Sequence[int],
+        nonlinearity: nonlinearities.Nonlinearity = "tanh",
     ) -> None:
         super().__init__()
         if not isinstance(weights, nn.Module):

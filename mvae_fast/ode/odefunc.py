@@ -1,17 +1,28 @@
 """FFJORD's ODE function: a velocity net and how the trace of its Jacobian is found."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from mvae_fast.checks import boolean
+from mvae_fast.core.problem import Trace
 from mvae_fast.ode.dynamics import velocity_and_trace
 from mvae_fast.ode.noise import draw_probes
 
-_TRACE_OF_DIVERGENCE = {"approximate": "hutchinson", "brute_force": "exact"}
+#: FFJORD's words for the trace.
+Divergence = Literal["approximate", "brute_force"]
+
+_TRACE_OF_DIVERGENCE: dict[Divergence, Trace] = {
+    "approximate": "hutchinson",
+    "brute_force": "exact",
+}
 # Of functions that FFJORD's scripts set, as every script that took its code over does.
-_DIVERGENCE_OF_FUNCTION = {"divergence_approx": "approximate", "divergence_bf": "brute_force"}
+_DIVERGENCE_OF_FUNCTION: dict[str, Divergence] = {
+    "divergence_approx": "approximate",
+    "divergence_bf": "brute_force",
+}
 
 
 class ODEfunc(nn.Module):
@@ -48,7 +59,7 @@ class ODEfunc(nn.Module):
     def __init__(
         self,
         diffeq: nn.Module,
-        divergence_fn: str | Callable[..., Tensor] = "approximate",
+        divergence_fn: Divergence | Callable[..., Tensor] = "approximate",
         residual: bool = False,
         rademacher: bool = False,
     ) -> None:
@@ -82,13 +93,13 @@ class ODEfunc(nn.Module):
         return count.fill_(self.evaluations)
 
     @property
-    def divergence_fn(self) -> str:
+    def divergence_fn(self) -> Divergence:
         """``"approximate"`` or ``"brute_force"``; may be set at any time."""
         return self._divergence_fn
 
     @divergence_fn.setter
-    def divergence_fn(self, divergence: str | Callable[..., Tensor]) -> None:
-        name = divergence
+    def divergence_fn(self, divergence: Divergence | Callable[..., Tensor]) -> None:
+        name: Any = divergence
         if callable(divergence):
             name = _DIVERGENCE_OF_FUNCTION.get(getattr(divergence, "__name__", ""), divergence)
         if not isinstance(name, str) or name not in _TRACE_OF_DIVERGENCE:
@@ -96,9 +107,9 @@ class ODEfunc(nn.Module):
                 f"divergence_fn: got {divergence!r}, expected 'approximate' or 'brute_force', or a "
                 "function called divergence_approx or divergence_bf"
             )
-        self._divergence_fn = name
+        self._divergence_fn: Divergence = name
 
-    def trace_for(self, z: Tensor) -> str:
+    def trace_for(self, z: Tensor) -> Trace:
         """``"exact"`` or ``"hutchinson"``, by FFJORD's rule.
 
         In eval mode a state of two dimensions always takes the exact trace.
@@ -155,6 +166,9 @@ class ODEfunc(nn.Module):
         )
         assert tau is not None
         return velocity, -tau.view_as(logp), *(torch.zeros_like(x) for x in extras)
+
+    if TYPE_CHECKING:
+        __call__ = forward  # which nn.Module calls, and of which it says Any
 
     def extra_repr(self) -> str:
         return (

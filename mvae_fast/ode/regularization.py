@@ -28,7 +28,7 @@ diagonal.
 import inspect
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -120,8 +120,14 @@ def jacobian_norm_regularization_fn(
     return _jacobian(x, dx, context).square().sum((1, 2)).mean()
 
 
-#: By the names of FFJORD's command-line flags, and two of RNODE.
-REGULARIZATION_FNS: dict[str, RegularizationFn] = {
+#: The names of FFJORD's command-line flags, and two of RNODE.
+Regularization = Literal[
+    "l1int", "l2int", "dl2int", "JFrobint", "JdiagFrobint", "JoffdiagFrobint", "kinetic_energy",
+    "jacobian_norm",
+]  # fmt: skip
+
+#: The function of each.
+REGULARIZATION_FNS: dict[Regularization, RegularizationFn] = {
     "l1int": l1_regularization_fn,
     "l2int": l2_regularization_fn,
     "dl2int": directional_l2_regularization_fn,
@@ -148,7 +154,7 @@ FUSED_PENALTIES: dict[RegularizationFn, str] = {
 
 
 def resolve_regularization_fns(
-    fns: Sequence[RegularizationFn | str],
+    fns: Sequence[RegularizationFn | Regularization] | Regularization,
 ) -> tuple[RegularizationFn, ...]:
     """Look names up in `REGULARIZATION_FNS`, keep callables but FFJORD's that are ours.
 

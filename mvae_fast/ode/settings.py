@@ -7,18 +7,33 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from functools import cache
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
 
 from mvae_fast import engines
 from mvae_fast.checks import boolean, integer, mapping, non_negative, one_of
-from mvae_fast.core.problem import LOG_DETS, MEMORIES, PRECISIONS, TRACES
+from mvae_fast.core.problem import (
+    LOG_DETS,
+    MEMORIES,
+    PRECISIONS,
+    TRACES,
+    LogDet,
+    Memory,
+    Precision,
+    Trace,
+)
 from mvae_fast.core.tableaus import EMBEDDED, TABLEAUS
 
 #: Steps of a fixed-step solver where none are given.
 N_STEPS = 20
+#: The solvers: the engines' own (`mvae_fast.core.tableaus`), and those of torchdiffeq.
+Solver = Literal[
+    "euler", "midpoint", "heun2", "heun3", "rk4",
+    "explicit_adams", "implicit_adams", "fixed_adams",
+    "dopri5", "tsit5", "bosh3", "fehlberg2", "adaptive_heun", "dopri8", "scipy_solver",
+]  # fmt: skip
 #: Solvers that take the steps they are told to.
 FIXED_GRID: tuple[str, ...] = (*TABLEAUS, "explicit_adams", "implicit_adams", "fixed_adams")
 #: Solvers that choose their steps by ``atol`` and ``rtol``.
@@ -57,19 +72,19 @@ class Settings:
         'euler'
     """
 
-    solver: str = "euler"
+    solver: Solver = "euler"
     atol: float = 1e-5
     rtol: float = 1e-5
     n_steps: int | None = None
-    trace: str | None = None
+    trace: Trace | None = None
     n_probes: int = 1
-    engine: str = "auto"
+    engine: engines.EngineName = "auto"
     adjoint: bool = False
-    log_det: str = "trace"
+    log_det: LogDet = "trace"
     checkpoint_every: int = 1
-    precision: str | None = None
-    memory: str | int = "auto"
-    test_solver: str | None = None
+    precision: Precision | None = None
+    memory: Memory | int = "auto"
+    test_solver: Solver | None = None
     test_atol: float | None = None
     test_rtol: float | None = None
     solver_options: Mapping[str, Any] = field(default_factory=dict)
@@ -133,21 +148,21 @@ class HasSettings(nn.Module):
         settings: The settings at first.
     """
 
-    solver = _attribute("solver")
-    atol = _attribute("atol")
-    rtol = _attribute("rtol")
-    trace = _attribute("trace")
-    n_probes = _attribute("n_probes")
-    engine = _attribute("engine")
-    adjoint = _attribute("adjoint")
-    log_det = _attribute("log_det")
-    checkpoint_every = _attribute("checkpoint_every")
-    precision = _attribute("precision")
-    memory = _attribute("memory")
-    test_solver = _attribute("test_solver")
-    test_atol = _attribute("test_atol")
-    test_rtol = _attribute("test_rtol")
-    solver_options = _attribute("solver_options")
+    solver: Solver = _attribute("solver")
+    atol: float = _attribute("atol")
+    rtol: float = _attribute("rtol")
+    trace: Trace | None = _attribute("trace")
+    n_probes: int = _attribute("n_probes")
+    engine: engines.EngineName = _attribute("engine")
+    adjoint: bool = _attribute("adjoint")
+    log_det: LogDet = _attribute("log_det")
+    checkpoint_every: int = _attribute("checkpoint_every")
+    precision: Precision | None = _attribute("precision")
+    memory: Memory | int = _attribute("memory")
+    test_solver: Solver | None = _attribute("test_solver")
+    test_atol: float | None = _attribute("test_atol")
+    test_rtol: float | None = _attribute("test_rtol")
+    solver_options: Mapping[str, Any] = _attribute("solver_options")
 
     def __init__(self, settings: Settings) -> None:
         super().__init__()

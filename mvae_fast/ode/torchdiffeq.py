@@ -7,7 +7,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torchdiffeq import odeint, odeint_adjoint
 
 from mvae_fast.core.grid import stepped
 from mvae_fast.ode.called import Called, base_of, graphless, must_be_called
@@ -167,6 +166,8 @@ def integrate(
         options["grid_constructor"] = (
             equal_steps(settings.steps) if step_size is None else steps_of(step_size, joined)
         )
+    from torchdiffeq import odeint, odeint_adjoint  # only now: it imports scipy
+
     integrator: Callable[..., tuple[Tensor, ...]] = odeint_adjoint if settings.adjoint else odeint
     return integrator(
         slopes,

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mvae_fast.checks import boolean, integer, one_of
+from mvae_fast.core.problem import Trace
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.experts import product_of_experts
@@ -116,7 +117,7 @@ def elbo_terms(
     kl: Literal["sample", "closed_form"] = "sample",
     n_samples: int = 1,
     log_det_error: bool = False,
-    trace: str | None = None,
+    trace: Trace | None = None,
     generator: torch.Generator | None = None,
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.

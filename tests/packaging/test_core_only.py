@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 EXTRAS = (
-    "jsonargparse lightning matplotlib pooch pytorch_lightning sklearn tensorboard "
+    "lightning matplotlib pooch pytorch_lightning shtab sklearn tensorboard "
     "torchmetrics tqdm triton yaml"
 ).split()
 # None in sys.modules makes an import fail as it does where the package is missing.

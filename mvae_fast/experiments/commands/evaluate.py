@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mvae_fast.data import MultimodalDataset, load_dataset
+from mvae_fast.data import DATASETS, MultimodalDataset, load_dataset
 from mvae_fast.experiments.checks import check_data
-from mvae_fast.experiments.commands.options import add_data, command_parser
+from mvae_fast.experiments.commands.options import Parser, add_data, add_quiet
 from mvae_fast.experiments.config import check_seed, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import SAMPLES, entries, evaluation, legend, log_det_notes
@@ -18,6 +18,26 @@ from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE
 
 
+def parser() -> Parser:
+    """The command's parser."""
+    parser = Parser(
+        "evaluate",
+        "Evaluate a trained model on the test split of a data set.",
+        (
+            "evaluate runs/digits/mvae_cnf/model.pt",
+            "evaluate model.pt --dataset mnist --data-dir data --out results",
+        ),
+    )
+    add = parser.add_argument
+    add("checkpoint", metavar="CHECKPOINT", help="model.pt or a .ckpt")
+    add("--dataset", choices=list(DATASETS), help="default: that of the run of the checkpoint")
+    add_data(parser)
+    add("--seed", type=int, help="of the noise; default: that of the run, or 0")
+    add("--out", metavar="FOLDER", help="for evaluation.csv, .json and .md; default: none")
+    add_quiet(parser)
+    return parser
+
+
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast evaluate CHECKPOINT``: the test split's numbers in all conventions.
 
@@ -25,14 +45,7 @@ def main(argv: Sequence[str]) -> None:
     numbers of samples and the seed are those of the run, too, and on the same
     device so are the numbers.
     """
-    parser = command_parser("evaluate", "Evaluate a trained model on the test split of a data set.")
-    add = parser.add_argument
-    add("checkpoint", type=str, help="model.pt or a .ckpt")
-    add("--dataset", type=str, help="default: that of the run that the checkpoint belongs to")
-    add_data(parser)
-    add("--seed", type=int, help="of the noise; default: that of the run, or 0")
-    add("--out", type=str, help="folder for evaluation.csv, .json and .md; default: none")
-    args = parser.parse_args(list(argv))
+    args = parser().parse_args(argv)
     with usage():
         device = resolve_device(args.device)
         if args.seed is not None:
@@ -46,7 +59,7 @@ def main(argv: Sequence[str]) -> None:
     samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
     seed = recipe["seed"] if args.seed is None else args.seed
     names = list(model.modalities)
-    metrics = evaluation(model.to(device), test, seed, samples=samples)
+    metrics = evaluation(model.to(device), test, seed, samples=samples, quiet=args.quiet)
     column = title(Path(args.checkpoint).resolve().parent.name)
     chosen = "".join(f", {key} {value}" for key, value in options.items())
     report = Report(
@@ -57,7 +70,9 @@ def main(argv: Sequence[str]) -> None:
     )
     print(report.text())
     if out is not None:
-        print("\nWritten: " + ", ".join(map(str, report.write(out, "evaluation"))))
+        written = report.write(out, "evaluation")
+        if not args.quiet:
+            print("\nWritten: " + ", ".join(map(str, written)))
 
 
 def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:

@@ -9,16 +9,18 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-import jsonargparse
 import torch
+import yaml
 
 from mvae_fast import __version__
-from mvae_fast.experiments.commands.options import add_data, add_settings, command_parser
+from mvae_fast.data import DATASETS
+from mvae_fast.experiments.commands.options import Parser, add_data, add_quiet, add_settings
+from mvae_fast.experiments.config import configured
 from mvae_fast.experiments.devices import processor
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.reproduce.decisions import DECISIONS, decisions
 from mvae_fast.experiments.reproduce.figures import figure3, figure4, figure5
-from mvae_fast.experiments.reproduce.laboratory import Laboratory
+from mvae_fast.experiments.reproduce.laboratory import OWN, Laboratory
 from mvae_fast.experiments.reproduce.table1 import table1
 from mvae_fast.experiments.reproduce.table2 import table2
 from mvae_fast.experiments.reproduce.table3 import table3
@@ -40,30 +42,35 @@ EXPERIMENTS: dict[str, tuple[Callable[..., Any], str, str]] = {
 }
 
 
-class _HelpFormatter(jsonargparse.DefaultHelpFormatter, argparse.RawDescriptionHelpFormatter):
-    """Keeps the description's lines: each experiment has one."""
-
-
-def parser() -> jsonargparse.ArgumentParser:
+def parser() -> Parser:
     """The command's parser."""
     kinds = "\n".join(f"  {name:<10} {what}" for name, (_, _, what) in EXPERIMENTS.items())
-    parser = command_parser(
+    parser = Parser(
         "reproduce",
         "Train what is missing, evaluate, and print ours beside the paper's.\n"
         f"Interrupted, it goes on where it stopped.\n\n{kinds}",
-        formatter_class=_HelpFormatter,
+        (
+            "reproduce table1 --dataset mnist --download --jobs 2",
+            "reproduce figure3 --seeds 0 --set epochs=5 --out short",
+        ),
     )
     add = parser.add_argument
     add("experiment", choices=list(EXPERIMENTS), help="table or figure")
-    add("--dataset", nargs="+", type=str, help="data sets; default: one that needs no files")
-    add("--models", nargs="+", type=str, default=["mvae", "mvae_cnf"], help="models")
+    add(
+        "--dataset",
+        nargs="+",
+        choices=list(DATASETS),
+        help="data sets; default: one that needs no files",
+    )
+    add("--models", nargs="+", default=["mvae", "mvae_cnf"], metavar="MODEL", help="models")
     add("--seeds", nargs="+", type=int, default=[0, 1, 2], help="a run of each model for each")
     add("--jobs", type=int, default=1, help="runs at the same time, each on its own threads")
-    add("--out", type=str, default="reproduction", help="folder for everything written")
+    add("--out", default="reproduction", metavar="FOLDER", help="for everything written")
     add_data(parser)
     add_settings(parser)
+    add_quiet(parser)
     add("--fractions", nargs="+", type=float, default=[], help="table3: fractions that stay paired")
-    add("--decisions", nargs="+", type=str, default=[], help=f"of {', '.join(list(DECISIONS)[1:])}")
+    add("--decisions", nargs="+", choices=list(DECISIONS)[1:], default=[], help="default: all")
     add(
         "--through-flow", action="store_true", help="figure4: N(0, I) through the flow, as the code"
     )
@@ -79,20 +86,38 @@ def main(argv: Sequence[str]) -> None:
         RunError: If a training cannot go on, or the file system takes no more.
         KeyboardInterrupt: If the user stopped it; the same command goes on.
     """
-    args = parser().parse_args(list(argv))
+    args = parser().parse_args(argv)
+    if args.print_config:
+        _print_config(args)
+        return
     with ExitStack() as locks, going_on("The same command goes on from the last epoch."):
         _reproduce(args, list(argv), locks)
 
 
-def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) -> None:
+def _print_config(args: argparse.Namespace) -> None:
+    """Print what all runs have in common, a YAML document for each data set."""
+    with usage():
+        for dataset in _datasets(args):
+            shared = configured(dataset, args.config, args.set)
+            own = set(OWN) - {"dataset"}
+            values = {key: value for key, value in shared.items() if key not in own}
+            print(yaml.safe_dump(values, sort_keys=False, explicit_start=True), end="")
+
+
+def _datasets(args: argparse.Namespace) -> list[str]:
+    return args.dataset or [EXPERIMENTS[args.experiment][1]]
+
+
+def _reproduce(args: argparse.Namespace, argv: list[str], locks: ExitStack) -> None:
     """Run an experiment, holding its folders to the end."""
     start = time.perf_counter()
-    experiment, default, _ = EXPERIMENTS[args.experiment]
-    datasets = args.dataset or [default]
+    experiment, datasets = EXPERIMENTS[args.experiment][0], _datasets(args)
     with usage():
         data = (args.data_dir, args.download, args.device)
         settings = (args.config, args.set)
-        laboratory = Laboratory(Path(args.out), args.seeds, args.jobs, *data, *settings, locks)
+        laboratory = Laboratory(
+            Path(args.out), args.seeds, args.jobs, *data, *settings, locks, quiet=args.quiet
+        )
     own: dict[str, Any] = {
         "table3": {"fractions": args.fractions},
         "decisions": {"names": args.decisions},
@@ -105,9 +130,10 @@ def _reproduce(args: jsonargparse.Namespace, argv: list[str], locks: ExitStack) 
         machine = _machine()
         result.about = {"command": argv, **machine, "runs": laboratory.recipes}
         result.notes.append(", ".join(f"{key} {value}" for key, value in machine.items()))
-        print(f"\n{result.text()}")
+        print(f"\n{result.text()}" if not args.quiet else result.text())
         result = result.write(laboratory.out, "_".join([args.experiment, *datasets]))
-    print(f"\n{time.perf_counter() - start:.0f} s. Written: " + ", ".join(map(str, result)))
+    if not args.quiet:
+        print(f"\n{time.perf_counter() - start:.0f} s. Written: " + ", ".join(map(str, result)))
 
 
 def _machine() -> dict[str, str]:

@@ -11,20 +11,27 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
-from mvae_fast.experiments.commands.options import command_parser
+from mvae_fast.experiments.commands.options import Parser, add_quiet
 from mvae_fast.experiments.figures import mosaic, tiles
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_figure
-from mvae_fast.experiments.usage import UsageError, usage
+from mvae_fast.experiments.usage import UsageError, near, usage
 from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 
-def main(argv: Sequence[str]) -> None:
-    """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none."""
-    parser = command_parser("sample", "Draw samples of every modality from a trained model.")
+def parser() -> Parser:
+    """The command's parser."""
+    parser = Parser(
+        "sample",
+        "Draw samples of every modality from a trained model.",
+        (
+            "sample runs/digits/mvae_cnf/model.pt",
+            "sample runs/digits/mvae_cnf/model.pt --given label=3 --n 16 --out threes",
+        ),
+    )
     add = parser.add_argument
-    add("checkpoint", type=str, help="model.pt or a .ckpt")
+    add("checkpoint", metavar="CHECKPOINT", help="model.pt or a .ckpt")
     add("--n", type=int, default=64, help="number of samples")
     add(
         "--given",
@@ -35,8 +42,14 @@ def main(argv: Sequence[str]) -> None:
         "[0, 1]; may be repeated",
     )
     add("--seed", type=int, default=0, help="of the noise")
-    add("--out", type=str, default="samples", help="folder for samples.npz and a PNG an image")
-    args = parser.parse_args(list(argv))
+    add("--out", default="samples", metavar="FOLDER", help="for samples.npz and a PNG an image")
+    add_quiet(parser)
+    return parser
+
+
+def main(argv: Sequence[str]) -> None:
+    """``mvae-fast sample CHECKPOINT``: samples of every modality, given some or none."""
+    args = parser().parse_args(argv)
     if args.n < 1:
         raise UsageError(f"--n must be positive, got {args.n}")
     with usage():
@@ -58,7 +71,8 @@ def main(argv: Sequence[str]) -> None:
         if value.dim() in (3, 4):
             written.append(folder / f"{name}.png")
             _draw(value, written[-1])
-    print("Written: " + ", ".join(map(str, written)))
+    if not args.quiet:
+        print("Written: " + ", ".join(map(str, written)))
 
 
 def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
@@ -86,6 +100,7 @@ def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
     if not equals or name not in model.modalities:
         raise ValueError(
             f"--given {text}: expected MODALITY=VALUE with a modality of {list(model.modalities)}"
+            + near(name, model.modalities)
         )
     likelihood = dict(model.items())[name].likelihood
     try:

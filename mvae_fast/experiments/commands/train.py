@@ -1,20 +1,50 @@
 """``mvae-fast train``."""
 
 import argparse
-from collections.abc import Sequence
-from dataclasses import fields
-from typing import get_type_hints
+from collections.abc import Callable, Sequence
+from dataclasses import Field, fields
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from mvae_fast.experiments.commands.options import add_settings, command_parser
-from mvae_fast.experiments.config import TrainConfig, chosen_dataset, configured
+import yaml
+
+from mvae_fast.data.registry import DATASETS
+from mvae_fast.experiments.commands.options import Parser, add_settings
+from mvae_fast.experiments.config import TrainConfig, chosen_dataset, configured, fits, type_name
+from mvae_fast.experiments.folders.files import read_yaml
+from mvae_fast.experiments.usage import usage
 
 
 def main(argv: Sequence[str]) -> None:
     """``mvae-fast train``: see `mvae_fast.experiments.run.run`."""
-    config = parse(argv)  # before Lightning, whose import takes seconds: --help should not
+    args = _arguments(argv)
+    config = _config(args)  # before Lightning, whose import takes seconds
+    if args.print_config:
+        print(yaml.safe_dump(config.settings(), sort_keys=False), end="")
+        return
     from mvae_fast.experiments.run import run
 
     run(config)
+
+
+def parser() -> Parser:
+    """The command's parser."""
+    parser = Parser(
+        "train",
+        "Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and draw\n"
+        "samples. Without options: scikit-learn's digits, about 75 seconds on one core.",
+        (
+            "train --models mvae --epochs 5 --out runs/short",
+            "train --dataset fashion_mnist --download --set flows.mvae_cnf.n_steps=20",
+            "train --print-config > mine.yaml",
+            "train --config mine.yaml --resume",
+        ),
+    )
+    add_settings(parser)
+    hints = get_type_hints(TrainConfig)
+    for option in fields(TrainConfig):
+        flag = "--" + option.name.replace("_", "-")
+        parser.add_argument(flag, help=option.metadata["help"], **_reading(option, hints))
+    return parser
 
 
 def parse(argv: Sequence[str]) -> TrainConfig:
@@ -25,31 +55,58 @@ def parse(argv: Sequence[str]) -> TrainConfig:
         >>> parse(["--epochs", "3", "--latent-dim", "16", "--models", "mvae"]).models
         ['mvae']
     """
-    parser = command_parser(
-        "train",
-        "Train MVAE and MVAE-CNF, print the paper's Table 1 on the held-out split, and draw "
-        "samples. Without options: scikit-learn's digits, about 75 seconds on one core.",
-    )
-    add_settings(parser)
-    hints = get_type_hints(TrainConfig)
-    for option in fields(TrainConfig):
-        flag = "--" + option.name.replace("_", "-")
-        help = option.metadata["help"]
-        if option.name in ("resume", "overwrite", "download"):
-            parser.add_argument(flag, action="store_true", help=help)
-        elif option.name == "models":
-            parser.add_argument(flag, nargs="+", type=str, help=help)
-        else:
-            parser.add_argument(flag, type=hints[option.name], help=help)
-    try:
-        # What the other options default to depends on the data set.
-        sources = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-        add_settings(sources)
-        sources.add_argument("--dataset")
-        first, _ = sources.parse_known_args(argv)
+    return _config(_arguments(argv))
+
+
+def _arguments(argv: Sequence[str]) -> argparse.Namespace:
+    """All options, with what they default to, which depends on the data set."""
+    sources = Parser("train", add_help=False)
+    add_settings(sources)
+    sources.add_argument("--dataset")
+    first, _ = sources.parse_known_args(argv)
+    options = parser()
+    with usage():
         dataset = first.dataset or chosen_dataset(first.config, first.set)
-        parser.set_defaults(TrainConfig.defaults() | configured(dataset, first.config, first.set))
-        values = parser.parse_args(list(argv)).as_dict()
-        return TrainConfig(**{name: values[name] for name in hints})
-    except ValueError as error:
-        parser.error(str(error))
+        options.set_defaults(
+            **TrainConfig.defaults() | configured(dataset, first.config, first.set)
+        )
+    return options.parse_args(argv)
+
+
+def _config(args: argparse.Namespace) -> TrainConfig:
+    with usage():
+        return TrainConfig(
+            **{option.name: getattr(args, option.name) for option in fields(TrainConfig)}
+        )
+
+
+def _reading(option: "Field[Any]", hints: dict[str, Any]) -> dict[str, Any]:
+    """How argparse reads a setting."""
+    hint = hints[option.name]
+    if hint is bool:
+        return {"action": "store_true"}
+    if get_origin(hint) is Literal:
+        return {"choices": get_args(hint)}
+    special: dict[str, dict[str, Any]] = {
+        "dataset": {"choices": list(DATASETS)},
+        "models": {"nargs": "+", "metavar": "MODEL"},
+        "out": {"metavar": "FOLDER"},
+        "data_dir": {"metavar": "FOLDER"},
+    }
+    text = str in (hint, *get_args(hint))
+    return special.get(option.name, {}) if text else {"type": _value(hint)}
+
+
+def _value(hint: Any) -> Callable[[str], Any]:
+    """The reader of a YAML value of a type."""
+
+    def value(text: str) -> Any:
+        try:
+            found = read_yaml(text)
+        except ValueError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+        if not fits(found, hint):
+            raise argparse.ArgumentTypeError(f"expected {type_name(hint)}, got {text!r}")
+        return found
+
+    return value

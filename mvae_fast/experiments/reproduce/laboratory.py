@@ -87,7 +87,7 @@ class Run:
         cache = self.folder / "evaluation.json"
         config = self.config
         model = self.model().to(resolve_device(config.device))
-        return evaluation(model, splits.test, config.seed, cache, config.samples)
+        return evaluation(model, splits.test, config.seed, cache, config.samples, config.quiet)
 
 
 @dataclass
@@ -105,6 +105,7 @@ class Laboratory:
         files: YAML files of settings, as `configured` takes them.
         settings: ``key=value`` settings, likewise.
         locks: Where the locks of `train` are held on to; None: nowhere.
+        quiet: Show no progress.
     """
 
     out: Path
@@ -116,6 +117,7 @@ class Laboratory:
     files: Sequence[str] = ()
     settings: Sequence[str] = ()
     locks: ExitStack | None = None
+    quiet: bool = False
     recipes: dict[str, Any] = field(default_factory=dict)
     """What each run that was asked for is made of, by its folder below ``<out>/runs``."""
     _splits: dict[tuple[Any, ...], Splits] = field(default_factory=dict)
@@ -149,6 +151,7 @@ class Laboratory:
             **fields,
             "models": [model],
             "resume": True,
+            "quiet": self.quiet or values.get("quiet", False),
             "data_dir": self.data_dir or values.get("data_dir"),
             "download": self.download or values.get("download", False),
             "device": values.get("device", "auto") if self.device == "auto" else self.device,

@@ -7,7 +7,9 @@ from torch import nn
 
 from mvae_fast.checks import boolean, integer
 from mvae_fast.cnf import FastCNF
+from mvae_fast.core.nonlinearities import Nonlinearity
 from mvae_fast.flows import IAF, AmortizedCNF, PlanarFlow, SequentialFlow, SylvesterFlow
+from mvae_fast.nets.layers import LayerType
 from mvae_fast.nets.odenet import ODEnet
 from mvae_fast.ode.odefunc import ODEfunc
 from mvae_fast.ode.settings import Settings
@@ -20,8 +22,8 @@ def cnf_posterior(
     latent_dim: int,
     *,
     hidden: Sequence[int] | int = (256,),
-    layer_type: str = "squash",
-    nonlinearity: str = "softplus",
+    layer_type: LayerType = "squash",
+    nonlinearity: Nonlinearity = "softplus",
     T: float = 1.0,
     n_blocks: int = 1,
     **options: Any,

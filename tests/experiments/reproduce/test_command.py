@@ -128,7 +128,7 @@ def test_decisions(out, capsys):
     assert "MVAE" not in error and error["as packaged"] != error["one step, T = 0.5"]
     capsys.readouterr()
     assert run(out, "decisions", "--decisions", "luck", "--device", "cpu") == 2
-    assert "decisions must be among" in capsys.readouterr().err
+    assert "--decisions: unknown 'luck'" in capsys.readouterr().err
 
 
 def test_decisions_with_a_solver_that_has_no_exact_log_det(tmp_path, capsys):
