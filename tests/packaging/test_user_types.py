@@ -66,7 +66,7 @@ REFUSED = {
     "ODEnet((4,), (2,), layer_type='squish')": 'Argument "layer_type"',
     "ODEnet((4,), (2,), nonlinearity='sine')": 'Argument "nonlinearity"',
     "likelihood(module, z, time_shape='row')": 'Argument "time_shape"',
-    "wrong: Tensor = flow(z, logp)": 'got "tuple[Tensor, Tensor]"|has type "tuple[Tensor, Tensor]"',
+    "wrong: Tensor = flow(z, logp)": 'has type "tuple[Tensor, Tensor]", variable',
 }
 # To check torch itself takes mypy a minute: of it these stubs alone are followed.
 TORCH = {
@@ -117,4 +117,4 @@ def test_mypy_sees_the_public_surface(interpreter, tmp_path):
     ), done.stdout
     errors = [line for line in done.stdout.splitlines() if ": error: " in line]
     for error, expected in zip(errors, REFUSED.values(), strict=True):
-        assert re.search(expected, error), error
+        assert expected in error
