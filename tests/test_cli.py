@@ -279,6 +279,9 @@ def test_a_configuration_for_each_data_set(capsys):
     assert main(argv) == 0
     documents = list(yaml.safe_load_all(capsys.readouterr().out))
     assert [settings["dataset"] for settings in documents] == ["digits", "mnist"]
+    assert main(["reproduce", "table4", "--print-config"]) == 0
+    documents = list(yaml.safe_load_all(capsys.readouterr().out))
+    assert [settings["dataset"] for settings in documents] == ["photos_gray", "photos_edge"]
 
 
 def test_datasets_says_what_there_is(tmp_path, capsys):

@@ -24,7 +24,7 @@ from mvae_fast.experiments.reproduce.laboratory import OWN, Laboratory
 from mvae_fast.experiments.reproduce.table1 import table1
 from mvae_fast.experiments.reproduce.table2 import table2
 from mvae_fast.experiments.reproduce.table3 import table3
-from mvae_fast.experiments.reproduce.table4 import table4
+from mvae_fast.experiments.reproduce.table4 import PAIRS, table4
 from mvae_fast.experiments.usage import going_on, usage
 
 #: The experiments: what each is, and the data set it takes where none is named. Each is called with
@@ -59,7 +59,7 @@ def parser() -> Parser:
     add(
         "--dataset",
         nargs="+",
-        choices=list(DATASETS),
+        choices=[*DATASETS, *PAIRS],
         help="data sets; default: one that needs no files",
     )
     add("--models", nargs="+", default=["mvae", "mvae_cnf"], metavar="MODEL", help="models")
@@ -97,7 +97,8 @@ def main(argv: Sequence[str]) -> None:
 def _print_config(args: argparse.Namespace) -> None:
     """Print what all runs have in common, a YAML document for each data set."""
     with usage():
-        for dataset in _datasets(args):
+        named = [each for name in _datasets(args) for each in PAIRS.get(name, (name,))]
+        for dataset in named:
             shared = configured(dataset, args.config, args.set)
             own = set(OWN) - {"dataset"}
             values = {key: value for key, value in shared.items() if key not in own}
