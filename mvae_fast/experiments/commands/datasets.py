@@ -42,7 +42,7 @@ _MNIST_ROWS = (55_000, 5_000, 10_000)
 _PHOTOS = Facts(
     (1_504, 183, 349),
     "CC BY 2.0, CC0 and public domain, by photograph",
-    "none: with scikit-image and scikit-learn",
+    "none: with scikit-image and scikit-learn, of the extra [images]",
 )
 
 FACTS: dict[str, Facts] = {
