@@ -1,6 +1,7 @@
 """Checks of arguments: each returns the value or raises a ValueError that names what is wrong,
 ``name: got X, expected Y``."""
 
+import difflib
 import math
 from collections.abc import Callable, Collection, Iterable, Mapping
 from numbers import Integral, Real
@@ -90,6 +91,17 @@ def one_of(name: str, value: Any, choices: Collection[Choice]) -> Choice:
         expected = few if len(words) == 2 else f"one of {', '.join(names)}"
         raise ValueError(f"{name}: got {value!r}, expected {expected}")
     return value  # type: ignore[return-value]  # it is one of the choices
+
+
+def near(word: str, known: Iterable[str]) -> str:
+    """What somebody may have meant by a word that is not known, for the end of a message.
+
+    Example:
+        >>> near("epoch", ["epochs", "lr"]), near("width", ["epochs", "lr"])
+        ('; did you mean epochs?', '')
+    """
+    close = difflib.get_close_matches(word, list(known))
+    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 def mapping(name: str, value: Any) -> Mapping[str, Any]:

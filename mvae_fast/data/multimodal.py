@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from mvae_fast.arrays import as_tensor, check_numbers, split_mask
 from mvae_fast.checks import booleans
-from mvae_fast.data.arrays import as_tensor, check_numbers, split_mask
 from mvae_fast.data.lazy import LazyArray
 
 Transform = Callable[[Tensor], Tensor]

@@ -1,20 +1,14 @@
 """What can be wrong with a run, found before it starts."""
 
-import inspect
-import re
 import warnings
-from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from mvae_fast.data import MultimodalDataset, Splits
 from mvae_fast.experiments.config import TrainConfig
 from mvae_fast.experiments.devices import emulates_bf16, resolve_device
-from mvae_fast.experiments.usage import near, quiet_lightning
-from mvae_fast.ode.settings import Settings
-from mvae_fast.vae import FLOWS, MVAE, build_mvae
-from mvae_fast.vae.builders.modalities import MODALITIES
+from mvae_fast.experiments.usage import quiet_lightning
+from mvae_fast.vae import MVAE, build_mvae
 
 CHECKED_AT_ONCE = 1000
 """Rows: 50 megabytes of CelebA's images."""
@@ -80,18 +74,8 @@ def check_models(config: TrainConfig, splits: Splits) -> None:
                     model.loss(*part[:1])
         except (TypeError, OverflowError, RuntimeError) as error:
             raise ValueError(f"{config.dataset}: {error}") from error
-        except ValueError as error:
-            raise ValueError(f"{error}{_near_argument(str(error))}") from error
     for part in splits:  # the modalities are those of all models
         try:
             check_data(model, part)
         except ValueError as error:
             raise ValueError(f"{config.dataset}: {error}") from error
-
-
-def _near_argument(message: str) -> str:
-    """What may have been meant by an argument that a builder does not take."""
-    unknown = re.search(r"unexpected keyword argument '(\w+)'", message)
-    builders: tuple[Callable[..., Any], ...] = (*FLOWS.values(), *MODALITIES.values(), Settings)
-    known = {name for builder in builders for name in inspect.signature(builder).parameters}
-    return near(unknown[1], sorted(known)) if unknown else ""

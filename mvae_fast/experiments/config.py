@@ -9,9 +9,9 @@ from pathlib import Path
 from types import UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from mvae_fast.checks import near
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.experiments.folders.files import read_yaml
-from mvae_fast.experiments.usage import near
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {

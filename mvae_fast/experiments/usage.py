@@ -1,10 +1,9 @@
 """What a user is told of what was asked for amiss or went wrong, and what not."""
 
-import difflib
 import logging
 import sys
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 
@@ -19,17 +18,6 @@ class RunError(Exception):
 def say(message: str) -> None:
     """Tell the user what a run does otherwise than it was asked to."""
     print(message, file=sys.stderr, flush=True)
-
-
-def near(word: str, known: Iterable[str]) -> str:
-    """What somebody may have meant by a word that is not known, for the end of a message.
-
-    Example:
-        >>> near("epoch", ["epochs", "lr"]), near("width", ["epochs", "lr"])
-        ('; did you mean epochs?', '')
-    """
-    close = difflib.get_close_matches(word, list(known))
-    return f"; did you mean {' or '.join(close)}?" if close else ""
 
 
 @contextmanager

@@ -27,20 +27,34 @@ from mvae_fast.vae.evaluation import evaluate
 from mvae_fast.vae.experts import product_of_experts
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
+    BetaLikelihood,
+    CategoricalLevelsLikelihood,
     CategoricalLikelihood,
+    ContinuousBernoulliLikelihood,
+    LaplaceLikelihood,
     Likelihood,
+    LogisticLevelsLikelihood,
+    NegativeBinomialLikelihood,
     NormalLikelihood,
+    OrdinalLikelihood,
+    PoissonLikelihood,
+    StudentTLikelihood,
+    ZeroInflatedNegativeBinomialLikelihood,
 )
+from mvae_fast.vae.likelihoods.registry import LIKELIHOODS
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
 from mvae_fast.vae.subsets import joint_and_unimodal, random_subsets
 
 __all__ = [
-    "ANNEALING", "FLOWS", "MVAE", "BatchNorm1d", "BatchNorm2d", "BernoulliLikelihood",
-    "CategoricalLikelihood", "ConvDecoder", "ConvEncoder", "ElboTerms", "EmbeddingEncoder",
-    "Likelihood", "MLPDecoder", "MLPEncoder", "Modality", "NormalLikelihood", "Objective",
+    "ANNEALING", "FLOWS", "LIKELIHOODS", "MVAE", "BatchNorm1d", "BatchNorm2d",
+    "BernoulliLikelihood", "BetaLikelihood", "CategoricalLevelsLikelihood", "CategoricalLikelihood",
+    "ContinuousBernoulliLikelihood", "ConvDecoder", "ConvEncoder", "ElboTerms", "EmbeddingEncoder",
+    "LaplaceLikelihood", "Likelihood", "LogisticLevelsLikelihood", "MLPDecoder", "MLPEncoder",
+    "Modality", "NegativeBinomialLikelihood", "NormalLikelihood", "Objective", "OrdinalLikelihood",
+    "PoissonLikelihood", "StudentTLikelihood", "ZeroInflatedNegativeBinomialLikelihood",
     "attribute_modality", "attributes_modality", "build_mvae", "cnf_bias_posterior",
-    "cnf_posterior", "conv_modality", "cnf_rank_posterior", "elbo_terms", "evaluate", "gaussian_kl",
+    "cnf_posterior", "cnf_rank_posterior", "conv_modality", "elbo_terms", "evaluate", "gaussian_kl",
     "iaf_posterior", "joint_and_unimodal", "jump_annealing", "label_modality", "linear_annealing",
     "load_mvae", "mlp_modality", "planar_posterior", "product_of_experts", "random_subsets",
     "save_mvae", "sylvester_posterior",

@@ -1,13 +1,15 @@
 """A modality: encoder, decoder, likelihood and weight."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, KeysView, Mapping, Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
+from mvae_fast.arrays import as_tensor
 from mvae_fast.checks import positive
-from mvae_fast.vae.likelihoods import Likelihood
+from mvae_fast.vae.likelihoods.base import Likelihood
 from mvae_fast.vae.sizes import sizes
 
 
@@ -67,6 +69,33 @@ class Modality(nn.Module):
         self.weight = positive("weight", weight)
         self.shape = None if shape is None else sizes("shape", shape, at_least=0)
 
+    def read(self, name: str, x: Any) -> Tensor:
+        """Data of any form as the tensor ``(B, ...)`` that `check` and the encoder take.
+
+        Arrays, sequences, pandas' objects and numbers become tensors, floats of them in the
+        encoder's precision; what else is taken is for the likelihood to say (`Likelihood.read`,
+        `Likelihood.cast`). A tensor of floats keeps its precision.
+
+        Args:
+            name: Of the modality, for the messages.
+            x: ``(B, ...)``.
+
+        Raises:
+            TypeError: If it does not hold numbers.
+            ValueError: If it cannot be read.
+        """
+        dtype = next((p.dtype for p in self.encoder.parameters()), torch.get_default_dtype())
+        likelihood = self.likelihood if isinstance(self.likelihood, Likelihood) else None
+        if not isinstance(x, Tensor):
+            if likelihood is not None:
+                try:
+                    x = likelihood.read(x)
+                except ValueError as error:
+                    raise ValueError(f"modality {name!r}: {error}") from None
+            x = as_tensor(name, x)
+            x = x.to(dtype) if x.is_floating_point() else x
+        return x if likelihood is None else likelihood.cast(x, dtype)
+
     def check(self, x: Tensor) -> None:
         """Raise if the data ``x`` (B, ...) have the wrong shape, type or range."""
         if self.shape is not None and x.shape[1:] != self.shape:
@@ -96,3 +125,44 @@ class Modality(nn.Module):
         shape = "" if self.shape is None else f", shape={self.shape}"
         likelihood = "" if isinstance(self.likelihood, nn.Module) else f", {self.likelihood!r}"
         return f"weight={self.weight:g}{likelihood}{shape}"
+
+
+class Modalities(nn.ModuleDict):
+    """Modalities by name, in order; a name may be one that ``torch.nn.ModuleDict`` has a use for,
+    such as ``"train"``, ``"keys"`` or ``"type"``: its parameters are then called ``train_`` ...
+
+    Args:
+        modalities: The modalities by name.
+    """
+
+    def __init__(self, modalities: Mapping[str, Modality]) -> None:
+        super().__init__()
+        self._places: dict[str, str] = {}
+        for name, modality in modalities.items():
+            place = name
+            # Of an instance, which has more: `training` and `_modules`, for example.
+            while hasattr(self, place) or (place != name and place in modalities):
+                place += "_"
+            self._places[name] = place
+            self.add_module(place, modality)
+
+    def __getitem__(self, name: str) -> Modality:
+        return cast(Modality, self._modules[self._places[name]])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._places
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def keys(self) -> KeysView[str]:
+        """The names."""
+        return self._places.keys()
+
+    def values(self) -> Any:
+        """The modalities."""
+        return [self[name] for name in self]
+
+    def items(self) -> Any:
+        """Names and modalities."""
+        return [(name, self[name]) for name in self]

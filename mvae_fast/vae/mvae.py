@@ -1,9 +1,9 @@
 """MVAE and MVAE-CNF: a variational autoencoder over any number of modalities."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from numbers import Number
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution
@@ -13,7 +13,7 @@ from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
 from mvae_fast.vae.experts import product_of_experts
-from mvae_fast.vae.modality import Modality
+from mvae_fast.vae.modality import Modalities, Modality
 from mvae_fast.vae.pretrained import Pretrained
 from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
@@ -94,11 +94,10 @@ class MVAE(Pretrained, nn.Module):
                 )
             if not isinstance(name, str):
                 raise TypeError(f"modality name {name!r} cannot be used: expected a string")
-            # Of an instance, which has more: `training` and `_modules`, for example.
-            if not name or "." in name or hasattr(nn.ModuleDict(), name):
+            if not name or "." in name:
                 raise ValueError(
                     f"modality name {name!r} cannot be used: PyTorch names submodules after it "
-                    "(no dots, no attribute of torch.nn.ModuleDict)"
+                    "(no dots)"
                 )
             if name == "joint" or "/" in name or "|" in name:
                 raise ValueError(
@@ -108,11 +107,13 @@ class MVAE(Pretrained, nn.Module):
         self.latent_dim = integer("latent_dim", latent_dim, 1)
         self.n_random_subsets = integer("n_random_subsets", n_random_subsets, 0)
         self.validate_args = boolean("validate_args", validate_args)
-        self.modalities = nn.ModuleDict(dict(modalities))
+        self.modalities = Modalities(modalities)
         self.flow = flow
         self.config: dict[str, Any] | None = None
         """The JSON-able description that `build_mvae` made this model from; None for a hand-made
         one."""
+        self.classes: Mapping[str, Callable[..., Any]] = {}
+        """Parts of the user's own that the description names, see `build_mvae`."""
         random_subsets(
             len(modalities), self.n_random_subsets, torch.Generator()
         )  # raises if too many
@@ -133,7 +134,8 @@ class MVAE(Pretrained, nn.Module):
         estimated with the sample that is decoded.
 
         Args:
-            x: Data by modality, ``(B, ...)`` each; a modality that is left out or None is missing.
+            x: Data by modality, ``(B, ...)`` each: tensors, arrays, sequences or pandas' objects,
+                see `Modality.read`; a modality that is left out or None is missing.
             mask: For modalities that some rows lack, True where they have it, boolean ``(B,)``;
                 None where all do; a tensor, array or list. The data of the other rows may hold
                 anything, NaN too.
@@ -249,9 +251,9 @@ class MVAE(Pretrained, nn.Module):
 
         Args:
             n: Samples a row.
-            given: Data by modality, ``(B, ...)`` each; a plain number stands for one row. Numbers
-                and arrays that are no tensors are taken to the model's precision, integers of any
-                size and booleans to int64. None stands for a missing modality.
+            given: Data by modality, ``(B, ...)`` each, as of `forward`; a plain number or name
+                stands for one row, and one row of a modality goes with each of another's. None
+                stands for a missing modality.
             mask: See `forward`; each row is conditioned on what it has.
             generator: Source of the noise.
 
@@ -267,10 +269,17 @@ class MVAE(Pretrained, nn.Module):
         parameter = next(self.parameters())
         rows = {}
         for name, value in given.items():
-            if value is None:
+            if value is None or name not in self.modalities:
+                rows[name] = value  # which `encode` leaves out, or names
                 continue
-            value = _given(name, value, parameter.dtype).to(parameter.device)
-            rows[name] = value.unsqueeze(0) if value.dim() == 0 else value
+            if isinstance(value, str | Number) or getattr(value, "ndim", 1) == 0:
+                value = value[None] if isinstance(value, Tensor) else [value]
+            rows[name] = self.modalities[name].read(name, value).to(parameter.device)
+        count = max((len(row) for row in rows.values() if row is not None), default=0)
+        rows = {
+            name: row.expand(count, *row.shape[1:]) if row is not None and len(row) == 1 else row
+            for name, row in rows.items()
+        }
         z = self.encode(rows, mask).rsample((n,), generator=generator)
         return self.decode(z.transpose(0, 1).flatten(0, 1))
 
@@ -353,7 +362,7 @@ class MVAE(Pretrained, nn.Module):
 
     def items(self) -> list[tuple[str, Modality]]:
         """The modalities with their names, in order."""
-        return list(self.modalities.items())  # type: ignore[arg-type]
+        return list(self.modalities.items())
 
     def prepare(self, x: Data, mask: Masks) -> tuple[dict[str, Tensor], Tensor]:
         """Check data and masks as of `forward`.
@@ -374,7 +383,11 @@ class MVAE(Pretrained, nn.Module):
                     f"{what} names unknown modalities {sorted(unknown, key=str)}; "
                     f"this model has {list(self.modalities)}"
                 )
-        data = {name: value for name, value in x.items() if value is not None}
+        data = {
+            name: self.modalities[name].read(name, value)
+            for name, value in x.items()
+            if value is not None
+        }
         masks = {
             name: booleans(f"mask[{name!r}]", here)
             for name, here in mask.items()
@@ -382,9 +395,9 @@ class MVAE(Pretrained, nn.Module):
         }
         if not data:
             raise ValueError("x must hold at least one modality; use sample(n) for none")
-        for name, value in data.items():
-            if not isinstance(value, Tensor) or value.dim() == 0:
-                raise TypeError(f"modality {name!r}: data must be a tensor (B, ...), got {value!r}")
+        for name, rows in data.items():
+            if rows.dim() == 0:
+                raise TypeError(f"modality {name!r}: data must be (B, ...), got {rows!r}")
         sizes = {name: len(value) for name, value in data.items()}
         batch = next(iter(sizes.values()))
         if batch == 0 or any(size != batch for size in sizes.values()):
@@ -423,21 +436,6 @@ def _check_mapping(argument: str, value: Any, names: Iterable[str]) -> None:
             f"{argument}: got a {type(value).__name__}, expected a mapping from the names of "
             f"modalities; remedy: {argument}={{{example}}}"
         )
-
-
-def _given(name: str, value: Any, dtype: torch.dtype) -> Tensor:
-    """Numbers that a modality is given; floats in the dtype of the model."""
-    if isinstance(value, Tensor):
-        return value
-    try:
-        array = np.asarray(value)
-    except ValueError as error:  # lists of different lengths
-        raise ValueError(f"modality {name!r}: {error}") from None
-    if array.dtype.kind == "f":
-        return torch.from_numpy(array.astype(np.float64)).to(dtype)
-    if array.dtype.kind in "biu":
-        return torch.from_numpy(array.astype(np.int64))
-    raise TypeError(f"modality {name!r}: got {value!r}, expected numbers")
 
 
 def _check_dtype(name: str, x: Tensor, encoder: nn.Module) -> None:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -65,6 +66,7 @@ class Pretrained:
         *,
         revision: str | None = None,
         map_location: str | torch.device = "cpu",
+        classes: Mapping[str, Callable[..., Any]] | None = None,
     ) -> "MVAE":
         """Read a model that `save_pretrained` wrote. Nothing in it is run.
 
@@ -73,6 +75,7 @@ class Pretrained:
                 repository on the Hugging Face Hub, which needs ``pip install 'mvae_fast[hub]'``.
             revision: Branch, tag or commit of that repository; None: its main branch.
             map_location: Device for the weights.
+            classes: Parts of your own that the description names, as of `build_mvae`.
 
         Returns:
             The model, in evaluation mode.
@@ -91,7 +94,7 @@ class Pretrained:
         elif revision is not None:
             raise ValueError(f"revision: got {revision!r}, but {folder} is a folder, expected None")
         config = _read_config(folder / CONFIG)
-        return restore_safetensors(folder / WEIGHTS, config).to(map_location)
+        return restore_safetensors(folder / WEIGHTS, config, classes).to(map_location)
 
 
 def _read_config(path: Path) -> Any:

@@ -52,7 +52,7 @@ def test_bf16_that_is_emulated_is_warned_of(digits, monkeypatch, precision, flag
         ("flows.mvae_cnf.type=spline", "flow: type must be one of .* got 'spline'"),
         ("modalities.image.shape=[8, 9]", r"'image': rows must have shape \(8, 9\), got \(8, 8\)"),
         ("modalities.label.num_classes=5", "'label': .* got values from"),
-        ("modalities.image.likelihood=poisson", "likelihood: got 'poisson', expected"),
+        ("modalities.image.likelihood=poison", "likelihood: got 'poison', expected"),
         ("modalities.text={type: label, num_classes: 3}", "modalities must be those of digits"),
         ("precision=foo", "[Pp]recision 'foo'"),
         ("device=gpu", "device must be auto"),

@@ -156,9 +156,7 @@ def test_a_shape_that_means_nothing_is_named(shape):
         mlp_modality(shape, 2)
 
 
-@pytest.mark.parametrize(
-    "name", ["training", "_modules", "_parameters", "forward", "keys", "to", "a.b", ""]
-)
+@pytest.mark.parametrize("name", ["a.b", ""])
 def test_names_that_pytorch_needs_are_refused(name):
     with pytest.raises(ValueError, match=f"modality name {name!r} cannot be used"):
         MVAE({name: image()}, D)

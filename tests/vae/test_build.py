@@ -128,7 +128,7 @@ def test_mistakes_in_a_description_are_named(change, message):
         (("modalities", "label", "weight"), 0, "^modality 'label': weight: got 0"),
         (("modalities", "label", "weight"), "1e2", "^modality 'label': weight: got '1e2'"),
         (("modalities", "image", "shape"), (), r"^modality 'image': shape: got \[\]"),
-        (("modalities", "training"), {"type": "mlp", "shape": 3}, "name 'training' cannot"),
+        (("modalities", "a.b"), {"type": "mlp", "shape": 3}, "name 'a.b' cannot"),
     ],
 )
 def test_a_description_says_where_it_is_wrong(place, value, message):

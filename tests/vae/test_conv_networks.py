@@ -53,10 +53,10 @@ def test_one_row_and_none_are_welcome():
         assert ConvDecoder(5, (1, 32, 32))(torch.zeros(rows, 5)).shape == (rows, 1, 32, 32)
 
 
-@pytest.mark.parametrize("shape", [(28, 28), (1, 28, 28), (3, 64, 60), (3, 24, 24)])
+@pytest.mark.parametrize("shape", [(28, 28), (1, 7, 28), (3, 64, 4)])
 @pytest.mark.parametrize("make", [lambda s: ConvEncoder(s, 2), lambda s: ConvDecoder(2, s)])
 def test_sizes_that_do_not_fit_are_named(make, shape):
-    with pytest.raises(ValueError, match="multiples of 8 and at least 32, got") as error:
+    with pytest.raises(ValueError, match=r"expected \(C, H, W\) with H and W at least 8") as error:
         make(shape)
     assert str(shape) in str(error.value)
 

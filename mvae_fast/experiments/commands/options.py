@@ -8,7 +8,8 @@ import re
 from typing import Any, NoReturn
 
 from mvae_fast import __version__
-from mvae_fast.experiments.usage import UsageError, near
+from mvae_fast.checks import near
+from mvae_fast.experiments.usage import UsageError
 
 
 class Parser(argparse.ArgumentParser):

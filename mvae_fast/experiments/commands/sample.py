@@ -11,11 +11,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
+from mvae_fast.checks import near
 from mvae_fast.experiments.commands.options import Parser, add_quiet
 from mvae_fast.experiments.figures import mosaic, tiles
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_figure
-from mvae_fast.experiments.usage import UsageError, near, usage
+from mvae_fast.experiments.usage import UsageError, usage
 from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 

@@ -11,7 +11,7 @@ from mvae_fast.vae.likelihoods import Likelihood
 Settings = dict[str, Any]
 
 # Not of the description: the mode, which loading sets, a model's own description, and a counter.
-_OTHER = {"training", "config", "evaluations"}
+_OTHER = {"training", "config", "classes", "evaluations"}
 _PLAIN = (type(None), bool, int, float, str, tuple, list, dict)
 
 

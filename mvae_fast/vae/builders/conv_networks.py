@@ -27,7 +27,8 @@ class ConvEncoder(nn.Module):
     of noise in its gradient.
 
     Args:
-        shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
+        shape: ``(C, H, W)`` of an image; H and W at least 8. What is no multiple of 8, or less than
+            32, is padded with 0 inside.
         latent_dim: Latent size D.
         hidden: Widths of fully connected layers between convolutions and head.
         channels: Of the first convolution; each further one has twice as many.
@@ -54,8 +55,8 @@ class ConvEncoder(nn.Module):
         channels: int = 32,
     ) -> None:
         super().__init__()
-        widths, size = _plan(shape, channels)
-        layers: list[nn.Module] = []
+        widths, size, margins = _plan(shape, channels)
+        layers: list[nn.Module] = [nn.ZeroPad2d(margins)] if any(margins) else []
         for fan_in, fan_out, how in zip(widths, widths[1:], _LAYERS, strict=False):
             # The batch norm's shift makes a bias of the convolution redundant.
             layers += [nn.Conv2d(fan_in, fan_out, *how, bias=False), BatchNorm2d(fan_out)]
@@ -76,7 +77,8 @@ class ConvDecoder(nn.Module):
 
     Args:
         latent_dim: Latent size D.
-        shape: ``(C, H, W)`` of an image; H and W multiples of 8, at least 32.
+        shape: ``(C, H, W)`` of an image; H and W at least 8. What is no multiple of 8, or less than
+            32, is padded with 0 inside.
         hidden: Widths of fully connected layers before the convolutions.
         channels: Into the last convolution; each one before has twice as many.
 
@@ -98,13 +100,16 @@ class ConvDecoder(nn.Module):
     ) -> None:
         super().__init__()
         latent_dim = integer("latent_dim", latent_dim, 1)
-        widths, size = _plan(shape, channels)
+        widths, size, margins = _plan(shape, channels)
         layers: list[nn.Module] = []
         for fan_out, fan_in, how in reversed(list(zip(widths, widths[1:], _LAYERS, strict=False))):
             layers += [nn.ConvTranspose2d(fan_in, fan_out, *how, bias=False)]
             layers += [BatchNorm2d(fan_out), nn.SiLU()]
         # The output has no batch norm, hence a bias of its own.
         layers[-3:] = [nn.ConvTranspose2d(widths[1], widths[0], *_HALVE)]
+        if any(margins):
+            left, right, top, bottom = margins
+            layers.append(nn.ZeroPad2d((-left, -right, -top, -bottom)))  # crops
         self.net = nn.Sequential(
             mlp([latent_dim, *sizes("hidden", hidden, at_least=0), math.prod(size)]),
             nn.Unflatten(-1, size),
@@ -116,13 +121,17 @@ class ConvDecoder(nn.Module):
         return self.net(z)
 
 
-def _plan(shape: Sequence[int] | int, channels: int) -> tuple[list[int], tuple[int, int, int]]:
-    """Channels from the image on, and the shape of the features."""
+def _plan(
+    shape: Sequence[int] | int, channels: int
+) -> tuple[list[int], tuple[int, int, int], tuple[int, int, int, int]]:
+    """Channels from the image on, the shape of the features, and by how much the image is padded:
+    left, right, top, bottom."""
     shape = sizes("shape", shape)
-    if len(shape) != 3 or any(side < 32 or side % 8 for side in shape[1:]):
-        raise ValueError(
-            f"shape must be (C, H, W) with H and W multiples of 8 and at least 32, got {shape}"
-        )
+    if len(shape) != 3 or any(side < 8 for side in shape[1:]):
+        raise ValueError(f"shape: got {shape}, expected (C, H, W) with H and W at least 8")
     channels = integer("channels", channels, 1)
     widths = [shape[0], channels, 2 * channels, 4 * channels, 8 * channels]
-    return widths, (widths[-1], shape[1] // 8 - 3, shape[2] // 8 - 3)
+    height, width = (max(32, -(-side // 8) * 8) for side in shape[1:])
+    left, top = (width - shape[2]) // 2, (height - shape[1]) // 2
+    margins = (left, width - shape[2] - left, top, height - shape[1] - top)
+    return widths, (widths[-1], height // 8 - 3, width // 8 - 3), margins

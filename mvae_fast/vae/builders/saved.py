@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from mvae_fast.files import write_bytes
-from mvae_fast.vae.builders.build import build_mvae
+from mvae_fast.vae.builders.build import Classes, build_mvae
 from mvae_fast.vae.builders.changes import changes
 from mvae_fast.vae.builders.plain import plain
 from mvae_fast.vae.builders.weights import pack, read_header, read_weights
@@ -62,7 +62,7 @@ def saved_config(model: MVAE) -> dict[str, Any]:
         )
     config: dict[str, Any] = plain("config", model.config)
     with torch.random.fork_rng(devices=[]):  # to save draws no random numbers
-        described = build_mvae(config)
+        described = build_mvae(config, model.classes)
     replaced, lost = changes(model, described)
     if replaced:
         raise ValueError(
@@ -78,12 +78,18 @@ def saved_config(model: MVAE) -> dict[str, Any]:
     return config
 
 
-def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVAE:
+def load_mvae(
+    path: str | Path,
+    map_location: str | torch.device = "cpu",
+    *,
+    classes: Classes | None = None,
+) -> MVAE:
     """Read a model that `save_mvae` wrote.
 
     Args:
         path: File to read.
         map_location: Device for the weights.
+        classes: Parts of your own that the description names, as of `build_mvae`.
 
     Returns:
         The model, in evaluation mode.
@@ -95,9 +101,9 @@ def load_mvae(path: str | Path, map_location: str | torch.device = "cpu") -> MVA
     path = Path(path)
     if path.suffix == SAFETENSORS:
         config, _ = read_header(path)
-        return restore_safetensors(path, config).to(map_location)
+        return restore_safetensors(path, config, classes).to(map_location)
     saved = read_saved(path, {"config", "state_dict"})
-    return restore(path, saved["config"], saved["state_dict"]).to(map_location)
+    return restore(path, saved["config"], saved["state_dict"], classes).to(map_location)
 
 
 def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
@@ -122,7 +128,9 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
     return saved
 
 
-def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVAE:
+def restore(
+    path: str | Path, config: Any, state_dict: Mapping[str, Any], classes: Classes | None = None
+) -> MVAE:
     """The model of a description with the weights that were read from ``path``.
 
     Returns:
@@ -133,12 +141,12 @@ def restore(path: str | Path, config: Any, state_dict: Mapping[str, Any]) -> MVA
             description cannot ask for more memory than the weights that came with it take, their
             sizes are compared before a model is made.
     """
-    return _restore(path, config, state_dict, lambda: state_dict)
+    return _restore(path, config, state_dict, lambda: state_dict, classes)
 
 
-def restore_safetensors(path: Path, config: Any) -> MVAE:
+def restore_safetensors(path: Path, config: Any, classes: Classes | None = None) -> MVAE:
     """The same of a safetensors file, of which only the header is read before that."""
-    return _restore(path, config, read_header(path)[1], lambda: read_weights(path))
+    return _restore(path, config, read_header(path)[1], lambda: read_weights(path), classes)
 
 
 def _restore(
@@ -146,12 +154,13 @@ def _restore(
     config: Any,
     sizes: Mapping[str, Any],
     weights: Callable[[], Mapping[str, Any]],
+    classes: Classes | None,
 ) -> MVAE:
     try:
         with torch.device("meta"):
-            outline = build_mvae(config)
+            outline = build_mvae(config, classes)
         outline.load_state_dict({name: size.to("meta") for name, size in sizes.items()})
-        model, state_dict = build_mvae(config), weights()
+        model, state_dict = build_mvae(config, classes), weights()
         _take_precision(model, state_dict)
         model.load_state_dict(state_dict, assign=True)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
