@@ -73,8 +73,8 @@ def pytest_configure(config: pytest.Config) -> None:
         raise pytest.UsageError("--clock cpu: expected --threads 1")
     config.stash[_ROWS] = []
     config.stash[_ENVIRONMENT] = environment() | versions(peers)
-    # pytest-benchmark's own table knows nothing of peers; --benchmark-json still has everything.
-    config.option.benchmark_quiet = True
+    # Its own table knows nothing of peers; it is for --benchmark-compare, with a run saved before.
+    config.option.benchmark_quiet = config.option.benchmark_compare == []
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -1,5 +1,8 @@
 """Tables of saved measurements: ``python -m benchmarks.report FILE`` prints Markdown.
 
+With ``--page`` FILE is a page, such as docs/benchmarks.md: it gets the tables of the runs that are
+saved in benchmarks/results/, each between ``<!-- run NAME -->`` and ``<!-- end -->``.
+
 A saved run is JSON: ``environment``, ``command``, ``clock`` and ``rows``, each row with
 ``workload``, ``shape``, ``mode``, ``dtype`` and ``seconds`` (every sample of every candidate). Rows
 of a CPU have ``threads``, too, and those of clients what `benchmarks.clients.comparison` shows;
@@ -10,6 +13,7 @@ import argparse
 import csv
 import io
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,9 +21,13 @@ from typing import Any
 from benchmarks.clients import comparison
 from benchmarks.common.estimators import estimators
 from benchmarks.common.interleave import Quartiles, Timings
+from benchmarks.common.summary import summary
 from benchmarks.gpu import report as gpu_report
 
 Row = dict[str, Any]
+
+RESULTS = Path(__file__).parent / "results"
+"""Saved runs."""
 
 _CLOCKS = {"wall": "wall time", "cpu": "CPU time"}
 _DEVICE_TIME = "device time between events, the L2 cache flushed before each call"
@@ -41,7 +49,7 @@ def table(rows: Sequence[Row]) -> str:
     base, keys = _base(rows[0]), _keys(rows)
     names = dict.fromkeys(name for row in rows for name in row["seconds"])
     peers = [name for name in names if name != base]
-    head = [*keys, base, *peers, "rounds"]
+    head = [*keys, base, *(f"{peer}: slower by" for peer in peers), "rounds"]
     lines = []
     for row in rows:
         timings = Timings(row["seconds"])
@@ -56,42 +64,50 @@ def table(rows: Sequence[Row]) -> str:
     return gpu_report.table(head, lines)
 
 
-def markdown(run: dict[str, Any]) -> str:
-    """Where and how the run was measured, its tables and what the workloads are."""
+def tables(run: dict[str, Any]) -> list[str]:
+    """Lines of Markdown: the tables of a run, each with how it is read, and what they say."""
     rows = run["rows"]
-    shapes = {row["workload"]: row["shape"] for row in rows}
-    dtypes = ", ".join(sorted({row["dtype"] for row in rows}))
     of_clients = [row for row in rows if "aims" in row]
     on_cpu = [row for row in rows if "threads" in row and "aims" not in row]
     on_gpu = [row for row in rows if "threads" not in row]
-    clock = ", ".join(
-        [_CLOCKS[run["clock"]]] * bool(on_cpu or of_clients) + [_DEVICE_TIME] * bool(on_gpu)
-    )
-    facts = [f"- {name}: {value}" for name, value in run["environment"].items()]
-    tables = []
+    lines: list[str] = []
     # Where one engine lacks a precision the first candidate is another, and so is the table.
     groups: dict[tuple[bool, str], list[Row]] = {}
     for row in [*on_cpu, *on_gpu]:
         groups.setdefault(("threads" in row, _base(row)), []).append(row)
     for (_, base), group in groups.items():
-        tables += [
+        lines += [
             table(group),
             "",
-            f"Each peer: how many times longer than {base} (median of the rounds' "
+            f"Slower by: how many times longer than {base} (median of the rounds' "
             "ratios, quartiles in brackets), then the median time of a call.",
             "",
         ]
-    tables += estimators(on_cpu)
-    tables += comparison.lines(of_clients)
+    lines += estimators(on_cpu)
+    lines += comparison.lines(of_clients)
     if on_gpu:
-        tables += [gpu_report.markdown(on_gpu), ""]
+        lines += [gpu_report.markdown(on_gpu), ""]
+    if told := summary([*on_cpu, *on_gpu]):
+        lines += ["In short, how long each takes:", "", *told, ""]
+    return lines
+
+
+def markdown(run: dict[str, Any]) -> str:
+    """Where and how the run was measured, its tables and what the workloads are."""
+    rows = run["rows"]
+    shapes = {row["workload"]: row["shape"] for row in rows}
+    dtypes = ", ".join(sorted({row["dtype"] for row in rows}))
+    on_host = any("threads" in row for row in rows)
+    on_device = any("threads" not in row for row in rows)
+    clock = ", ".join([_CLOCKS[run["clock"]]] * on_host + [_DEVICE_TIME] * on_device)
+    facts = [f"- {name}: {value}" for name, value in run["environment"].items()]
     return "\n".join(
         [
             f"Command: `{run['command']}`, {dtypes}, {clock}",
             "",
             *facts,
             "",
-            *tables,
+            *tables(run),
             *(f"- not measured: {reason}" for reason in run.get("missing", [])),
             *(f"- {name}: {shape}" for name, shape in shapes.items()),
         ]
@@ -114,12 +130,28 @@ def to_csv(run: dict[str, Any]) -> str:
     return out.getvalue()
 
 
+def on_page(page: str) -> str:
+    """A page with the tables of saved runs between its marks."""
+
+    def filled(mark: re.Match[str]) -> str:
+        run = json.loads((RESULTS / f"{mark[1]}.json").read_text())
+        return "\n".join([f"<!-- run {mark[1]} -->", "", *tables(run), "<!-- end -->"])
+
+    return re.sub(r"<!-- run (\S+) -->\n.*?<!-- end -->", filled, page, flags=re.DOTALL)
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry of ``python -m benchmarks.report``."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.report", description=__doc__)
-    parser.add_argument("file", type=Path, help="what pytest benchmarks/ --out FILE wrote")
+    parser.add_argument(
+        "file", type=Path, help="what pytest benchmarks/ --out FILE wrote, or a page"
+    )
     parser.add_argument("--csv", action="store_true", help="comma-separated instead of Markdown")
+    parser.add_argument("--page", action="store_true", help="FILE is a page to write tables into")
     options = parser.parse_args(arguments)
+    if options.page:
+        options.file.write_text(on_page(options.file.read_text()))
+        return
     run = json.loads(options.file.read_text())
     print(to_csv(run) if options.csv else markdown(run))
 

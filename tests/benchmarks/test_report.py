@@ -1,10 +1,15 @@
 """Saved runs become tables."""
 
 import json
+import re
+from pathlib import Path
 
 import pytest
 
 from benchmarks import report
+from benchmarks.common.summary import summary
+
+ROOT = Path(__file__).parents[2]
 
 RUN = {
     "command": "pytest benchmarks/ --workloads W2",
@@ -35,7 +40,7 @@ def test_markdown():
     lines = report.markdown(RUN).splitlines()
     assert lines[0] == "Command: `pytest benchmarks/ --workloads W2`, float32, wall time"
     assert "- CPU: some model, 2 cores" in lines
-    assert "| workload | mode | threads | FastCNF | odeint | rounds |" in lines
+    assert "| workload | mode | threads | FastCNF | odeint: slower by | rounds |" in lines
     assert "| W2 | train | 2 | 10 ms | 5.00x (4.50-5.50), 50 ms | 3 |" in lines
     assert "| W2 | inference | 2 | 2 ms |  | 1 |" in lines
     assert lines[-1] == "- W2: D=128"
@@ -78,7 +83,7 @@ def test_rows_of_a_gpu_have_tables_of_their_own():
     )
     lines = text.splitlines()
     assert "| W2 | train | 2 | 10 ms | 5.00x (4.50-5.50), 50 ms | 3 |" in lines
-    assert "| workload | mode | precision | one | odeint | rounds |" in lines
+    assert "| workload | mode | precision | one | odeint: slower by | rounds |" in lines
     assert "| W2 B=256 | train | tf32 | 1 ms | 80.00x (75.00-85.00), 80 ms | 2 |" in lines
     assert any("how many times longer than one" in line for line in lines)
     assert any(line.startswith("Latency of one step at B=256") for line in lines)
@@ -137,3 +142,24 @@ def test_without_an_exact_peer_there_is_no_such_table():
 def test_what_was_not_measured_is_said():
     text = report.markdown(RUN | {"missing": ["jax is not installed; remedy: some"]})
     assert "- not measured: jax is not installed; remedy: some" in text.splitlines()
+
+
+def test_the_page_has_what_the_saved_runs_say():
+    page = ROOT / "docs/benchmarks.md"
+    assert page.read_text() == report.on_page(page.read_text())
+    named = set(re.findall(r"<!-- run (\S+) -->", page.read_text()))
+    assert named == {path.stem for path in report.RESULTS.glob("*.json")} - {"zuko-1-thread"}
+
+
+def test_summary_names_where_a_peer_is_faster():
+    rows = [
+        {"workload": name, "mode": "train", "threads": 1, "seconds": {"FastCNF": [1.0], **peers}}
+        for name, peers in (
+            ("W1", {"FastCNF bf16": [0.5], "odeint": [0.9]}),
+            ("W2", {"odeint": [3.0], "jax vjp": [2.0]}),
+        )
+    ]
+    assert summary(rows) == [
+        "- odeint, train: 0.9 to 3 times our time; faster than ours in W1 (1 thread)",
+        "- jax vjp, train: 2 times our time",
+    ]
