@@ -49,6 +49,11 @@ class ZukoVelocity(Readable):
             if found is not None:
                 raise ValueError(f"flow: the f of its transform is not that of zuko 1: {found}")
 
+    @property
+    def state_dim(self) -> int:
+        """D, the size of a state."""
+        return self.dim
+
     def _difference(self) -> str | None:
         generator = torch.Generator().manual_seed(0)
         comparison.randomise(self.transform, generator)

@@ -9,6 +9,7 @@ from mvae_fast.checks import tensor
 from mvae_fast.core import grid
 from mvae_fast.nets.layers import LINEAR_LAYERS
 from mvae_fast.nets.odenet import ODEnet
+from mvae_fast.nets.readable import Readable
 from mvae_fast.ode.called import base_of
 
 
@@ -108,6 +109,8 @@ def event_shape_of(flow: nn.Module) -> torch.Size | None:
         net = getattr(base_of(odefunc), "diffeq", None)
         if isinstance(net, ODEnet) and type(net.layers[0]) in LINEAR_LAYERS.values():
             dim = net.widths[0]
+        elif isinstance(net, Readable):
+            dim = net.state_dim
     return None if dim is None else torch.Size((dim,))
 
 

@@ -123,6 +123,12 @@ class Declared(Readable):
             t = t.expand(z.shape[0]).view(shape)
         return module(t, z) if self.call == "f(t, x)" else module(z, t)
 
+    @property
+    def state_dim(self) -> int | None:
+        """D, the outputs of the last layer; None of a module that is called."""
+        reading = self._read(self._modules["module"], "module")
+        return reading.widths[-1] if isinstance(reading, Reading) else None
+
     def unreadable(self, name: str) -> str | None:
         found = altered(self, _FORWARD)
         if found is not None:

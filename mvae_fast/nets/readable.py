@@ -30,6 +30,11 @@ class Readable(Conditioned):
     `mvae_fast.nets.fields.field_of` hand on to the two methods below, once a solve.
     """
 
+    @property
+    def state_dim(self) -> int | None:
+        """D, the size of a state, or None where it does not say."""
+        return None
+
     def unreadable(self, name: str) -> str | None:
         """Why it must be called at present, or None; ``name`` is what the answer calls it."""
         raise NotImplementedError

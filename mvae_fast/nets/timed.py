@@ -73,6 +73,11 @@ class TimedNet(Readable):
         self.weights = weights
         self.nonlinearity = nonlinearity
 
+    @property
+    def state_dim(self) -> int:
+        """D, the size of a state."""
+        return self.widths[0]
+
     def forward(self, t: Tensor, z: Tensor) -> Tensor:
         """The velocity at time ``t`` (0-dim) and states ``z`` (B, D)."""
         y, layers = z, self._layers(t.reshape(1))

@@ -17,6 +17,8 @@ from torch.distributions import (
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.distributions import FlowDistribution
 from mvae_fast.flows import PlanarFlow, SequentialFlow
+from mvae_fast.nets.declared import Declared
+from mvae_fast.nets.timed import TimedNet
 from tests.density.linear import density_of, linear_flow
 from tests.oracles import cnf
 
@@ -148,6 +150,33 @@ def test_images_by_the_event_shape_of_the_base():
     assert flow.sample(5, base=base).shape == (5, 1, 4, 4)
     with pytest.raises(ValueError, match="base: got None, but FastCNF does not say the size D"):
         flow.sample(5)
+
+
+class Constant(nn.Module):
+    """Weights that no time changes."""
+
+    def forward(self, t):
+        return [(torch.ones(len(t), 3, 3), torch.ones(len(t), 3))]
+
+
+@pytest.mark.parametrize(
+    "velocity",
+    [
+        Declared(nn.Sequential(nn.Linear(4, 8), nn.SiLU(), nn.Linear(8, 3))),
+        TimedNet(Constant(), (3, 3), "tanh"),
+    ],
+)
+def test_a_net_that_is_read_says_how_many_dimensions_there_are(velocity):
+    flow = FastCNF(ODEfunc(velocity), n_steps=2)
+    assert flow.sample(5).shape == (5, 3)
+    with pytest.raises(ValueError, match=r"x: got shape \(5, 2\), expected"):
+        flow.log_prob(torch.zeros(5, 2))
+
+
+def test_a_net_that_is_called_does_not():
+    net = nn.Sequential(nn.Linear(4, 3), nn.LayerNorm(3))
+    with pytest.raises(ValueError, match="base: got None, but FastCNF does not say the size D"):
+        FastCNF.from_module(net).sample(5)
 
 
 def test_hutchinson_is_the_flows_own_setting_and_exact_is_for_a_call():
