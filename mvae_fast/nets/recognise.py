@@ -98,7 +98,10 @@ def unreadable(net: nn.Module, name: str = "net") -> str | None:
     if isinstance(net, Readable):
         return _EVERYWHERE if _hooks_everywhere() else net.unreadable(name)
     if not isinstance(net, ODEnet):
-        return f"{name}{is_not(net, ODEnet)}"
+        # What others wrote is read by a declaration: their code could do anything.
+        readable = any(isinstance(part, nn.Sequential) for part in net.modules())
+        remedy = " (FastCNF.from_module reads one of linear layers)" if readable else ""
+        return f"{name}{is_not(net, ODEnet)}{remedy}"
     # By the dictionaries of modules: an attribute takes half a microsecond, and there are many.
     parts: Any = net._modules
     chain = list(parts["layers"]._modules.values())

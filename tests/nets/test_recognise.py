@@ -423,6 +423,8 @@ def test_subclasses_of_the_net():
     assert unreadable(Overridden((4,), (2,))) == "net has a forward of its own"
     assert unreadable(Called((4,), (2,))) == "net has a __call__ of its own"
     assert unreadable(nn.Linear(2, 2)) == "net is Linear, not ODEnet"
+    told = "net is Sequential, not ODEnet (FastCNF.from_module reads one of linear layers)"
+    assert unreadable(nn.Sequential(nn.Linear(2, 2))) == told
     other = type("ODEnet", (nn.Module,), {"__module__": "lib.layers"})()
     assert unreadable(other) == "net is lib.layers.ODEnet, not mvae_fast.nets.odenet.ODEnet"
 
