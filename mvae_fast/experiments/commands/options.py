@@ -8,7 +8,6 @@ import re
 from typing import Any, NoReturn
 
 from mvae_fast import __version__
-from mvae_fast.checks import near
 from mvae_fast.experiments.usage import UsageError
 
 
@@ -39,6 +38,8 @@ class Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Raise UsageError."""
+        from mvae_fast.checks import near  # loads torch, which help and --version do without
+
         message = " ".join(message.removeprefix("argument ").split())
         if unknown := re.match(r"unrecognized arguments: (\S+)", message):
             message = f"{unknown[1]}: unknown" + near(unknown[1], self._option_string_actions)
