@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.distributions import Distribution, Independent, Normal, constraints
+from torch.distributions.kl import register_kl
 
 from mvae_fast.checks import integers, tensor
 from mvae_fast.core.problem import LogDet, Trace
@@ -17,6 +18,10 @@ __all__ = ["FlowDistribution", "FlowPosterior", "FlowTransform"]
 
 Flow = Callable[..., tuple[Tensor, Tensor]]
 Shape = torch.Size | tuple[int, ...]
+
+
+#: Samples of an estimate for which there is no formula.
+SAMPLES = 1024
 
 
 class FlowPosterior(Distribution):
@@ -48,6 +53,9 @@ class FlowPosterior(Distribution):
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 10; Grathwohl et al., FFJORD, 2019, eq. 3; amortised
         flows: van den Berg et al. 2018, section 4.
+
+    ``mean``, ``variance``, ``entropy()`` and ``torch.distributions.kl_divergence`` are estimates by
+    `SAMPLES` samples, with gradients: of an image of a Gaussian there is no formula for them.
 
     Example:
         >>> def double(z, logp):
@@ -92,6 +100,20 @@ class FlowPosterior(Distribution):
     def base_dist(self) -> Independent:
         """The Gaussian of z_0."""
         return Independent(Normal(self.loc, self.scale, validate_args=False), 1)
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of z_T, ``(*batch_shape, D)``; with a flow an estimate by `SAMPLES` samples."""
+        return self.loc if self.flow is None else self.rsample((SAMPLES,)).mean(0)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of each dimension of z_T; with a flow an estimate by `SAMPLES` samples."""
+        return self.logvar.exp() if self.flow is None else self.rsample((SAMPLES,)).var(0)
+
+    def entropy(self) -> Tensor:
+        """Entropy of z_T in nats, ``batch_shape``: an estimate by `SAMPLES` samples."""
+        return -self.rsample_and_log_prob((SAMPLES,))[1].mean(0)
 
     @property
     def cond(self) -> Tensor | None:
@@ -176,7 +198,7 @@ class FlowPosterior(Distribution):
             z_T of the same shape and log q_T(z_T) without the last axis.
         """
         tensor("noise", noise, "(..., *batch_shape, D)")
-        z0 = self.loc + self.scale * noise
+        z0 = self._z0_of(noise)
         return self._push(z0, noise, generator=generator, trace=trace, log_det=log_det)
 
     def transport(
@@ -230,6 +252,13 @@ class FlowPosterior(Distribution):
             z0, change = self._through(self.flow, z0, change, reverse=True, **extra)
         return self._log_q0(self._noise_of(z0)) - change
 
+    def mean_noise(self) -> Tensor:
+        """The noise of z_0 at its mean, ``(*batch_shape, D)``."""
+        return torch.zeros_like(self.loc)
+
+    def _z0_of(self, noise: Tensor) -> Tensor:
+        return self.loc + self.scale * noise
+
     def _noise_of(self, z0: Tensor) -> Tensor:
         # Where sigma underflows the mean is certain: 0 / 0 would make its density NaN.
         return (z0 - self.loc) / self.scale.clamp(min=torch.finfo(self.logvar.dtype).tiny)
@@ -253,3 +282,10 @@ class FlowPosterior(Distribution):
     def __repr__(self) -> str:
         flow = "None" if self.flow is None else type(self.flow).__name__
         return f"FlowPosterior({tuple(self.batch_shape)}, D={self.event_shape[0]}, flow={flow})"
+
+
+@register_kl(FlowPosterior, Distribution)
+def _kl_divergence(posterior: FlowPosterior, other: Distribution) -> Tensor:
+    """``torch.distributions.kl_divergence``, an estimate by `SAMPLES` samples."""
+    z, log_q = posterior.rsample_and_log_prob((SAMPLES,))
+    return (log_q - other.log_prob(z)).mean(0)

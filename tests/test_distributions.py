@@ -1,6 +1,8 @@
+import math
+
 import pytest
 import torch
-from torch.distributions import Independent, Normal
+from torch.distributions import Independent, Normal, kl_divergence
 
 from mvae_fast import FastCNF, ODEfunc, ODEnet
 from mvae_fast.distributions import FlowPosterior
@@ -140,3 +142,23 @@ def test_shapes_must_agree():
 
 def test_repr():
     assert repr(posterior(AffineFlow())) == "FlowPosterior((3,), D=5, flow=AffineFlow)"
+
+
+def test_estimates_by_samples_of_what_has_no_formula():
+    torch.manual_seed(0)
+    mean, logvar = torch.randn(4, 2).double(), torch.randn(4, 2).double()
+
+    def double(z, logp):
+        return 2 * z + 1, logp - 2 * math.log(2)
+
+    with_flow = FlowPosterior(mean, logvar, double)
+    known = Independent(Normal(2 * mean + 1, 2 * (0.5 * logvar).exp()), 1)
+    error = 6 * known.stddev / 32
+    assert ((with_flow.mean - known.mean).abs() < error).all()
+    assert (with_flow.variance / known.variance).log().abs().max() < 0.4
+    torch.testing.assert_close(with_flow.entropy(), known.entropy(), atol=0.2, rtol=0)
+    prior = Independent(Normal(torch.zeros(2).double(), torch.ones(2).double()), 1)
+    wanted = kl_divergence(known, prior)
+    torch.testing.assert_close(kl_divergence(with_flow, prior), wanted, atol=0, rtol=0.2)
+    plain = FlowPosterior(mean, logvar)
+    assert torch.equal(plain.mean, mean) and torch.equal(plain.variance, logvar.exp())

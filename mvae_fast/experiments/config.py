@@ -12,6 +12,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from mvae_fast.checks import near
 from mvae_fast.data.registry import DATASETS
 from mvae_fast.experiments.folders.files import read_yaml
+from mvae_fast.vae.inference.aggregation import AggregationName
 
 #: The names that models are shown under; any other is shown as it is.
 TITLES: dict[str, str] = {
@@ -87,6 +88,9 @@ class TrainConfig:
     latent_dim: int = _option("latent size D")
     n_random_subsets: int = _option(
         "random subsets of modalities drawn for each mini-batch", default=0
+    )
+    aggregation: AggregationName = _option(
+        "how the experts of several modalities become one posterior", default="product"
     )
     modalities: dict[str, Any] = _option(
         "modalities by name, as mvae_fast.vae.build_mvae takes them"
@@ -200,6 +204,7 @@ class TrainConfig:
             "latent_dim": self.latent_dim,
             "modalities": self.modalities,
             "flow": self.flows[name],
+            "aggregation": self.aggregation,
             "n_random_subsets": self.n_random_subsets,
         }
 

@@ -12,7 +12,7 @@ from mvae_fast.checks import boolean, integer, one_of
 from mvae_fast.core.problem import Trace
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import harmless, places, places_of_terms
-from mvae_fast.vae.experts import product_of_experts
+from mvae_fast.vae.inference.aggregation import Aggregation, ProductOfExperts
 from mvae_fast.vae.modality import Modality
 
 
@@ -82,9 +82,10 @@ def posteriors(
     present: Tensor,
     subsets: Tensor,
     *,
+    aggregation: Aggregation | None = None,
     every_row: bool = False,
 ) -> tuple[FlowPosterior, Tensor, Tensor]:
-    """The posteriors of z_T given several subsets of modalities: one product of experts.
+    """The posteriors of z_T given several subsets of modalities: one aggregation of experts.
 
     Returns:
         The posterior of the R pairs of subset and row that there are, their places in ``(S, B)``
@@ -96,12 +97,10 @@ def posteriors(
     if every_row:
         active = torch.ones_like(active)
 
-    mean, logvar = product_of_experts(*experts, scored.to(experts[0].device))
-    mean, logvar = mean.flatten(0, 1), logvar.flatten(0, 1)
     rows = places(active.flatten())
-    if len(rows) < active.numel():
-        mean, logvar = (t.index_select(0, rows.to(mean.device)) for t in (mean, logvar))
-    return FlowPosterior(mean, logvar, flow), rows, active
+    pairs = rows if len(rows) < active.numel() else None
+    aggregate = ProductOfExperts() if aggregation is None else aggregation
+    return aggregate(*experts, scored, flow, pairs), rows, active
 
 
 def elbo_terms(
@@ -112,6 +111,7 @@ def elbo_terms(
     present: Tensor,
     subsets: Tensor | Sequence[Sequence[bool]],
     *,
+    aggregation: Aggregation | None = None,
     every_row: bool = False,
     at: Literal["sample", "mean"] = "sample",
     kl: Literal["sample", "closed_form"] = "sample",
@@ -122,7 +122,7 @@ def elbo_terms(
 ) -> ElboTerms:
     r"""The ELBO terms of several subsets of modalities, in one pass.
 
-    The posteriors of all subsets are one product of experts and one call of the flow. Each decoder
+    The posteriors of all subsets are one aggregation and one call of the flow. Each decoder
     runs once, on exactly the rows that score it: a term scores the modalities that it conditions
     on. With :math:`z_T` the flow's image of :math:`z_0`
 
@@ -141,12 +141,13 @@ def elbo_terms(
         x: Data, ``(B, ...)`` each; what ``present`` denies may hold anything, NaN too.
         present: Which rows have which modality, boolean ``(B, N)``.
         subsets: Boolean ``(S, N)``, a tensor or lists; compiled code knows only what lists hold.
+        aggregation: How experts become a posterior; None for their product.
         every_row: Keep every row in every term, also those that lack most or all of its modalities.
         at: Where z_0 is taken: ``"sample"`` draws it from q_0, ``"mean"`` puts it at q_0's mean,
             which gives the number that the paper's code reports, not a bound. There is no noise
             then: a CNF integrates the exact trace, whatever its setting.
         kl: ``"sample"`` estimates the KL divergence with the z_0 that is decoded (eq. 11);
-            ``"closed_form"`` is exact and needs a model without a flow.
+            ``"closed_form"`` is exact and needs a model without a flow and a Gaussian aggregation.
         n_samples: Number K of samples of z_0 a row.
         log_det_error: Also find how far the integrated trace is from the log-determinant of the
             flow's steps, for the first sample of each row.
@@ -168,6 +169,8 @@ def elbo_terms(
     boolean("log_det_error", log_det_error)
     if kl == "closed_form" and flow is not None:
         raise ValueError('kl="closed_form" needs a model without a flow; use kl="sample"')
+    if kl == "closed_form" and aggregation is not None and not aggregation.gaussian:
+        raise ValueError('kl="closed_form" needs a Gaussian posterior; use kl="sample"')
     n_samples = integer("n_samples", n_samples, 1)
     if at == "mean" and n_samples > 1:
         raise ValueError(
@@ -176,10 +179,12 @@ def elbo_terms(
     batch = len(present)
     compiling = torch.compiler.is_compiling()
     masks = torch.as_tensor(subsets)
-    posterior, rows, active = posteriors(experts, flow, present, masks, every_row=every_row)
+    posterior, rows, active = posteriors(
+        experts, flow, present, masks, aggregation=aggregation, every_row=every_row
+    )
     mean, logvar = posterior.loc, posterior.logvar
     if at == "mean":
-        noise = torch.zeros_like(mean).unsqueeze(0)
+        noise = posterior.mean_noise().unsqueeze(0)
         z, log_q = posterior.transport_noise(noise, trace="exact")
     else:
         noise = posterior.draw_noise((n_samples,), generator=generator)

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from mvae_fast.checks import integer, one_of
 from mvae_fast.flows import has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms
+from mvae_fast.vae.inference.subsets import all_but_one, joint_and_unimodal
 from mvae_fast.vae.mvae import MVAE
-from mvae_fast.vae.subsets import all_but_one, joint_and_unimodal
 
 Convention = Literal["paper", "elbo", "iwae"]
 

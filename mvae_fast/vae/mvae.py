@@ -12,10 +12,10 @@ from mvae_fast.checks import boolean, booleans, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
-from mvae_fast.vae.experts import product_of_experts
+from mvae_fast.vae.inference.aggregation import AggregationName, make_aggregation
+from mvae_fast.vae.inference.subsets import joint_and_alone, random_subsets
 from mvae_fast.vae.modality import Modalities, Modality
 from mvae_fast.vae.pretrained import Pretrained
-from mvae_fast.vae.subsets import joint_and_alone, random_subsets
 
 #: Data by modality, and which rows have it.
 Data = Mapping[str, Any]
@@ -35,9 +35,10 @@ class MVAE(Pretrained, nn.Module):
     r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow
     posterior.
 
-    Encoders give one Gaussian expert a modality; their product with the prior expert N(0, I) is the
-    posterior of z_0 for any subset of modalities; the flow carries z_0 to z_T; decoders read z_T,
-    and the prior N(0, I) is on z_T. Without a flow this is the MVAE, with a `FastCNF` the MVAE-CNF.
+    Encoders give one Gaussian expert a modality; their product with the prior expert N(0, I), or
+    another ``aggregation``, is the posterior of z_0 for any subset of modalities; the flow carries
+    z_0 to z_T; decoders read z_T, and the prior N(0, I) is on z_T. Without a flow this is the MVAE,
+    with a `FastCNF` the MVAE-CNF.
 
     The training loss is minus the sum of the ELBOs of all modalities together, of each alone and of
     ``n_random_subsets`` random subsets,
@@ -53,6 +54,10 @@ class MVAE(Pretrained, nn.Module):
         latent_dim: Latent size D.
         flow: None, or a module called ``flow(z, logp) -> (z_T, logp_T)`` on ``(R, D)`` and ``(R,
             1)``, with ``cond (R, 2 D)`` too where its ``cond_dim`` is not 0 (see `FlowPosterior`).
+        aggregation: How the experts of several modalities become one posterior of z_0: their
+            ``"product"`` with the prior, as in the paper; ``"generalized_product"`` with a learned
+            weight for each expert and dimension; ``"mixture"``, in equal parts; or
+            ``"mixture_of_products"`` of every subset. The flow follows any of them.
         n_random_subsets: Random subsets drawn for each mini-batch.
         validate_args: Check the range of the data in every call, like ``torch.distributions``.
 
@@ -81,6 +86,7 @@ class MVAE(Pretrained, nn.Module):
         latent_dim: int,
         flow: nn.Module | None = None,
         *,
+        aggregation: AggregationName = "product",
         n_random_subsets: int = 0,
         validate_args: bool = True,
     ) -> None:
@@ -108,6 +114,7 @@ class MVAE(Pretrained, nn.Module):
         self.n_random_subsets = integer("n_random_subsets", n_random_subsets, 0)
         self.validate_args = boolean("validate_args", validate_args)
         self.modalities = Modalities(modalities)
+        self.aggregation = make_aggregation(aggregation, len(modalities), self.latent_dim)
         self.flow = flow
         self.config: dict[str, Any] | None = None
         """The JSON-able description that `build_mvae` made this model from; None for a hand-made
@@ -158,7 +165,7 @@ class MVAE(Pretrained, nn.Module):
             on_cpu = generator is not None and generator.device.type == "cpu"
             drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
             subsets = torch.cat([torch.tensor(subsets), drawn])
-        exact = self.flow is None and at == "sample"
+        exact = self.flow is None and at == "sample" and self.aggregation.gaussian
         kl: Literal["sample", "closed_form"] = "closed_form" if exact else "sample"
         terms = self.terms(data, present, subsets, at=at, kl=kl, generator=generator)
         weights = {name: modality.weight for name, modality in self.items()}
@@ -181,8 +188,8 @@ class MVAE(Pretrained, nn.Module):
         """
         data, present = self.prepare(x, mask)
         mean, logvar = self.experts(data, present)
-        mean, logvar = product_of_experts(mean, logvar, present.to(mean.device))
-        return FlowPosterior(mean, logvar, self.flow)
+        posterior: FlowPosterior = self.aggregation(mean, logvar, present[None], self.flow)
+        return posterior
 
     def decode(self, z: Tensor) -> dict[str, Distribution]:
         """The distribution of every modality given latents z_T ``(B, D)``."""
@@ -354,6 +361,7 @@ class MVAE(Pretrained, nn.Module):
         """The ELBO terms of several subsets ``(S, N)`` of modalities, from what `prepare` gives and
         with the options of `elbo_terms`; each encoder runs once."""
         experts = self.experts(x, present)
+        options["aggregation"] = self.aggregation
         return elbo_terms(experts, dict(self.items()), self.flow, x, present, subsets, **options)
 
     def extra_repr(self) -> str:

@@ -30,8 +30,8 @@ def build_mvae(config: Mapping[str, Any], classes: Classes | None = None) -> MVA
             ``"conv"``, ``"label"``, ``"attribute"``, ``"attributes"``) and the arguments of
             `mlp_modality`, `conv_modality` and so on, but ``latent_dim``; ``flow``: None or a
             mapping with ``type`` (a name of `mvae_fast.vae.FLOWS`) and the arguments of its
-            builder, such as `cnf_posterior`; ``n_random_subsets`` (default 0). Numbers, arrays,
-            sequences and mappings may be of any class, such as NumPy's and OmegaConf's. The
+            builder, such as `cnf_posterior`; ``aggregation``; ``n_random_subsets``. Numbers,
+            arrays, sequences and mappings may be of any class, such as NumPy's and OmegaConf's. The
             ``weight`` of a modality may be ``"dimensions"``: :math:`\lambda_i = \max_j n_j / n_i`,
             with n the numbers in a row, of a label its classes, so that no modality is drowned by
             one with more pixels.
@@ -65,7 +65,7 @@ def build_mvae(config: Mapping[str, Any], classes: Classes | None = None) -> MVA
     if not isinstance(config, Mapping):
         raise TypeError(f"config must be a mapping, got {config!r}")
     config = dict(plain("config", config))
-    known = ("latent_dim", "modalities", "flow", "n_random_subsets")
+    known = ("latent_dim", "modalities", "flow", "aggregation", "n_random_subsets")
     if unknown := sorted(set(config) - set(known)):
         raise ValueError(
             f"config has unknown keys {unknown}, expected some of {list(known)}"
@@ -86,6 +86,7 @@ def build_mvae(config: Mapping[str, Any], classes: Classes | None = None) -> MVA
         made,
         latent_dim,
         None if flow is None else _make("flow", FLOWS, flow, latent_dim, classes),
+        aggregation=config.get("aggregation", "product"),
         n_random_subsets=config.get("n_random_subsets", 0),
     )
     most = max(map(_numbers, made.values()))

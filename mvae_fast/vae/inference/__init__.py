@@ -1,0 +1,1 @@
+"""From the experts of single modalities to the posterior of any subset of them."""
