@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import harmless, places, places_of_terms
 from mvae_fast.vae.inference.aggregation import Aggregation, ProductOfExperts
 from mvae_fast.vae.modality import Modality
+
+Objective = Literal["elbo", "iwae"]
 
 
 @dataclass(frozen=True)
@@ -37,14 +39,25 @@ class ElboTerms:
     kl: Tensor
     log_det_error: Tensor | None = None
 
-    def loss(self, weights: Mapping[str, float], beta: float = 1.0) -> Tensor:
-        r"""The training objective: the terms' :math:`\sum_i \lambda_i\,\mathrm{nll}_i +
-        \beta\,\mathrm{KL}`, summed over subsets, averaged over samples and rows.
+    def loss(
+        self, weights: Mapping[str, float], beta: float = 1.0, objective: Objective = "elbo"
+    ) -> Tensor:
+        r"""The training objective: the terms' :math:`\ell = \sum_i \lambda_i\,\mathrm{nll}_i +
+        \beta\,\mathrm{KL}`, summed over subsets, averaged over samples and rows; or, with
+        ``"iwae"``, :math:`-\log \tfrac1K \sum_k e^{-\ell_k}` in place of the average over samples.
 
         Args:
             weights: lambda of each modality.
             beta: Weight of the KL term.
+            objective: ``"elbo"`` or ``"iwae"``; of one sample they are the same.
+
+        References:
+            Burda et al., Importance weighted autoencoders, 2016, eq. 8.
         """
+        if one_of("objective", objective, get_args(Objective)) == "iwae":
+            each = beta * self.kl + sum(weights[name] * nll for name, nll in self.nll.items())
+            bound = (-each).logsumexp(dim=0) - math.log(len(each))
+            return -bound.sum() / bound.shape[-1]
         total = beta * self.kl.sum()
         for name, nll in self.nll.items():
             total = total + weights[name] * nll.sum()

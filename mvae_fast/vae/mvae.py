@@ -12,6 +12,7 @@ from mvae_fast.checks import boolean, booleans, integer, one_of
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.vae.compiled import eager_where_rows_meet, harmless
 from mvae_fast.vae.elbo import ElboTerms, elbo_terms
+from mvae_fast.vae.elbo import Objective as Bound
 from mvae_fast.vae.inference.aggregation import AggregationName, make_aggregation
 from mvae_fast.vae.inference.subsets import joint_and_alone, random_subsets
 from mvae_fast.vae.modality import Modalities, Modality
@@ -133,6 +134,8 @@ class MVAE(Pretrained, nn.Module):
         *,
         beta: float = 1.0,
         at: At = "sample",
+        n_samples: int = 1,
+        objective: Bound = "elbo",
         generator: Generator = None,
     ) -> Objective:
         """The training objective, in one pass (see `elbo_terms`).
@@ -148,6 +151,9 @@ class MVAE(Pretrained, nn.Module):
                 anything, NaN too.
             beta: Weight of the KL term.
             at: ``"sample"``, or ``"mean"`` for a loss without noise.
+            n_samples: Samples K of z_0 a row and term.
+            objective: ``"elbo"``, or ``"iwae"`` for importance-weighted bounds, which more samples
+                make tighter; see `ElboTerms.loss`.
             generator: Source of all noise.
 
         Returns:
@@ -165,18 +171,28 @@ class MVAE(Pretrained, nn.Module):
             on_cpu = generator is not None and generator.device.type == "cpu"
             drawn = random_subsets(n, self.n_random_subsets, generator if on_cpu else None)
             subsets = torch.cat([torch.tensor(subsets), drawn])
-        exact = self.flow is None and at == "sample" and self.aggregation.gaussian
+        gaussian = self.flow is None and self.aggregation.gaussian
+        exact = gaussian and at == "sample" and objective == "elbo"
         kl: Literal["sample", "closed_form"] = "closed_form" if exact else "sample"
-        terms = self.terms(data, present, subsets, at=at, kl=kl, generator=generator)
+        options = {"at": at, "kl": kl, "n_samples": n_samples, "generator": generator}
+        terms = self.terms(data, present, subsets, **options)
         weights = {name: modality.weight for name, modality in self.items()}
-        return Objective(terms.loss(weights, beta), terms)
+        return Objective(terms.loss(weights, beta, objective), terms)
 
     def loss(
-        self, x: Data, mask: Masks = None, *, beta: float = 1.0, generator: Generator = None
+        self,
+        x: Data,
+        mask: Masks = None,
+        *,
+        beta: float = 1.0,
+        n_samples: int = 1,
+        objective: Bound = "elbo",
+        generator: Generator = None,
     ) -> Tensor:
         """The training loss alone, a scalar: ``forward(...).loss``."""
-        objective: Objective = self(x, mask, beta=beta, generator=generator)
-        return objective.loss
+        options = {"beta": beta, "n_samples": n_samples, "objective": objective}
+        found: Objective = self(x, mask, **options, generator=generator)
+        return found.loss
 
     @eager_where_rows_meet
     def encode(self, x: Data, mask: Masks = None) -> FlowPosterior:

@@ -180,6 +180,34 @@ def test_built_saved_and_loaded_with_every_flow(name, flow, tmp_path):
     assert all(math.isfinite(value) for value, _ in paper.values())
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_the_importance_weighted_objective_is_the_estimate_of_the_likelihood(name):
+    model = linear_model(name, gentle())
+    x = {"a": torch.randn(40, 3).double(), "b": torch.randn(40, 2).double()}
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        loss = model.loss(x, n_samples=2000, objective="iwae", generator=generator).item()
+    truth = -sum(log_density(model, x, names).mean().item() for names in ("ab", "a", "b"))
+    assert loss == pytest.approx(truth, abs=0.06)
+    one, two = (
+        model.loss(x, objective=objective, generator=torch.Generator().manual_seed(0))
+        for objective in ("elbo", "iwae")
+    )
+    torch.testing.assert_close(one, two)
+    with pytest.raises(ValueError, match="objective: got 'dreg', expected 'elbo' or 'iwae'"):
+        model.loss(x, objective="dreg")
+
+
+def test_weights_and_beta_are_inside_of_the_importance_weights():
+    model = trimodal(AffineFlow())
+    found = model(data(7, EVERY), beta=0.3, n_samples=3, objective="iwae")
+    each = 0.3 * found.terms.kl
+    for name, nll in found.terms.nll.items():
+        each = each + model.modalities[name].weight * nll
+    wanted = -(torch.exp(-each.double()).mean(0)).log().sum() / 7
+    torch.testing.assert_close(found.loss.double(), wanted, rtol=1e-5, atol=0)
+
+
 def test_a_mixture_has_no_closed_form():
     model = trimodal(aggregation="mixture")
     with pytest.raises(ValueError, match='kl="closed_form" needs a Gaussian posterior'):
