@@ -80,6 +80,7 @@ class Search {
 
   Found run() {
     const Threads threads = workers();
+    const DenormalsAreZero mode;
     const Workspace scratch(kernels<T>().forward_workspace(p_, threads.n));
     threads_ = &threads;
     scratch_ = scratch.get();

@@ -33,6 +33,7 @@ struct Cpu {
     const Outputs outputs = new_outputs(p, call.z, save);
     const Threads threads = workers_for(p);
     const Kernels<T>& engine = kernels<T>();
+    const DenormalsAreZero mode;
     const Workspace scratch(engine.forward_workspace(p, threads.n));
     engine.forward(p, addresses<T>(p, outputs, save), threads, scratch.get());
     return outputs;
@@ -46,6 +47,7 @@ struct Cpu {
     const Backward<T> x(call, wanted);
     const Threads threads = workers_for(p);
     const Kernels<T>& engine = kernels<T>();
+    const DenormalsAreZero mode;
     const Workspace scratch(engine.backward_workspace(p, x.outputs, threads.n));
     engine.backward(p, inputs, x.outputs, threads, scratch.get());
     return x.gradients;

@@ -19,6 +19,7 @@
 #include <tuple>
 #include <vector>
 
+#include "denormals.h"
 #include "problem.h"
 #include "sizes.h"
 
@@ -155,6 +156,7 @@ inline Tensor new_like(const Tensor& x) {
 inline void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) {
   if (n == 1) return body(context, 0);
   torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    const DenormalsAreZero mode;  // of a thread that torch uses, too
     for (int64_t i = begin; i < end; ++i) body(context, i);
   });
 }
