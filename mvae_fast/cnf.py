@@ -100,6 +100,9 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
             row; ``"activations"``, also the products inside of the net, which saves computing them
             again; a number of bytes up to which it keeps activations; or ``"auto"``, where that is
             faster, 256 MiB at most. With ``checkpoint_every`` above 1 states alone.
+        check_finite: Raise FloatingPointError where a solve is not finite, before anything of it is
+            returned, with the first step and row: to find them the reference takes the steps again.
+            Where an engine solves.
 
     Raises:
         TypeError: If ``odefunc`` is not one.
@@ -141,11 +144,12 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         checkpoint_every: int = 1,
         precision: Precision | None = None,
         memory: Memory | int = "auto",
+        check_finite: bool = False,
     ) -> None:
         super().__init__(
             Settings(
                 solver, atol, rtol, n_steps, trace, n_probes, engine, adjoint, log_det,
-                checkpoint_every, precision, memory,
+                checkpoint_every, precision, memory, check_finite=check_finite,
             )
         )  # fmt: skip
         if not (isinstance(odefunc, nn.Module) and hasattr(odefunc, "before_odeint")):
@@ -282,6 +286,7 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
             TypeError: If an input is no dense tensor.
             ValueError: If a shape, dtype or setting does not fit.
             RuntimeError: If the named engine is missing.
+            FloatingPointError: With ``check_finite``, if the solve is not finite.
         """
         if settings is None:
             self.check_settings()
@@ -346,6 +351,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
         method = EMBEDDED.get(settings.present(self.training).solver)
         if precision != "full" and not fused and not follow:
             raise ValueError(f"precision: {precision!r} is for {_FUSED}")
+        if settings.check_finite and not fused:
+            raise ValueError(f"check_finite: got True, which is for {_FUSED}")
         if follow and (not fused or method is not None):
             # Steps are chosen by errors that are smaller than what autocast rounds off.
             precision, follow = "full", False
@@ -389,6 +396,7 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
                     precision,
                     follow,
                     settings.memory,
+                    settings.check_finite,
                 )
 
             found = None

@@ -34,7 +34,7 @@ def integrate(
             ``(S,)``.
         engine: ``"auto"`` or one of `mvae_fast.engines.ENGINES`.
         settings: The rest of a `mvae_fast.core.problem.Problem`: trace, probes, log_det, tableau,
-            checkpoint_every, penalties, precision.
+            checkpoint_every, penalties, precision, check_finite.
 
     Returns:
         States (len(outputs), B, D), log-density changes (len(outputs), B) and penalties

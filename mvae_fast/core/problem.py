@@ -59,6 +59,7 @@ class Problem(NamedTuple):
         follow: ``precision`` is a wish (of ``torch.autocast``): an engine without it may take
             ``"full"``.
         memory: One of `MEMORIES`, or bytes: what an engine keeps for the backward.
+        check_finite: Whether a solution that is not finite is an error.
     """
 
     z: Tensor
@@ -74,6 +75,7 @@ class Problem(NamedTuple):
     precision: str = "full"
     follow: bool = False
     memory: str | int = "auto"
+    check_finite: bool = False
 
     @property
     def closed(self) -> bool:

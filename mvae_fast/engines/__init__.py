@@ -14,7 +14,7 @@ from typing import Literal
 import torch
 
 from mvae_fast.checks import one_of
-from mvae_fast.core import adaptive, reference
+from mvae_fast.core import adaptive, finite, reference
 from mvae_fast.core.adaptive import Control, Found
 from mvae_fast.core.field import Field
 from mvae_fast.core.problem import PRECISIONS, Problem, Solution, check_log_det, complete
@@ -186,8 +186,14 @@ def solve(engine: str, problem: Problem, found: Found | None = None) -> Solution
     Raises:
         ValueError: For an unknown name, or what the problem or the named engine lacks.
         RuntimeError: When the named engine is missing on this machine, with the remedy.
+        FloatingPointError: Where the solution is to be finite, and is not.
     """
     check_log_det(problem)
+    if problem.check_finite:
+        _check_start(problem)
+        solution = solve(engine, problem._replace(check_finite=False), found)
+        finite.check_end(problem, solution)
+        return solution
     if found is not None and _found_all(problem) and not _differentiable(problem):
         penalties = problem.z.new_zeros((len(problem.outputs), 0, problem.z.shape[0]))
         return complete(problem, Solution(found.z, found.logp, penalties))
@@ -204,6 +210,15 @@ def solve(engine: str, problem: Problem, found: Found | None = None) -> Solution
     if found is not None and found.saved is not None and _found_all(problem):
         return complete(problem, cpp.solve(problem, found))
     return complete(problem, chosen.solve(problem))
+
+
+def _check_start(problem: Problem) -> None:
+    if transformed() or torch.compiler.is_compiling():
+        raise ValueError(
+            "check_finite: got True, but torch.func and torch.compile hide the values that it "
+            "looks at, expected False"
+        )
+    finite.check_start(problem)
 
 
 def _found_all(problem: Problem) -> bool:
@@ -247,6 +262,8 @@ def search(
     Raises:
         RuntimeError: If ``max_num_steps`` are too few, or no step is small enough.
     """
+    if problem.check_finite:
+        _check_start(problem)
     saves = _found_all(problem) and problem.precision == "full" and _differentiable(problem)
     problem = problem._replace(
         log_det="trace", penalties=(), checkpoint_every=1, precision="full", follow=False

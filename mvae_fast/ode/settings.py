@@ -88,6 +88,7 @@ class Settings:
     test_atol: float | None = None
     test_rtol: float | None = None
     solver_options: Mapping[str, Any] = field(default_factory=dict)
+    check_finite: bool = False
 
     def check(self, training: bool) -> None:
         """Raise ValueError for a setting that does not fit in a mode."""
@@ -96,6 +97,7 @@ class Settings:
         integer("n_probes", self.n_probes, 1)
         integer("checkpoint_every", self.checkpoint_every, 1)
         boolean("adjoint", self.adjoint)
+        boolean("check_finite", self.check_finite)
         one_of("trace", self.trace, (None, *TRACES))
         one_of("log_det", self.log_det, LOG_DETS)
         one_of("precision", self.precision, (None, *PRECISIONS))
@@ -159,6 +161,7 @@ class HasSettings(nn.Module):
     checkpoint_every: int = _attribute("checkpoint_every")
     precision: Precision | None = _attribute("precision")
     memory: Memory | int = _attribute("memory")
+    check_finite: bool = _attribute("check_finite")
     test_solver: Solver | None = _attribute("test_solver")
     test_atol: float | None = _attribute("test_atol")
     test_rtol: float | None = _attribute("test_rtol")
