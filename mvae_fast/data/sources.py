@@ -97,17 +97,26 @@ def find_files(
     return {name: path for name, path in found.items() if path is not None}
 
 
-def read_content(path: Path) -> bytes:
+def read_content(path: Path, largest: int) -> bytes:
     """The uncompressed content of a file, plain or with a name that ends in ``.gz``.
 
+    Args:
+        largest: Bytes that it may have; no more are unpacked.
+
     Raises:
-        ValueError: If a ``.gz`` file is damaged.
+        ValueError: If a ``.gz`` file is damaged, or the content larger.
     """
-    if path.suffix != ".gz":
-        return path.read_bytes()
+    content = read_start(path, largest + 1)
+    if len(content) > largest:
+        raise ValueError(f"{path} holds more than {largest} bytes, expected at most that")
+    return content
+
+
+def read_start(path: Path, size: int) -> bytes:
+    """At most the first bytes of what `read_content` gives; no more are unpacked."""
     try:
-        with gzip.open(path) as file:
-            return file.read()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            return file.read(size)
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{path} is not a complete gzip file: {error}") from error
 
@@ -158,7 +167,14 @@ def _download(source: Source, missing: Sequence[str], folder: Path) -> None:
     with ZipFile(archive) as members:
         for name in missing:
             part = folder / f"{name}.gz.part"
-            with members.open(f"gzip/{name}.gz") as packed, part.open("wb") as file:
+            member = members.getinfo(f"gzip/{name}.gz")
+            # What is packed already grows by no packing: anything larger is made to fill a disk.
+            if member.file_size > archive.stat().st_size:
+                raise ValueError(
+                    f"{archive}: {member.filename} unpacks to {member.file_size} bytes, more than "
+                    "the archive has"
+                )
+            with members.open(member) as packed, part.open("wb") as file:
                 shutil.copyfileobj(packed, file)
             part.replace(folder / f"{name}.gz")  # at once, so that a kill leaves no half file
     archive.unlink()

@@ -23,6 +23,9 @@ PARTITIONS = {"train": 0, "valid": 1, "test": 2}
 #: The attributes that Wu and Goodman keep, by their place among the 40.
 ATTRIBUTES_18 = (4, 5, 8, 9, 11, 12, 15, 17, 18, 20, 21, 22, 26, 28, 31, 32, 33, 35)
 
+#: Bytes of a list; the official ones have up to 27 million.
+_LARGEST = 2**26
+
 
 @dataclass(frozen=True)
 class CelebAFiles:
@@ -72,7 +75,7 @@ def celeba_files(data_dir: DataDir = None) -> CelebAFiles:
 
 
 def _lines(path: Path) -> list[str]:
-    return read_content(path).decode().splitlines()  # which takes CRLF, too
+    return read_content(path, _LARGEST).decode().splitlines()  # which takes CRLF, too
 
 
 def _read_attributes(path: Path) -> tuple[list[str], list[str], np.ndarray]:

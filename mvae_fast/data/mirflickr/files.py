@@ -12,6 +12,9 @@ from mvae_fast.data.lazy import LazyArray
 CHUNK = 8_192
 """Rows that are spread out at once: 16 MB of 2000 tags."""
 
+LARGEST = 2**30
+"""Bytes that an ``.npz`` file may unpack to."""
+
 
 def shards(folder: Path, columns: int) -> LazyArray:
     """The ``.npy`` files of a folder in the order of their names, memory-mapped, as one array of so
@@ -42,6 +45,10 @@ def load_npz(path: Path, keys: Sequence[str]) -> list[np.ndarray]:
         ValueError: If the file is damaged or lacks one.
     """
     try:
+        with zipfile.ZipFile(path) as members:
+            size = sum(member.file_size for member in members.infolist())
+        if size > LARGEST:
+            raise ValueError(f"it unpacks to {size} bytes, expected at most {LARGEST}")
         with np.load(path, allow_pickle=False) as archive:
             if missing := [key for key in keys if key not in archive]:
                 raise ValueError(f"it has {list(archive)}, but not {missing}")

@@ -5,9 +5,16 @@ from dataclasses import replace
 import numpy as np
 
 from mvae_fast.checks import boolean
-from mvae_fast.data.mnist.files import EMNIST_LETTERS, FASHION_MNIST, KMNIST, MNIST, parse_idx
+from mvae_fast.data.mnist.files import (
+    EMNIST_LETTERS,
+    FASHION_MNIST,
+    KMNIST,
+    MNIST,
+    parse_idx,
+    read_idx,
+)
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
-from mvae_fast.data.sources import DataDir, Source, find_files, read_content, verify_content
+from mvae_fast.data.sources import DataDir, Source, find_files, verify_content
 from mvae_fast.data.splits import Splits, loader
 
 __all__ = ["emnist_letters", "fashion_mnist", "kmnist", "mnist"]
@@ -67,7 +74,7 @@ def _read(
     for i, official in ((0, rows[0]), (2, rows[1])):
         arrays = []
         for name, ndim in zip(source.files[i : i + 2], (3, 1), strict=True):
-            content = read_content(paths[name])
+            content = read_idx(paths[name], ndim)
             # In this order a truncated file is called that, not one with another checksum.
             arrays.append(parse_idx(content, paths[name], ndim))
             verify_content(source, name, paths[name], content)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mvae_fast.data.sources import Source
+from mvae_fast.data.sources import Source, read_start
 
 UNSIGNED_BYTE = 0x08
 FILES = (
@@ -34,11 +34,11 @@ MNIST = Source(
         "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     ),
     delivered=_sums(
-        "md5",
-        "f68b3c2dcbeaaa9fbdd348bbdeb94873",
-        "d53e105ee54ea40749a09fcbcd1e9432",
-        "9fb629c4189551a2d022fa330f9573f3",
-        "ec29112dd5afa0611ce80d1b7f02629c",
+        "sha256",
+        "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609",
+        "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c",
+        "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6",
+        "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6",
     ),
 )
 
@@ -47,7 +47,8 @@ FASHION_MNIST = Source(
     FILES,
     homepage="https://github.com/zalandoresearch/fashion-mnist",
     folders=("FashionMNIST", "fashion-mnist"),
-    url="http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
+    # The authors' own; the mirror that they name has no https.
+    url="https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion/",
     content=_sums(
         "sha256",
         "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -56,20 +57,20 @@ FASHION_MNIST = Source(
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
     delivered=_sums(
-        "md5",
-        "8d4fb7e6c68d591d4c3dfef9ec88bf0d",
-        "25c81989df183df01b3e8a0aad5dffbe",
-        "bef4ecab320f06d8554ea6380940ec79",
-        "bb300cfdad3c16e7a12a480ee83cd310",
+        "sha256",
+        "3aede38d61863908ad78613f6a32ed271626dd12800ba2636569512369268a84",
+        "a04f17134ac03560a47e3764e11b92fc97de4d1bfaf8ba1a3aa29af54cc90845",
+        "346e55b948d973a97e58d2351dde16a484bd415d4595297633bb08f03db6a073",
+        "67da17c76eaffca5446c3361aaab5c3cd6d1c2608764d35dfb1850b086bf8dd5",
     ),
 )
 
 KMNIST = Source(
     "kmnist",
     FILES,
-    homepage="http://codh.rois.ac.jp/kmnist/",
+    homepage="https://codh.rois.ac.jp/kmnist/",
     folders=("KMNIST",),
-    url="http://codh.rois.ac.jp/kmnist/dataset/kmnist/",
+    url="https://codh.rois.ac.jp/kmnist/dataset/kmnist/",
     content={FILES[0]: "md5:92be26ec9822e900ac425d0a0aa84ced"},
     delivered=_sums(
         "md5",
@@ -97,6 +98,20 @@ EMNIST_LETTERS = Source(
 )
 
 
+#: Bytes of a file; the largest of these has 98 million.
+LARGEST = 2**28
+
+
+def read_idx(path: Path, ndim: int) -> bytes:
+    """The content of an IDX file, plain or with ``.gz``, of which no more is unpacked than its
+    header says; arguments and errors as of `parse_idx`, and ValueError if that is too much."""
+    start = 4 + 4 * ndim
+    shape = _shape(read_start(path, start), path, ndim)
+    if start + prod(shape) > LARGEST:
+        raise ValueError(f"{path} has sizes {shape}, expected at most {LARGEST} bytes")
+    return read_start(path, start + prod(shape) + 1)
+
+
 def parse_idx(content: bytes, path: str | Path, ndim: int) -> np.ndarray:
     """The array of an IDX file of unsigned bytes.
 
@@ -120,6 +135,18 @@ def parse_idx(content: bytes, path: str | Path, ndim: int) -> np.ndarray:
         >>> parse_idx(b"\\0\\0\\x08\\x01" + b"\\0\\0\\0\\x03" + bytes([7, 8, 9]), "labels", ndim=1)
         array([7, 8, 9], dtype=uint8)
     """
+    start, shape = 4 + 4 * ndim, _shape(content, path, ndim)
+    size = start + prod(shape)
+    if len(content) < size:
+        raise ValueError(
+            f"{path} is truncated: {len(content)} bytes, its sizes {shape} need {size}"
+        )
+    if len(content) > size:
+        raise ValueError(f"{path} is too long: its sizes {shape} need {size} bytes")
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+
+
+def _shape(content: bytes, path: str | Path, ndim: int) -> list[int]:
     magic, expected = content[:4], bytes([0, 0, UNSIGNED_BYTE, ndim])
     if magic != expected:
         raise ValueError(
@@ -129,9 +156,4 @@ def parse_idx(content: bytes, path: str | Path, ndim: int) -> np.ndarray:
     start = 4 + 4 * ndim
     if len(content) < start:
         raise ValueError(f"{path} is truncated: {len(content)} bytes, its header needs {start}")
-    shape = [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]
-    size = start + prod(shape)
-    if len(content) != size:
-        state = "truncated" if len(content) < size else "too long"
-        raise ValueError(f"{path} is {state}: {len(content)} bytes, its sizes {shape} need {size}")
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape)
+    return [int.from_bytes(content[i : i + 4], "big") for i in range(4, start, 4)]

@@ -2,9 +2,10 @@
 
 import io
 import warnings
+import zipfile
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
@@ -118,6 +119,7 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
     """
     with Path(path).open("rb") as file:
         try:
+            _check_members(file)
             saved = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # what torch.load makes of other content may be any of them
             raise ValueError(
@@ -126,6 +128,16 @@ def read_saved(path: str | Path, keys: Set[str]) -> dict[str, Any]:
     if not isinstance(saved, dict) or not keys <= set(saved):
         raise ValueError(f"{path} is not a checkpoint of mvae-fast: it lacks {sorted(keys)}")
     return saved
+
+
+def _check_members(file: BinaryIO) -> None:
+    """Raise unless a file is of the form that ``torch.save`` writes, in which nothing unpacks to
+    more than there is: older forms, compressed members and overlapping ones may do so."""
+    size = file.seek(0, io.SEEK_END)
+    with zipfile.ZipFile(file) as members:
+        if sum(member.file_size for member in members.infolist()) > size:
+            raise ValueError("its members unpack to more than the file has")
+    file.seek(0)
 
 
 def restore(
@@ -160,12 +172,25 @@ def _restore(
         with torch.device("meta"):
             outline = build_mvae(config, classes)
         outline.load_state_dict({name: size.to("meta") for name, size in sizes.items()})
+        _check_held(outline, sizes)
         model, state_dict = build_mvae(config, classes), weights()
         _take_precision(model, state_dict)
         model.load_state_dict(state_dict, assign=True)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a checkpoint of mvae-fast: {error}") from error
     return model.eval()
+
+
+def _check_held(outline: MVAE, weights: Mapping[str, Any]) -> None:
+    """Raise unless there are as many numbers as the model has parameters: views of a few may have
+    any size, and a model of that size would be made."""
+    storages = {}
+    for weight in weights.values():
+        storage = weight.untyped_storage()
+        storages[storage._cdata] = storage.nbytes() // weight.element_size()
+    held, wanted = sum(storages.values()), sum(x.numel() for x in outline.parameters())
+    if wanted > held:
+        raise ValueError(f"it has {held} numbers for the {wanted} parameters of its description")
 
 
 def _take_precision(model: MVAE, state_dict: Mapping[str, Any]) -> None:
