@@ -53,18 +53,20 @@ from mvae_fast.vae.likelihoods import (
 from mvae_fast.vae.likelihoods.registry import LIKELIHOODS
 from mvae_fast.vae.modality import Modality
 from mvae_fast.vae.mvae import MVAE, Objective
+from mvae_fast.vae.queries import Imputed, Score
 
 __all__ = [
     "ANNEALING", "FLOWS", "LIKELIHOODS", "MVAE", "Aggregation", "BatchNorm1d", "BatchNorm2d",
-    "BernoulliLikelihood", "BetaLikelihood", "CategoricalLevelsLikelihood", "CategoricalLikelihood",
-    "ContinuousBernoulliLikelihood", "ConvDecoder", "ConvEncoder", "ElboTerms", "EmbeddingEncoder",
-    "GeneralizedProductOfExperts", "LaplaceLikelihood", "Likelihood", "LogisticLevelsLikelihood",
-    "MLPDecoder", "MLPEncoder", "MixtureOfExperts", "MixtureOfProducts", "MixturePosterior",
-    "Modality", "NegativeBinomialLikelihood", "NormalLikelihood", "Objective", "OrdinalLikelihood",
-    "PoissonLikelihood", "ProductOfExperts", "StudentTLikelihood",
-    "ZeroInflatedNegativeBinomialLikelihood", "attribute_modality", "attributes_modality",
-    "build_mvae", "cnf_bias_posterior", "cnf_posterior", "cnf_rank_posterior", "conv_modality",
-    "elbo_terms", "evaluate", "gaussian_kl", "iaf_posterior", "joint_and_unimodal",
-    "jump_annealing", "label_modality", "linear_annealing", "load_mvae", "mlp_modality",
-    "planar_posterior", "product_of_experts", "random_subsets", "save_mvae", "sylvester_posterior",
+    "BernoulliLikelihood", "BetaLikelihood", "CategoricalLevelsLikelihood",
+    "CategoricalLikelihood", "ContinuousBernoulliLikelihood", "ConvDecoder", "ConvEncoder",
+    "ElboTerms", "EmbeddingEncoder", "GeneralizedProductOfExperts", "Imputed", "LaplaceLikelihood",
+    "Likelihood", "LogisticLevelsLikelihood", "MLPDecoder", "MLPEncoder", "MixtureOfExperts",
+    "MixtureOfProducts", "MixturePosterior", "Modality", "NegativeBinomialLikelihood",
+    "NormalLikelihood", "Objective", "OrdinalLikelihood", "PoissonLikelihood", "ProductOfExperts",
+    "Score", "StudentTLikelihood", "ZeroInflatedNegativeBinomialLikelihood", "attribute_modality",
+    "attributes_modality", "build_mvae", "cnf_bias_posterior", "cnf_posterior",
+    "cnf_rank_posterior", "conv_modality", "elbo_terms", "evaluate", "gaussian_kl",
+    "iaf_posterior", "joint_and_unimodal", "jump_annealing", "label_modality", "linear_annealing",
+    "load_mvae", "mlp_modality", "planar_posterior", "product_of_experts", "random_subsets",
+    "save_mvae", "sylvester_posterior",
 ]  # fmt: skip

@@ -3,17 +3,17 @@ conditional, in three conventions."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from mvae_fast.checks import integer, one_of
 from mvae_fast.flows import has_exact_log_det
 from mvae_fast.vae.elbo import ElboTerms
 from mvae_fast.vae.inference.subsets import all_but_one, joint_and_unimodal
 from mvae_fast.vae.mvae import MVAE
+from mvae_fast.vae.queries import evaluation_mode
 
 Convention = Literal["paper", "elbo", "iwae"]
 
@@ -100,7 +100,7 @@ def evaluate(
     names = list(model.modalities)
     subsets = _subsets(len(names), convention)
     columns: dict[str, list[Tensor]] = {}
-    with _evaluation_mode(model):
+    with evaluation_mode(model):
         flow = model.flow
         correct = flow is not None and convention != "paper" and log_det != "trace"
         unknown = log_det == "available" and flow is not None and not has_exact_log_det(flow)
@@ -185,15 +185,3 @@ def _likelihoods(terms: ElboTerms, names: list[str]) -> Iterator[tuple[str, Tens
     for i, name in enumerate(names):
         rest = where[tuple(j for j in range(n) if j != i)]
         yield f"iwae/{name}|rest", (negative[0] - negative[rest])[everything]
-
-
-@contextmanager
-def _evaluation_mode(model: nn.Module) -> Iterator[None]:
-    # Each by itself: a part that is frozen may be in evaluation mode while others train.
-    modes = [(part, part.training) for part in model.modules()]
-    model.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes:
-            part.training = training

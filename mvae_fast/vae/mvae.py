@@ -17,6 +17,7 @@ from mvae_fast.vae.inference.aggregation import AggregationName, make_aggregatio
 from mvae_fast.vae.inference.subsets import joint_and_alone, random_subsets
 from mvae_fast.vae.modality import Modalities, Modality
 from mvae_fast.vae.pretrained import Pretrained
+from mvae_fast.vae.queries import Queries
 
 #: Data by modality, and which rows have it.
 Data = Mapping[str, Any]
@@ -32,7 +33,7 @@ class Objective(NamedTuple):
     terms: ElboTerms
 
 
-class MVAE(Pretrained, nn.Module):
+class MVAE(Pretrained, Queries, nn.Module):
     r"""Multimodal variational autoencoder with product-of-experts inference and an optional flow
     posterior.
 

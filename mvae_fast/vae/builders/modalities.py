@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from mvae_fast.checks import boolean, integer
 from mvae_fast.vae.builders.conv_networks import ConvDecoder, ConvEncoder
 from mvae_fast.vae.builders.networks import EmbeddingEncoder, MLPDecoder, MLPEncoder
+from mvae_fast.vae.builders.standardize import Standardize, StandardizedLikelihood
 from mvae_fast.vae.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -31,6 +32,7 @@ def mlp_modality(
     hidden: int | Sequence[int] = 512,
     likelihood: Named = "bernoulli",
     weight: float = 1.0,
+    standardize: Mapping[str, Any] | None = None,
 ) -> Modality:
     """An image or any other array, with the paper's fully connected encoder and decoder.
 
@@ -47,9 +49,13 @@ def mlp_modality(
             ``{"name": "normal", "scale": 0.3}``; or a `Likelihood`. Of counts the encoder sees
             log(1 + x).
         weight: lambda of this modality.
+        standardize: ``{"mean": ..., "std": ...}`` of real numbers, a number each or one for each
+            number of a row: nets and likelihood then see (x - mean) / std, while data, samples and
+            densities stay in the data's own units.
 
     Raises:
-        ValueError: If the likelihood is unknown, or a size is no positive integer.
+        ValueError: If the likelihood is unknown, or not of real numbers that are to be
+            standardised, or a size is no positive integer.
 
     Example:
         >>> mlp_modality((28, 28), latent_dim=128).shape
@@ -62,6 +68,7 @@ def mlp_modality(
     encoder: nn.Module = MLPEncoder(shape, latent_dim, _widths(hidden, 2))
     if isinstance(scored, CountLikelihood):
         encoder = nn.Sequential(Log1p(), encoder)
+    encoder, scored = _in_units(encoder, scored, shape, standardize)
     return Modality(
         encoder,
         MLPDecoder(latent_dim, _outputs(scored, shape), _widths(hidden, 3)[::-1]),
@@ -120,6 +127,7 @@ def conv_modality(
     channels: int = 32,
     likelihood: Named = "bernoulli",
     weight: float = 1.0,
+    standardize: Mapping[str, Any] | None = None,
 ) -> Modality:
     """An image, with the paper's convolutional encoder and decoder for CelebA.
 
@@ -132,6 +140,7 @@ def conv_modality(
         channels: Of the convolution next to the image; see `ConvEncoder`.
         likelihood: As of `mlp_modality`.
         weight: lambda of this modality.
+        standardize: As of `mlp_modality`.
 
     Raises:
         ValueError: If the likelihood is unknown, or ``shape`` does not fit.
@@ -149,8 +158,11 @@ def conv_modality(
     )
     if outputs != shape:
         decoder = nn.Sequential(decoder, nn.Unflatten(1, outputs[:2]))
+    encoder, scored = _in_units(
+        ConvEncoder(shape, latent_dim, layers, channels), scored, shape, standardize
+    )
     return Modality(
-        ConvEncoder(shape, latent_dim, layers, channels),
+        encoder,
         decoder,
         scored,
         weight=weight,
@@ -222,6 +234,19 @@ class Log1p(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Of the same shape."""
         return x.log1p()
+
+
+def _in_units(
+    encoder: nn.Module,
+    likelihood: Likelihood,
+    shape: tuple[int, ...],
+    standardize: Mapping[str, Any] | None,
+) -> tuple[nn.Module, Likelihood]:
+    """Encoder and likelihood of data whose standardised form they are made for."""
+    if standardize is None:
+        return encoder, likelihood
+    units = Standardize(standardize, shape)
+    return nn.Sequential(units, encoder), StandardizedLikelihood(likelihood, units)
 
 
 def _widths(hidden: int | Sequence[int], depth: int) -> list[int]:

@@ -1,0 +1,85 @@
+"""Tables: ``.csv`` and ``.parquet``, read and written."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from mvae_fast.data.optional import needed
+from mvae_fast.data.own.column import Column, column_of_cells
+from mvae_fast.files import write_bytes
+
+#: Suffixes of tables.
+TABLES = (".csv", ".parquet")
+
+
+def read_table(path: Path) -> dict[str, Column]:
+    """The columns of a table by name, in order.
+
+    Raises:
+        ValueError: If it is no table; what is wrong is named.
+        ImportError: If it is a ``.parquet`` file and the extra ``tables`` is not installed.
+    """
+    cells = _read_csv(path) if path.suffix == ".csv" else _read_parquet(path)
+    if not cells or not next(iter(cells.values())):
+        raise ValueError(f"{path}: got no rows, expected a header and at least one row")
+    return {
+        name: column_of_cells(f"{path.name}: column {name!r}", column)
+        for name, column in cells.items()
+    }
+
+
+def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
+    """Write columns as ``.csv`` or ``.parquet``, by the suffix; None is an empty cell."""
+    buffer = io.BytesIO()
+    if path.suffix == ".csv":
+        text = io.StringIO(newline="")
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(zip(*columns.values(), strict=True))
+        buffer.write(text.getvalue().encode())
+    else:
+        _pandas(path).DataFrame(dict(columns)).to_parquet(buffer)
+    write_bytes(path, buffer.getvalue())
+
+
+def _read_csv(path: Path) -> dict[str, list[str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: got {error.reason}, expected text in UTF-8") from None
+    header = text.partition("\n")[0]
+    delimiter = max(",;\t", key=header.count)
+    try:
+        lines = list(csv.reader(io.StringIO(text), delimiter=delimiter, strict=True))
+    except csv.Error as error:
+        raise ValueError(f"{path}: {error}") from None
+    lines = [line for line in lines if line]
+    names = lines[0] if lines else []
+    for place, name in enumerate(names):
+        if not name or name in names[:place]:
+            raise ValueError(
+                f"{path}: got the name {name!r} for column {place + 1}, expected a name that no "
+                "other column has"
+            )
+    for row, line in enumerate(lines[1:], 1):
+        if len(line) != len(names):
+            raise ValueError(
+                f"{path}: row {row}: got {len(line)} cells, expected {len(names)}, as in the header"
+            )
+    return {name: [line[place] for line in lines[1:]] for place, name in enumerate(names)}
+
+
+def _read_parquet(path: Path) -> dict[str, list[Any]]:
+    pandas = _pandas(path)
+    try:
+        frame = pandas.read_parquet(path)
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    return {str(name): frame[name].tolist() for name in frame.columns}
+
+
+def _pandas(path: Path) -> Any:
+    needed("pyarrow", str(path), "tables")
+    return needed("pandas", str(path), "tables")
