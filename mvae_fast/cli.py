@@ -1,10 +1,9 @@
 """The ``mvae-fast`` command."""
 
-import importlib
 import sys
 from collections.abc import Sequence
 
-from mvae_fast.experiments.commands import COMMANDS
+from mvae_fast.experiments.commands import COMMANDS, module
 from mvae_fast.experiments.commands.options import program
 from mvae_fast.experiments.usage import RunError, UsageError
 
@@ -35,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         args, rest = parser.parse_known_args(sys.argv[1:] if argv is None else argv)
         name += f" {args.command}"
         # Only now: the command's own imports take seconds.
-        importlib.import_module(f"mvae_fast.experiments.commands.{args.command}").main(rest)
+        module(args.command).main(rest)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.startswith("mvae_fast"):
             raise

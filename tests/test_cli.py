@@ -1,5 +1,4 @@
 import csv
-import importlib
 import json
 import re
 import shlex
@@ -15,7 +14,7 @@ import yaml
 from mvae_fast import __version__
 from mvae_fast.cli import main
 from mvae_fast.data import DATASETS, load_dataset
-from mvae_fast.experiments.commands import COMMANDS
+from mvae_fast.experiments.commands import COMMANDS, module
 from mvae_fast.experiments.commands.datasets import FACTS
 from mvae_fast.experiments.commands.reproduce import EXPERIMENTS
 from mvae_fast.experiments.module import MVAEModule
@@ -413,11 +412,10 @@ def test_help_ends_with_examples_that_parse(help_of, command):
     epilog = help_of(command).partition("examples:\n")[2]
     lines = [line.strip() for line in epilog.splitlines() if line.strip()]
     assert lines
-    module = importlib.import_module(f"mvae_fast.experiments.commands.{command}")
     for line in lines:
         words = shlex.split(line.partition(">")[0])
         assert words[:2] == ["mvae-fast", command]
-        module.parser().parse_args(words[2:])
+        module(command).parser().parse_args(words[2:])
 
 
 @pytest.mark.parametrize(

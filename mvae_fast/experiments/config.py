@@ -60,6 +60,15 @@ class TrainConfig:
     dataset_options: dict[str, Any] = _option(
         "options of its loader, such as train_split of CelebA", default_factory=dict
     )
+    data: str | None = _option(
+        "a .npz, .csv or .parquet file or a folder of your own, in place of a data set",
+        default=None,
+    )
+    split: dict[str, Any] = _option(
+        "of data of your own: validation and test (fractions, 0.1 each) and seed (0), or column, "
+        "whose cells say train, validation or test",
+        default_factory=dict,
+    )
     models: list[str] = _option("models to train: names among those of flows")
     seed: int = _option("seed of initialisation, shuffling and noise", default=0)
     epochs: int = _option("passes over the training split")
@@ -120,7 +129,7 @@ class TrainConfig:
     quiet: bool = _option("print results only, no progress", default=False)
 
     def __post_init__(self) -> None:
-        _check_types(vars(self))
+        check_types(vars(self))
         check_name(self.dataset, "dataset")
         for name in self.models:
             check_name(name, "models")
@@ -172,7 +181,7 @@ class TrainConfig:
                 f"there is no configuration {dataset!r} among {sorted(DATASETS)}"
                 + near(dataset, DATASETS)
             )
-        return _layers(dataset)
+        return layers(dataset)
 
     @classmethod
     def defaults(cls) -> dict[str, Any]:
@@ -241,15 +250,16 @@ class TrainConfig:
         ]
 
 
-def _layers(name: str) -> dict[str, Any]:
+def layers(name: str) -> dict[str, Any]:
     """A packaged file of settings on top of the one that it names as ``base``."""
     path = resources.files("mvae_fast.experiments") / "configs" / f"{name}.yaml"
     values: dict[str, Any] = read_yaml(path.read_text())
     base = values.pop("base", None)
-    return values if base is None else merge(_layers(base), values)
+    return values if base is None else merge(layers(base), values)
 
 
-def _check_types(values: Mapping[str, Any]) -> None:
+def check_types(values: Mapping[str, Any]) -> None:
+    """Raise a ValueError for a setting of another type than `TrainConfig` has."""
     hints = get_type_hints(TrainConfig)
     for name, value in values.items():
         if not fits(value, hints[name]):
@@ -313,8 +323,10 @@ def configured(
         >>> values["flows"]["mvae_cnf"]["T"], values["epochs"]
         (0.5, 3)
     """
-    values = _changed(TrainConfig.packaged(dataset), files, settings)
-    _check_types(values)
+    values = changed(TrainConfig.packaged(dataset), files, settings)
+    check_types(values)
+    if values.get("data") is not None:
+        raise ValueError(f"data must be null with the data set {dataset}, got {values['data']!r}")
     if values["dataset"] != dataset:
         # The networks and everything else would be those of the first one.
         raise ValueError(f"dataset must be {dataset!r} here, got {values['dataset']!r}")
@@ -323,13 +335,13 @@ def configured(
 
 def chosen_dataset(files: Iterable[str | Path], settings: Iterable[str]) -> str:
     """The data set that files or settings name, as `configured` takes them, or digits."""
-    return str(_changed({"dataset": "digits"}, files, settings)["dataset"])
+    return str(changed({"dataset": "digits"}, files, settings)["dataset"])
 
 
-def _changed(
-    values: dict[str, Any], files: Iterable[str | Path], settings: Iterable[str]
+def changed(
+    values: dict[str, Any], files: Iterable[str | Path] = (), settings: Iterable[str] = ()
 ) -> dict[str, Any]:
-    """``values`` with files and settings on top."""
+    """``values`` with files and settings on top, as `configured` takes them."""
     known = [f.name for f in fields(TrainConfig)]
     for file in files:
         try:

@@ -50,8 +50,7 @@ def evaluation(
     if cache is not None and (kept := _kept(cache, about)):
         return kept
     device = next(model.parameters()).device
-    x, _ = dataset[0]
-    largest = max(value.numel() for value in x.values())
+    largest = numbers_a_row(model, dataset)
     metrics: dict[str, dict[str, tuple[float, float]]] = {}
     with tqdm(
         desc="evaluation",
@@ -71,6 +70,15 @@ def evaluation(
     if cache is not None:
         write_json(cache, {"about": about, "metrics": metrics})
     return metrics
+
+
+def numbers_a_row(model: MVAE, dataset: MultimodalDataset) -> int:
+    """Numbers that the largest modality of a row has; a likelihood of levels has one for each."""
+    x, _ = dataset[0]
+    return max(
+        value.numel() * getattr(model.modalities[name].likelihood, "levels", 1)
+        for name, value in x.items()
+    )
 
 
 def _batches(

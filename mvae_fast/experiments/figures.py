@@ -1,6 +1,6 @@
 """Figures of samples, as in the paper's Figures 3 and 4."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +14,26 @@ from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 COLUMNS = 10
 """Pictures a row."""
+
+
+def drawable(models: Iterable[MVAE]) -> bool:
+    """Whether models have what `samples_figure` draws."""
+    return all(
+        {"image", "label"} <= set(model.modalities)
+        and is_picture(model.modalities["image"].shape or ())
+        and isinstance(model.modalities["label"].likelihood, CategoricalLikelihood)
+        for model in models
+    )
+
+
+def is_picture(shape: Sequence[int]) -> bool:
+    """Whether rows of a shape are images: (height, width), or with one channel or three before.
+
+    Example:
+        >>> is_picture((3, 64, 64)), is_picture((64, 64, 3)), is_picture((5,))
+        (True, False, False)
+    """
+    return len(shape) == 2 or (len(shape) == 3 and shape[0] in (1, 3))
 
 
 def samples_figure(models: Mapping[str, MVAE], path: Path, *, seed: int = 0) -> None:

@@ -1,16 +1,17 @@
 """``mvae-fast train``: train, evaluate on the held-out split, write table and figure."""
 
 import time
+from dataclasses import replace
 
 import torch
 
 from mvae_fast import __version__
-from mvae_fast.data import Splits, load_dataset, unpair
+from mvae_fast.data import Splits, load_dataset, read_data, standardized, unpair
 from mvae_fast.experiments.checks import check_models
 from mvae_fast.experiments.config import TrainConfig, title
 from mvae_fast.experiments.devices import resolve_device
 from mvae_fast.experiments.evaluation import entries, evaluation, legend, log_det_notes
-from mvae_fast.experiments.figures import samples_figure
+from mvae_fast.experiments.figures import drawable, samples_figure
 from mvae_fast.experiments.folders.folder import check_folder, open_folder
 from mvae_fast.experiments.folders.lock import locked
 from mvae_fast.experiments.report import Entry, Report
@@ -20,7 +21,8 @@ from mvae_fast.vae import load_mvae
 
 
 def load_splits(config: TrainConfig) -> Splits:
-    """The data of a run: the data set, with the selection and the supervision that are asked for.
+    """The data of a run: the data set or the user's own, with the selection and the supervision
+    that are asked for.
 
     Returns:
         The splits; the first is trained on, the second chooses the epoch, the third is reported.
@@ -29,9 +31,12 @@ def load_splits(config: TrainConfig) -> Splits:
         ValueError: If the data set is unknown or its files are faulty.
         FileNotFoundError: If its files are not there.
     """
-    splits = load_dataset(
-        config.dataset, config.data_dir, download=config.download, **config.dataset_options
-    )
+    if config.data is not None:
+        splits = read_data(config.data).splits(config.modalities, config.split)
+    else:
+        splits = load_dataset(
+            config.dataset, config.data_dir, download=config.download, **config.dataset_options
+        )
     splits = splits.select_on(config.selection)
     if config.paired_fraction < 1:
         splits = splits._replace(train=unpair(splits.train, config.paired_fraction))
@@ -48,6 +53,7 @@ def run(config: TrainConfig) -> Report:
     """
     with usage():
         splits = load_splits(config)
+        config = replace(config, modalities=standardized(config.modalities, splits.train))
         check_models(config, splits)
         check_folder(config)  # also before the lock, whose file would stay in a folder not ours
     how = f"To go on from the last epoch: --resume --out {config.folder}"
@@ -96,7 +102,7 @@ def _run(config: TrainConfig, splits: Splits) -> Report:
     heading = f"Table 1 on the {len(splits.test)} held-out rows of {config.dataset}"
     report = Report(heading, table, notes, about)
     files = report.write(config.folder, "table")
-    if {"image", "label"} <= set(config.modalities):
+    if drawable(models.values()):
         files.append(config.folder / "samples.png")
         samples_figure({title(n): m for n, m in models.items()}, files[-1], seed=config.seed)
 

@@ -9,7 +9,7 @@ from mvae_fast.data import DATASETS, load_dataset
 from mvae_fast.experiments.config import TrainConfig
 from mvae_fast.vae import build_mvae
 
-BASES = {"paper", "mnist_like", "image_pair"}
+BASES = {"paper", "mnist_like", "image_pair", "own"}
 FOLDER = resources.files("mvae_fast.experiments") / "configs"
 NAMES = {path.name.removesuffix(".yaml") for path in FOLDER.iterdir()} - BASES
 

@@ -45,17 +45,12 @@ def read_archive(path: Path) -> dict[str, Column]:
 
 def write_archive(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """Write what ``np.savez`` does, which takes no array by the name of one of its arguments."""
-    write_bytes(path, archive_bytes(arrays))
-
-
-def archive_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """The content of a ``.npz`` file."""
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name, value in arrays.items():
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, value, allow_pickle=False)
-    return buffer.getvalue()
+    write_bytes(path, buffer.getvalue())
 
 
 def _column(what: str, array: np.ndarray, mask: np.ndarray | None) -> Column:

@@ -64,12 +64,28 @@ def decode(
     classes = classes_of(described)
     if classes is not None:
         if columns is not None and not columns[0].is_text:
-            return np.array([float(classes[value]) for value in values])
+            return _whole(np.array([float(classes[value]) for value in values]))
         return np.array([classes[value] for value in values], dtype=object)
     if columns is not None and columns[0].is_image:
         return np.rint(values * 255).astype(np.uint8)
-    name = likelihood_of(described)
-    return np.rint(values) if name in COUNTS or name == "bernoulli" else values
+    whole = likelihood_of(described) in COUNTS or is_binary(columns, described)
+    return _whole(np.rint(values)) if whole else values
+
+
+def _whole(values: np.ndarray) -> np.ndarray:
+    """Integers where all are whole numbers."""
+    return values.astype(np.int64) if (values == np.rint(values)).all() else values
+
+
+def is_binary(columns: Sequence[Column] | None, described: Mapping[str, Any]) -> bool:
+    """Whether a modality's data are 0 and 1: a Bernoulli of grey values may have others."""
+    if classes_of(described) is not None or likelihood_of(described) != "bernoulli":
+        return False
+    if columns is None:
+        return True
+    return not columns[0].is_image and all(
+        np.isin(column.numbers()[column.present], (0, 1)).all() for column in columns
+    )
 
 
 def _labels(column: Column, classes: Sequence[str]) -> np.ndarray:

@@ -16,6 +16,10 @@ MOST_NAMES = 100
 CONVOLVED = 32
 """Pixels of a side from which an image with channels gets convolutions."""
 
+MOST_BROKEN = 0.1
+"""Share of the rows that may lack some columns of a group, and so the group; with more, each column
+is a modality."""
+
 HIDDEN = 128
 """Width of the layers of the description that is made."""
 
@@ -59,6 +63,14 @@ def describe(columns: Sequence[Column]) -> dict[str, Any] | str:
         return {**array, "likelihood": "negative_binomial"}
     likelihood = {"name": "normal", "scale": "learned"}
     return {**array, "likelihood": likelihood, "standardize": True}
+
+
+def is_group(columns: Sequence[Column]) -> bool:
+    """Whether columns whose names begin alike are one modality: numbers, with few gaps in part."""
+    if any(column.is_text for column in columns):
+        return False
+    there = np.stack([column.present for column in columns])
+    return bool((there.any(axis=0) & ~there.all(axis=0)).mean() <= MOST_BROKEN)
 
 
 def stack(columns: Sequence[Column]) -> np.ndarray:
@@ -111,6 +123,6 @@ def _image(column: Column) -> dict[str, Any]:
         "type": "conv" if large else "mlp",
         "shape": shape,
         "hidden": HIDDEN,
-        "likelihood": "bernoulli" if binary else "logistic_levels",
+        "likelihood": "bernoulli" if binary else "continuous_bernoulli",
         "weight": "dimensions",
     }

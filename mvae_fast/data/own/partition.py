@@ -24,21 +24,29 @@ def split_column(columns: Mapping[str, Column], split: Mapping[str, Any] | None)
     return "split" if set(column.values) <= set(PARTS) else None
 
 
+def chosen_split(columns: Mapping[str, Column], split: Mapping[str, Any] | None) -> dict[str, Any]:
+    """A split with what it leaves to be chosen."""
+    name = split_column(columns, split)
+    if name is None:
+        return {**DEFAULT, **(split or {})}
+    return dict(split or {"column": name})
+
+
 def partition(
     columns: Mapping[str, Column], n: int, split: Mapping[str, Any] | None
 ) -> list[np.ndarray]:
     """The rows of each of `PARTS`; see `UserData.splits`."""
-    for key in split or {}:
+    split = chosen_split(columns, split)
+    for key in split:
         if key not in ("column", *DEFAULT):
             known = ("column", *DEFAULT)
             raise ValueError(f"split: got {key!r}, expected some of {known}{near(str(key), known)}")
-    name = split_column(columns, split)
-    if name is not None:
-        if len(split or {}) > 1:
-            raise ValueError(f"split: got {dict(split or {})!r}, expected column alone")
-        rows = _by_column(columns, name)
+    if "column" in split:
+        if len(split) > 1:
+            raise ValueError(f"split: got {split!r}, expected column alone")
+        rows = _by_column(columns, split["column"])
     else:
-        rows = _by_fractions(n, {**DEFAULT, **(split or {})})
+        rows = _by_fractions(n, split)
     for part, chosen in zip(PARTS, rows, strict=True):
         if not len(chosen):
             raise ValueError(f"split: got no row for {part} of {n} rows, expected one at least")

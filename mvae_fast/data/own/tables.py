@@ -40,8 +40,18 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         writer.writerows(zip(*columns.values(), strict=True))
         buffer.write(text.getvalue().encode())
     else:
-        _pandas(path).DataFrame(dict(columns)).to_parquet(buffer)
+        typed = {name: _of_one_type(cells) for name, cells in columns.items()}
+        _pandas(path).DataFrame(typed).to_parquet(buffer)
     write_bytes(path, buffer.getvalue())
+
+
+def _of_one_type(cells: Sequence[Any]) -> Sequence[Any]:
+    """Cells of a CSV, which are strings, as numbers where all are numbers."""
+    if not any(isinstance(cell, str) for cell in cells):
+        return cells
+    column = column_of_cells("", cells)
+    values = column.values.tolist()
+    return [value if there else None for value, there in zip(values, column.present, strict=True)]
 
 
 def _read_csv(path: Path) -> dict[str, list[str]]:

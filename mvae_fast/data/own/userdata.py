@@ -12,7 +12,7 @@ from mvae_fast.checks import near
 from mvae_fast.data.multimodal import MultimodalDataset, unit_interval
 from mvae_fast.data.own.column import Column
 from mvae_fast.data.own.forms import encode
-from mvae_fast.data.own.infer import describe, says
+from mvae_fast.data.own.infer import describe, is_group, says
 from mvae_fast.data.own.partition import partition, split_column
 from mvae_fast.data.splits import Splits
 
@@ -137,7 +137,7 @@ class UserData:
         groups = {
             name: members
             for name, members in self._groups().items()
-            if not any(self.columns[m].is_text or self.columns[m].values.ndim > 1 for m in members)
+            if is_group([self.columns[member] for member in members])
             and name not in map(modality_name, self.columns)
         }
         member_of = {member: name for name, members in groups.items() for member in members}

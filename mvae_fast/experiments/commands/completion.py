@@ -1,9 +1,8 @@
 """``mvae-fast completion``."""
 
-import importlib
 from collections.abc import Sequence
 
-from mvae_fast.experiments.commands import COMMANDS
+from mvae_fast.experiments.commands import COMMANDS, module
 from mvae_fast.experiments.commands.options import Parser, program
 
 #: What completes an option, by the name of its value.
@@ -38,8 +37,8 @@ def whole() -> Parser:
 
     whole, commands = program()
     for name, help in COMMANDS.items():
-        module = importlib.import_module(f"mvae_fast.experiments.commands.{name}")
-        command = commands.add_parser(name, help=help, parents=[module.parser()], add_help=False)
+        parents = [module(name).parser()]
+        command = commands.add_parser(name, help=help, parents=parents, add_help=False)
         for action in command._actions:
             if action.metavar in VALUES:
                 action.complete = getattr(shtab, VALUES[action.metavar])

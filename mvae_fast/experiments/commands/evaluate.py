@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from mvae_fast.data import DATASETS, MultimodalDataset, load_dataset
+from mvae_fast.data import DATASETS, MultimodalDataset, load_dataset, read_data
 from mvae_fast.experiments.checks import check_data
 from mvae_fast.experiments.commands.options import Parser, add_data, add_quiet
 from mvae_fast.experiments.config import check_seed, title
@@ -13,6 +13,7 @@ from mvae_fast.experiments.evaluation import SAMPLES, entries, evaluation, legen
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import make_folder
 from mvae_fast.experiments.folders.folder import read_recipe
+from mvae_fast.experiments.own import described
 from mvae_fast.experiments.report import Report
 from mvae_fast.experiments.usage import usage
 from mvae_fast.vae import MVAE
@@ -22,15 +23,17 @@ def parser() -> Parser:
     """The command's parser."""
     parser = Parser(
         "evaluate",
-        "Evaluate a trained model on the test split of a data set.",
+        "Evaluate a trained model on the test split of a data set, or on a file of your own.",
         (
             "evaluate runs/digits/mvae_cnf/model.pt",
             "evaluate model.pt --dataset mnist --data-dir data --out results",
+            "evaluate runs/people/mvae/model.pt --data others.csv",
         ),
     )
     add = parser.add_argument
     add("checkpoint", metavar="CHECKPOINT", help="model.pt or a .ckpt")
     add("--dataset", choices=list(DATASETS), help="default: that of the run of the checkpoint")
+    add("--data", metavar="FILE", help="file or folder of your own, all of whose rows are taken")
     add_data(parser)
     add("--seed", type=int, help="of the noise; default: that of the run, or 0")
     add("--out", metavar="FOLDER", help="for evaluation.csv, .json and .md; default: none")
@@ -51,9 +54,16 @@ def main(argv: Sequence[str]) -> None:
         if args.seed is not None:
             check_seed(args.seed, "--seed")
         model = load_checkpoint(args.checkpoint)
-        recipe = _recipe(Path(args.checkpoint), args.dataset)
+        if args.data is not None and args.dataset is not None:
+            raise ValueError(f"--data: got {args.data} and a data set, expected one of them")
+        recipe = _recipe(Path(args.checkpoint), args.dataset or args.data)
         dataset, options = recipe["dataset"], recipe["dataset_options"]
-        test = load_dataset(dataset, args.data_dir, download=args.download, **options).test
+        if args.data is not None:
+            test = read_data(args.data).dataset(described(model))
+        elif recipe.get("data") is not None:
+            test = read_data(recipe["data"]).splits(recipe["modalities"], recipe["split"]).test
+        else:
+            test = load_dataset(dataset, args.data_dir, download=args.download, **options).test
         _check(model, dataset, test)
         out = None if args.out is None else make_folder(args.out, "--out")
     samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
@@ -79,13 +89,11 @@ def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
     """Raise if the model cannot score the data."""
     names, there = list(model.modalities), list(test.arrays)
     if set(names) != set(there):
-        raise ValueError(
-            f"--dataset {dataset} must have the model's modalities {names}, got {there}"
-        )
+        raise ValueError(f"{dataset} must have the model's modalities {names}, got {there}")
     try:
         check_data(model, test)
     except ValueError as error:
-        raise ValueError(f"--dataset {dataset} does not fit the model: {error}") from error
+        raise ValueError(f"{dataset} does not fit the model: {error}") from error
 
 
 def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:

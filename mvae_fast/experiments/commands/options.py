@@ -5,6 +5,7 @@ Of the standard library alone: ``info`` and ``bench`` need nothing else, and ``-
 
 import argparse
 import re
+from pathlib import Path
 from typing import Any, NoReturn
 
 from mvae_fast import __version__
@@ -98,3 +99,23 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
 def add_quiet(parser: argparse.ArgumentParser) -> None:
     """Add what leaves results, warnings and errors alone."""
     parser.add_argument("--quiet", action="store_true", help="print results only, no progress")
+
+
+def add_overwrite(parser: argparse.ArgumentParser) -> None:
+    """Add what lets `new_file` take the place of a file."""
+    parser.add_argument("--overwrite", action="store_true", help="replace the file of --out")
+
+
+def new_file(path: str, overwrite: bool, suffixes: tuple[str, ...]) -> Path:
+    """The file of ``--out``.
+
+    Raises:
+        ValueError: If it is there and may not be replaced, or has another suffix.
+    """
+    if Path(path).suffix not in suffixes:
+        raise ValueError(f"--out: got {path}, expected a file that ends in {' or '.join(suffixes)}")
+    if Path(path).exists() and not overwrite:
+        raise ValueError(f"--out: {path} is there; --overwrite replaces it")
+    if Path(path).is_dir():
+        raise ValueError(f"--out: {path} is a folder, expected a file")
+    return Path(path)

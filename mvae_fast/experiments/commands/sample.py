@@ -1,8 +1,6 @@
 """``mvae-fast sample``: samples of a trained model, given some modalities or none."""
 
-import io
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +10,12 @@ from torch import Tensor
 from torch.distributions import Categorical, Distribution
 
 from mvae_fast.checks import near
+from mvae_fast.data.own.archives import write_archive
 from mvae_fast.experiments.commands.options import Parser, add_quiet
-from mvae_fast.experiments.figures import mosaic, tiles
+from mvae_fast.experiments.figures import is_picture, mosaic, tiles
 from mvae_fast.experiments.folders.checkpoints import load_checkpoint
 from mvae_fast.experiments.folders.files import make_folder, read_yaml, write_figure
 from mvae_fast.experiments.usage import UsageError, usage
-from mvae_fast.files import write_bytes
 from mvae_fast.vae import MVAE, CategoricalLikelihood
 
 
@@ -39,8 +37,8 @@ def parser() -> Parser:
         action="append",
         default=[],
         metavar="MODALITY=VALUE",
-        help="condition: a number, or a .npy file with one row of data, of an image numbers in "
-        "[0, 1]; may be repeated",
+        help="condition: a number, the name of a class, or a .npy file with one row of data, of an "
+        "image numbers in [0, 1]; may be repeated",
     )
     add("--seed", type=int, default=0, help="of the noise")
     add("--out", default="samples", metavar="FOLDER", help="for samples.npz and a PNG an image")
@@ -67,9 +65,9 @@ def main(argv: Sequence[str]) -> None:
     )
     values = {name: _shown(distribution) for name, distribution in drawn.items()}
     written = [folder / "samples.npz"]
-    write_bytes(written[0], _archive(values))
+    write_archive(written[0], {name: value.numpy() for name, value in values.items()})
     for name, value in values.items():
-        if value.dim() in (3, 4):
+        if is_picture(value.shape[1:]):
             written.append(folder / f"{name}.png")
             _draw(value, written[-1])
     if not args.quiet:
@@ -84,7 +82,7 @@ def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
     [0, 1].
 
     Args:
-        text: ``MODALITY=VALUE``, with a number or the path of a ``.npy`` file.
+        text: ``MODALITY=VALUE``, with the name of a class, a number or the path of a ``.npy`` file.
 
     Returns:
         The modality's name, and data ``(1, ...)``.
@@ -105,7 +103,8 @@ def condition(text: str, model: MVAE) -> tuple[str, Tensor]:
         )
     likelihood = dict(model.items())[name].likelihood
     try:
-        numbers = _numbers(value)
+        classes = getattr(likelihood, "classes", None) or ()
+        numbers = np.asarray(classes.index(value)) if value in classes else _numbers(value)
         if isinstance(likelihood, CategoricalLikelihood):
             row = torch.from_numpy(_whole(numbers))
         else:
@@ -146,16 +145,6 @@ def _shown(distribution: Distribution) -> Tensor:
     """What stands for a distribution: the mean, or of a label the most likely one."""
     base = getattr(distribution, "base_dist", distribution)
     return distribution.mode if isinstance(base, Categorical) else distribution.mean
-
-
-def _archive(values: Mapping[str, Tensor]) -> bytes:
-    """What ``np.savez`` writes, which takes no array by the name of one of its arguments."""
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for name, value in values.items():
-            with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
-                np.lib.format.write_array(file, value.numpy(), allow_pickle=False)
-    return buffer.getvalue()
 
 
 def _draw(images: Tensor, path: Path) -> None:

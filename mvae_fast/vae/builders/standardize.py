@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.distributions import Distribution, constraints
@@ -36,17 +37,18 @@ class Standardize(nn.Module):
                 "mvae_fast.data.standardized finds them"
             )
         for name, value in standardize.items():
-            try:
-                numbers = torch.as_tensor(value, dtype=torch.get_default_dtype()).expand(*shape)
-            except (RuntimeError, TypeError, ValueError):
-                numbers = torch.tensor(torch.nan)
-            if not numbers.isfinite().all() or (name == "std" and not (numbers > 0).all()):
+            try:  # by NumPy: the outline of a model that is loaded has no numbers
+                numbers = np.broadcast_to(np.asarray(value, dtype=np.float64), tuple(shape))
+            except (TypeError, ValueError):
+                numbers = np.array(np.nan)
+            if not np.isfinite(numbers).all() or (name == "std" and not (numbers > 0).all()):
                 sign = "positive " if name == "std" else ""
                 raise ValueError(
                     f"standardize.{name}: got {value!r:.80}, expected {sign}numbers of the shape "
                     f"{tuple(shape)}, or one"
                 )
-            self.register_buffer(name, numbers.clone(), persistent=False)
+            buffer = torch.tensor(numbers.tolist(), dtype=torch.get_default_dtype())
+            self.register_buffer(name, buffer, persistent=False)
         self.mean: Tensor
         self.std: Tensor
 

@@ -1,0 +1,1 @@
+"""Commands that answer about the rows of a file of a user's own."""
