@@ -8,6 +8,7 @@ import numpy as np
 
 from mvae_fast.data.own.column import Column
 from mvae_fast.data.own.forms import classes_of, decode, is_binary
+from mvae_fast.data.own.tables import cells_of
 from mvae_fast.data.own.userdata import UserData
 
 
@@ -38,10 +39,10 @@ def filled_arrays(
         values, spread, word = _in_file(columns, described, fills[name])
         gaps = np.broadcast_to(_rows(fills[name].filled, values), values.shape)
         if columns is not None:
-            there = np.stack([_plain(c) for c in columns], axis=1) if _is_group(columns) else None
-            there = _plain(columns[0]) if there is None else there
+            parts = [_plain(column) for column in columns]
+            there = np.stack(parts, axis=1) if len(parts) > 1 else parts[0]
             values, spread = values.reshape(there.shape), spread.reshape(there.shape)
-            gaps = _gaps(columns, gaps.reshape(there.shape), there)
+            gaps = _gaps(gaps.reshape(there.shape), there)
             values = np.where(gaps, values, there)
             if there.dtype.kind in "biu":  # what is filled is whole, too
                 values = values.astype(there.dtype)
@@ -61,35 +62,27 @@ def filled_table(
     Raises:
         ValueError: If an image is to be filled, or there are images without names of files.
     """
-    table: dict[str, list[Any]] = {name: _cells(name, c) for name, c in data.columns.items()}
+    table = {n: cells for name, c in data.columns.items() for n, cells in _cells(name, c)}
     uncertain: dict[str, list[Any]] = {}
     for name, described in modalities.items():
-        found = data.find(name)
+        found, filled = data.find(name), fills[name].filled
         columns = [data.columns[each] for each in found] or None
-        values, spread, word = _in_file(columns, described, fills[name])
-        if fills[name].filled.any() and (values.ndim > 2 or (columns and columns[0].is_image)):
-            raise ValueError(f"--out: {name!r} has no cells of a table, expected a .npz file")
-        if not fills[name].filled.any():
+        if not filled.any():
             continue
+        values, spread, word = _in_file(columns, described, fills[name])
+        if values.ndim > 2 or (columns and columns[0].is_image):
+            raise _no_cells(name)
         values, spread = (each.reshape(len(values), -1) for each in (values, spread))
-        many = values.shape[1] > 1
-        names = found if len(found) == values.shape[1] else [name]
-        if many and len(names) == 1:
-            names = [f"{name}_{place}" for place in range(values.shape[1])]
-            if found:
-                del table[found[0]]
+        k = values.shape[1]
+        names = found if len(found) == k else _numbered(found[0] if found else name, k)
         for place, column in enumerate(names):
             there = data.columns.get(column)
-            gaps = fills[name].filled & (True if there is None else ~there.present)
-            cells = table.get(column) or _numbers_of(data.columns, found, place, len(gaps))
-            table[column] = [
-                values[row, place].item() if gap and values.dtype.kind != "O"
-                else values[row, place] if gap else cells[row]
-                for row, gap in enumerate(gaps.tolist())
-            ]  # fmt: skip
-            uncertain[f"{column}_{word}"] = [
-                spread[row, place].item() if gap else None for row, gap in enumerate(gaps.tolist())
-            ]
+            gaps = (filled if there is None else filled & ~there.present).tolist()
+            cells = table.get(column, [None] * len(gaps))
+            table[column] = _where(gaps, cells_of(values[:, place]), cells)
+            uncertain[f"{column}_{word}"] = _where(
+                gaps, cells_of(spread[:, place]), [None] * len(gaps)
+            )
     return {**table, **uncertain}
 
 
@@ -106,17 +99,13 @@ def _in_file(
     return values, fill.spread * scale, "std"
 
 
-def _gaps(columns: Sequence[Column], gaps: np.ndarray, there: np.ndarray) -> np.ndarray:
+def _gaps(gaps: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Of rows with gaps the numbers that are missing: NaN, or all where none is NaN."""
     if there.dtype.kind != "f":
         return gaps
     missing = np.isnan(there)
     whole = ~missing.reshape(len(there), -1).any(axis=1)
     return gaps & (missing | _rows(whole, there))
-
-
-def _is_group(columns: Sequence[Column]) -> bool:
-    return len(columns) > 1
 
 
 def _rows(flags: np.ndarray, like: np.ndarray) -> np.ndarray:
@@ -127,21 +116,28 @@ def _plain(column: Column) -> np.ndarray:
     return column.values.astype(str) if column.is_text else column.values
 
 
-def _cells(name: str, column: Column) -> list[Any]:
+def _cells(name: str, column: Column) -> list[tuple[str, list[Any]]]:
+    """The columns of a table that a column or array gives, by name."""
     if column.cells is not None:
-        return list(column.cells)
+        return [(name, list(column.cells))]
     if column.values.ndim > 2:
-        raise ValueError(f"--out: {name!r} has no cells of a table, expected a .npz file")
-    cells = column.values.tolist()
-    return [cell if there else None for cell, there in zip(cells, column.present, strict=True)]
+        raise _no_cells(name)
+    values = column.values.reshape(len(column.values), -1)
+    names = _numbered(name, values.shape[1])
+    nothing, there = [None] * len(values), column.present.tolist()
+    return [
+        (each, _where(there, cells_of(values[:, place]), nothing))
+        for place, each in enumerate(names)
+    ]
 
 
-def _numbers_of(
-    columns: Mapping[str, Column], found: Sequence[str], place: int, n: int
-) -> list[Any]:
-    """A place of an array's rows, for a table; None of one that is not there."""
-    if not found:
-        return [None] * n
-    column = columns[found[0]]
-    pairs = zip(column.values[:, place].tolist(), column.present, strict=True)
-    return [cell if there else None for cell, there in pairs]
+def _numbered(name: str, k: int) -> list[str]:
+    return [name] if k == 1 else [f"{name}_{place}" for place in range(k)]
+
+
+def _where(flags: Sequence[bool], yes: Sequence[Any], no: Sequence[Any]) -> list[Any]:
+    return [a if flag else b for flag, a, b in zip(flags, yes, no, strict=True)]
+
+
+def _no_cells(name: str) -> ValueError:
+    return ValueError(f"--out: {name!r} has no cells of a table, expected a .npz file")

@@ -114,7 +114,8 @@ def _image(column: Column) -> dict[str, Any]:
     pixels = column.values[column.present]
     if pixels.max() <= 1:
         raise ValueError(
-            f"{column.what}: got bytes 0 and 1 only, expected grey values 0..255; remedy: booleans"
+            f"{column.what}: got bytes 0 and 1 only, expected grey values 0..255; remedy: "
+            "booleans, or 0 and 255"
         )
     shape = list(pixels.shape[1:])
     binary = bool(np.isin(pixels, (0, 255)).all())

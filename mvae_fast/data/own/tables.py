@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from mvae_fast.data.optional import needed
 from mvae_fast.data.own.column import Column, column_of_cells
 from mvae_fast.files import write_bytes
@@ -43,6 +45,18 @@ def write_table(path: Path, columns: Mapping[str, Sequence[Any]]) -> None:
         typed = {name: _of_one_type(cells) for name, cells in columns.items()}
         _pandas(path).DataFrame(typed).to_parquet(buffer)
     write_bytes(path, buffer.getvalue())
+
+
+def cells_of(values: np.ndarray) -> list[Any]:
+    """Numbers ``(n,)`` as cells, with the digits that they have; None for NaN.
+
+    Example:
+        >>> cells_of(np.array([0.1, np.nan], dtype=np.float32)), cells_of(np.array([3, 4]))
+        ([0.1, None], [3, 4])
+    """
+    if values.dtype.kind != "f":
+        return values.tolist()
+    return [None if np.isnan(value) else float(str(value)) for value in values]
 
 
 def _of_one_type(cells: Sequence[Any]) -> Sequence[Any]:

@@ -72,8 +72,9 @@ def main(argv: Sequence[str]) -> None:
     metrics = evaluation(model.to(device), test, seed, samples=samples, quiet=args.quiet)
     column = title(Path(args.checkpoint).resolve().parent.name)
     chosen = "".join(f", {key} {value}" for key, value in options.items())
+    rows = "test rows" if args.data is None else "rows"
     report = Report(
-        f"{args.checkpoint} on the {len(test)} test rows of {dataset}{chosen}",
+        f"{args.checkpoint} on the {len(test)} {rows} of {dataset}{chosen}",
         list(entries(dataset, column, names, [metrics])),
         [*legend(names, samples), *log_det_notes(column, [metrics])],
         {"dataset_options": options, "samples": samples, "seed": seed},

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from mvae_fast.data.own.archives import write_archive
-from mvae_fast.data.own.tables import write_table
+from mvae_fast.data.own.tables import cells_of, write_table
 from mvae_fast.experiments.commands.options import Parser
 from mvae_fast.experiments.commands.rows.asking import add_rows, opened
 
@@ -28,10 +28,10 @@ def main(argv: Sequence[str]) -> None:
     """``mvae-fast embed CHECKPOINT --data FILE --out FILE``: see `mvae_fast.vae.MVAE.embed`."""
     args = parser().parse_args(argv)
     asked = opened(args, "embed")
-    z = torch.cat([asked.model.embed(x, mask).cpu() for x, mask in asked.batches(1)])
+    z = torch.cat([asked.model.embed(x, mask).cpu() for x, mask in asked.batches(1)]).numpy()
     if asked.out.suffix == ".npz":
-        write_archive(asked.out, {"z": z.numpy()})
+        write_archive(asked.out, {"z": z})
     else:
-        write_table(asked.out, {f"z_{place}": z[:, place].tolist() for place in range(z.shape[1])})
+        write_table(asked.out, {f"z_{place}": cells_of(row) for place, row in enumerate(z.T)})
     if not args.quiet:
         print(f"{len(z)} rows of {z.shape[1]} latents. Written: {asked.out}")

@@ -1,12 +1,11 @@
 """``mvae-fast score``."""
 
-import math
 from collections.abc import Sequence
 
 import torch
 
 from mvae_fast.data.own.archives import write_archive
-from mvae_fast.data.own.tables import write_table
+from mvae_fast.data.own.tables import cells_of, write_table
 from mvae_fast.experiments.commands.options import Parser
 from mvae_fast.experiments.commands.rows.asking import add_rows, opened
 from mvae_fast.experiments.usage import usage
@@ -44,15 +43,11 @@ def main(argv: Sequence[str]) -> None:
         for x, mask in asked.batches(min(args.samples, SAMPLES_AT_ONCE))
     ]
     log_prob, effective = (torch.cat(part).cpu() for part in zip(*scores, strict=True))
+    columns = {"log_prob": log_prob.numpy(), "effective_samples": effective.numpy()}
     if asked.out.suffix == ".npz":
-        arrays = {"log_prob": log_prob.numpy(), "effective_samples": effective.numpy()}
-        write_archive(asked.out, arrays)
+        write_archive(asked.out, columns)
     else:
-        columns = {"log_prob": log_prob.tolist(), "effective_samples": effective.tolist()}
-        write_table(
-            asked.out,
-            {name: [None if math.isnan(v) else v for v in c] for name, c in columns.items()},
-        )
+        write_table(asked.out, {name: cells_of(values) for name, values in columns.items()})
     here = log_prob[~log_prob.isnan()]
     print(
         f"mean log p {here.mean():.3f} nats of {len(here)} of {len(log_prob)} rows; effective "
