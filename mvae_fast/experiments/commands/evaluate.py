@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> None:
             test = read_data(recipe["data"]).splits(recipe["modalities"], recipe["split"]).test
         else:
             test = load_dataset(dataset, args.data_dir, download=args.download, **options).test
-        _check(model, dataset, test)
+        _check(model, "--dataset" if args.data is None else "--data", dataset, test)
         out = None if args.out is None else make_folder(args.out, "--out")
     samples = {name: recipe.get(f"{name}_samples", n) for name, n in SAMPLES.items()}
     seed = recipe["seed"] if args.seed is None else args.seed
@@ -86,15 +86,15 @@ def main(argv: Sequence[str]) -> None:
             print("\nWritten: " + ", ".join(map(str, written)))
 
 
-def _check(model: MVAE, dataset: str, test: MultimodalDataset) -> None:
+def _check(model: MVAE, what: str, dataset: str, test: MultimodalDataset) -> None:
     """Raise if the model cannot score the data."""
     names, there = list(model.modalities), list(test.arrays)
     if set(names) != set(there):
-        raise ValueError(f"{dataset} must have the model's modalities {names}, got {there}")
+        raise ValueError(f"{what} {dataset} must have the model's modalities {names}, got {there}")
     try:
         check_data(model, test)
     except ValueError as error:
-        raise ValueError(f"{dataset} does not fit the model: {error}") from error
+        raise ValueError(f"{what} {dataset} does not fit the model: {error}") from error
 
 
 def _recipe(checkpoint: Path, dataset: str | None) -> dict[str, Any]:
