@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributions import Categorical
 
-from mvae_fast.checks import integer, near
+from mvae_fast.checks import boolean, integer, near
 from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import has_exact_log_det
 
@@ -61,19 +61,23 @@ class Queries:
         mask: Mapping[str, Any] | None = None,
         n_samples: int = 100,
         *,
+        weighted: bool = False,
         generator: torch.Generator | None = None,
     ) -> Imputed:
         r"""Fill what rows lack, by the posterior predictive given what they have.
 
         With :math:`z^k` samples of the posterior of z_T, a missing modality gets the mean of
-        :math:`\tfrac1K \sum_k p(x_i | z^k)`, and the standard deviation of that mixture:
-        the decoder's own and that between samples.
+        :math:`\sum_k w_k\, p(x_i | z^k)`, and the standard deviation of that mixture: the decoder's
+        own and that between samples. The weights are 1/K, as good as the posterior is; or those of
+        importance sampling, :math:`w_k \propto p(X, z^k) / q(z^k | X)`, right for many samples
+        whatever the posterior is. They need as many as `score` does.
 
         Args:
             x: Data by modality, ``(B, ...)`` each, as of `MVAE.forward`; a modality that is left
                 out is missing in all rows.
             mask: Which rows have a modality, as of `MVAE.forward`.
             n_samples: Number K of samples a row.
+            weighted: Weigh the samples.
             generator: Source of the noise.
 
         Raises:
@@ -95,17 +99,26 @@ class Queries:
             first: dict[str, Tensor] = {}
             second: dict[str, Tensor] = {}
             posterior = _posterior(model, data, present)
-            for _ in range(n_samples if missing else 0):
-                z = posterior.rsample(generator=generator)
+            # Samples first: they are few numbers, and weights are relative to one another.
+            drawn = [
+                posterior.rsample_and_log_prob(generator=generator, trace="exact")
+                for _ in range(n_samples if missing else 0)
+            ]
+            weights = [1 / n_samples] * len(drawn)
+            if boolean("weighted", weighted) and drawn:
+                each = torch.stack([_log_weight(model, data, present, *pair) for pair in drawn])
+                weights = list(each.softmax(dim=0))
+            for (z, _), weight in zip(drawn, weights, strict=True):
                 for name in missing:
                     distribution = model.modalities[name].decode(z)
                     base = getattr(distribution, "base_dist", distribution)
                     if isinstance(base, Categorical):
-                        first[name] = first.get(name, 0) + base.probs / n_samples
+                        first[name] = first.get(name, 0) + _times(weight, base.probs)
                         continue
                     mean, variance = distribution.mean, distribution.variance
-                    first[name] = first.get(name, 0) + mean / n_samples
-                    second[name] = second.get(name, 0) + (variance + mean.square()) / n_samples
+                    first[name] = first.get(name, 0) + _times(weight, mean)
+                    squares = _times(weight, variance + mean.square())
+                    second[name] = second.get(name, 0) + squares
             done = Imputed({}, {}, {})
             for i, name in enumerate(model.modalities):
                 filled = ~present[:, i]
@@ -260,6 +273,26 @@ def _prepared(model: "MVAE", x: Any, mask: Any) -> tuple[dict[str, Tensor], Tens
 def _posterior(model: "MVAE", data: dict[str, Tensor], present: Tensor) -> FlowPosterior:
     experts = model.experts(data, present)
     return model.aggregation(*experts, present.unsqueeze(0), model.flow)
+
+
+def _log_weight(
+    model: "MVAE", data: dict[str, Tensor], present: Tensor, z: Tensor, log_q: Tensor
+) -> Tensor:
+    """log p(x, z) - log q(z | x) of what each row has, ``(B,)``."""
+    log_weight = -0.5 * (z.square() + math.log(2 * math.pi)).sum(dim=-1) - log_q
+    for i, (name, modality) in enumerate(model.items()):
+        rows = present[:, i].nonzero().squeeze(1).to(z.device)
+        if len(rows):
+            log_prob = modality.decode(z[rows]).log_prob(data[name][rows])
+            log_weight = log_weight.index_add(0, rows, log_prob.to(log_weight.dtype))
+    return log_weight
+
+
+def _times(weight: float | Tensor, values: Tensor) -> Tensor:
+    """Rows ``(B, ...)`` by the weight of each."""
+    if isinstance(weight, float):
+        return weight * values
+    return weight.view(-1, *[1] * (values.dim() - 1)) * values
 
 
 def _names(argument: str, names: str | Sequence[str] | None, model: "MVAE") -> list[str]:

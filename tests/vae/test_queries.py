@@ -1,6 +1,7 @@
 """Imputation, embedding and scores against a linear-Gaussian model, known in closed form."""
 
 import math
+from typing import get_args
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from torch import nn
 from torch.distributions import MultivariateNormal
 
 from mvae_fast.vae import MVAE, Modality, NormalLikelihood, build_mvae
+from mvae_fast.vae.inference.aggregation import AggregationName
 from tests.vae.models import AffineFlow, bimodal, data, trimodal
 
 NOISE = 0.5
@@ -26,9 +28,8 @@ class LinearEncoder(nn.Module):
         return mean, -precision.log().expand_as(mean)
 
 
-@pytest.fixture
-def linear():
-    """A model whose posteriors are exact, with weights and biases of its modalities."""
+def made(aggregation="product"):
+    """A linear-Gaussian model, whose product of experts is exact, and its weights and biases."""
     torch.manual_seed(0)
     modalities, known = {}, {}
     for name, size in (("a", 4), ("b", 3), ("c", 5)):
@@ -42,7 +43,12 @@ def linear():
             LinearEncoder(weight, bias), decoder, NormalLikelihood(NOISE), shape=(size,)
         )
         known[name] = weight, bias
-    return MVAE(modalities, 2), known
+    return MVAE(modalities, 2, aggregation=aggregation), known
+
+
+@pytest.fixture
+def linear():
+    return made()
 
 
 def joint(known, names):
@@ -117,12 +123,36 @@ def test_imputed_is_the_conditional_mean_and_spread(linear):
     torch.testing.assert_close(model.embed({"a": x["a"]}), latent)
 
 
-def test_imputing_keeps_what_is_there():
+@pytest.mark.parametrize("aggregation", get_args(AggregationName))
+def test_any_aggregation_is_right_with_weights(aggregation):
+    model, known = made(aggregation)
+    x = rows_of(known, 4)
+    generator = torch.Generator().manual_seed(0)
+    found = model.score(x, n_samples=20_000, generator=generator)
+    wanted = joint(known, known).log_prob(torch.cat(list(x.values()), 1))
+    assert (found.effective_samples > 200).all()
+    assert (found.log_prob - wanted).abs().max() < 5 / found.effective_samples.min().sqrt()
+    given = joint(known, ["a", "b", "c"])
+    size = len(known["c"][1])
+    covariance = given.covariance_matrix
+    gain = covariance[-size:, :-size] @ covariance[:-size, :-size].inverse()
+    rest = torch.cat([x["a"] - known["a"][1], x["b"] - known["b"][1]], 1)
+    mean = known["c"][1] + rest @ gain.T
+    std = (covariance[-size:, -size:] - gain @ covariance[:-size, -size:]).diagonal().sqrt()
+    rows = {name: x[name] for name in ("a", "b")}
+    done = model.impute(rows, n_samples=4000, weighted=True, generator=generator)
+    assert (done.values["c"] - mean).abs().max() < 0.1
+    assert (done.uncertainty["c"] - std).abs().max() < 0.1
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_imputing_keeps_what_is_there(weighted):
     model = trimodal(AffineFlow()).train()
     x = data(7, ("image", "label"))
     here = torch.arange(7) < 4
     x["image"] = torch.where(here[:, None, None], x["image"], torch.nan)
-    done = model.impute(x, {"image": here, "label": ~here}, n_samples=3)
+    masks = {"image": here, "label": ~here}
+    done = model.impute(x, masks, n_samples=3, weighted=weighted)
     assert model.training
     assert torch.equal(done.values["image"][:4], x["image"][:4])
     assert torch.equal(done.values["label"][4:], x["label"][4:])

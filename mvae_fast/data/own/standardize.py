@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 from mvae_fast.data.multimodal import MultimodalDataset
 
@@ -32,7 +33,8 @@ def standardized(
         if spec.get("standardize") is not True:
             continue
         mask = train.masks.get(name)
-        rows = train[:][0][name].numpy().astype(np.float64)
+        stored = train.arrays[name][:]
+        rows = train.transforms.get(name, torch.Tensor.double)(stored).numpy().astype(np.float64)
         rows = rows if mask is None else rows[mask.numpy()]
         if not len(rows):
             raise ValueError(f"modality {name!r}: no row of the training split has it")

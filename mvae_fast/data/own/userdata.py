@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -86,7 +87,7 @@ class UserData:
         """
         found = self.find(name)
         if not found:
-            known = [*map(modality_name, self.columns), *self._groups()]
+            known = [*self._alone, *self._groups]
             raise ValueError(
                 f"{self.path}: got no column or array for the modality {name!r}; it has "
                 f"{', '.join(map(repr, self.columns))}{near(name, known)}"
@@ -95,8 +96,7 @@ class UserData:
 
     def find(self, name: str) -> list[str]:
         """The names of the columns of a modality; none where the file lacks it."""
-        alone = [column for column in self.columns if modality_name(column) == name]
-        return alone or self._groups().get(name, [])
+        return self._alone.get(name) or self._groups.get(name, [])
 
     def dataset(self, modalities: Mapping[str, Mapping[str, Any]]) -> MultimodalDataset:
         """All rows, as the descriptions of modalities say.
@@ -136,9 +136,8 @@ class UserData:
         reserved = split_column(self.columns, split)
         groups = {
             name: members
-            for name, members in self._groups().items()
-            if is_group([self.columns[member] for member in members])
-            and name not in map(modality_name, self.columns)
+            for name, members in self._groups.items()
+            if is_group([self.columns[member] for member in members]) and name not in self._alone
         }
         member_of = {member: name for name, members in groups.items() for member in members}
         found: dict[str, dict[str, Any] | str] = {}
@@ -157,6 +156,15 @@ class UserData:
             found[name] = describe([self.columns[m] for m in groups.get(name, [column])])
         return found
 
+    @cached_property
+    def _alone(self) -> dict[str, list[str]]:
+        """Each column by the name of its modality."""
+        alone: dict[str, list[str]] = {}
+        for column in self.columns:
+            alone.setdefault(modality_name(column), []).append(column)
+        return alone
+
+    @cached_property
     def _groups(self) -> dict[str, list[str]]:
         """Columns of a table by what their names begin with, where two or more share it."""
         groups: dict[str, list[str]] = {}

@@ -24,6 +24,11 @@ def parser() -> Parser:
         ),
     )
     add_rows(parser, samples=100)
+    parser.add_argument(
+        "--weighted",
+        action="store_true",
+        help="weigh samples by their importance; needs many samples, as score does",
+    )
     return parser
 
 
@@ -33,7 +38,9 @@ def main(argv: Sequence[str]) -> None:
     asked = opened(args, "impute")
     parts: dict[str, list[tuple[torch.Tensor, ...]]] = {name: [] for name in asked.modalities}
     for x, mask in asked.batches(1):
-        done = asked.model.impute(x, mask, args.samples, generator=asked.generator)
+        done = asked.model.impute(
+            x, mask, args.samples, weighted=args.weighted, generator=asked.generator
+        )
         for name in parts:
             here = (done.values[name], done.uncertainty[name], done.filled[name])
             parts[name].append(tuple(part.cpu() for part in here))
