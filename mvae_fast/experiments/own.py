@@ -11,6 +11,13 @@ from mvae_fast.data.own.userdata import modality_name
 from mvae_fast.experiments.config import changed, check_types, layers
 from mvae_fast.vae import MVAE
 
+STEPS = 4000
+"""Steps of a training on a small file. On 1200 rows of five modalities 720 steps, 60 epochs, left
+imputed values with twice their true standard deviation, and 3600 did not."""
+
+MOST_EPOCHS = 300
+"""Epochs of a training on a very small file."""
+
 
 def named_data(files: Iterable[str | Path], settings: Iterable[str]) -> str | None:
     """The data of a user's own that files or settings name, as `own_settings` takes them."""
@@ -50,12 +57,23 @@ def own_settings(
         split = changed(base, files, settings)["split"] if split is None else split
         base["split"] = split = chosen_split(rows.columns, split)
         base["modalities"] = rows.modalities(split)
-        partition(rows.columns, len(rows), split)  # which raises if it cannot be
+        train, *_ = partition(rows.columns, len(rows), split)
+        base["epochs"] = epochs(len(train), base["batch_size"], base["epochs"])
         lines = found(rows, base["modalities"], split)
     values = changed(base, files, settings)
     values["data"] = os.path.abspath(path)
     check_types(values)
     return values, lines
+
+
+def epochs(rows: int, batch_size: int, at_least: int) -> int:
+    """Epochs with `STEPS` steps, where an epoch has few.
+
+    Example:
+        >>> epochs(1200, 100, 60), epochs(60_000, 100, 60), epochs(50, 100, 60)
+        (300, 60, 300)
+    """
+    return max(at_least, min(MOST_EPOCHS, STEPS // max(1, rows // batch_size)))
 
 
 def found(

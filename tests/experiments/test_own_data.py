@@ -193,6 +193,7 @@ def test_settings_print_and_read_again(trained, capsys, monkeypatch):
     monkeypatch.chdir(trained)
     assert main(["init", "--data", "people.csv"]) == 0
     printed = capsys.readouterr().out
+    assert yaml.safe_load(printed)["epochs"] == 300  # as few rows as 120 have few steps
     assert "# eyes " in printed and "# name is left out: 120 different texts" in printed
     (trained / "my.yaml").write_text(printed)
     assert main(["train", "--config", "my.yaml", "--print-config"]) == 0
