@@ -1,5 +1,7 @@
 """Data of a user's own: what is found in files, and what is said of mistakes."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -144,6 +146,24 @@ def test_parquet_is_read_as_a_table_is(table, tmp_path):
             torch.testing.assert_close(ours[name], theirs[name], equal_nan=True)
 
 
+def test_what_a_parquet_file_may_hold_beside_numbers(tmp_path):
+    pandas = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    path = tmp_path / "a.parquet"
+    days = pandas.to_datetime(["2026-01-01", None, "2026-01-02"])
+    frame = {"day": days, "ill": [True, False, None], "n": [2**40, 1, 2], "kind": ["a", None, "b"]}
+    pandas.DataFrame(frame).astype({"kind": "category"}).to_parquet(path)
+    data = read_data(path)
+    found = data.modalities()
+    assert found["day"]["classes"] == ["2026-01-01", "2026-01-02"]
+    assert found["ill"]["likelihood"] == "bernoulli" and found["kind"]["classes"] == ["a", "b"]
+    mask = data.dataset(found)[:][1]
+    assert all(mask[name].sum() == 2 for name in ("day", "ill", "kind"))
+    pandas.DataFrame({"x": [1.0, 2.0], "y": [[1], [2]]}).to_parquet(path)
+    with pytest.raises(ValueError, match="column 'y', row 1: got a .*, expected a number or"):
+        read_data(path)
+
+
 def test_splits_by_fraction_and_by_column(table, tmp_path):
     data = read_data(table)
     found = data.modalities()
@@ -178,7 +198,11 @@ def test_standardised_by_the_rows_that_are_trained_on(table):
         ("a,\n1,2\n", "got the name '' for column 2"),
         ("a,b\n1,2\n1\n", "row 2: got 1 cells, expected 2"),
         ("a,b\n1,2\n2,x\n3,4\n4,5\n", "column 'b', row 2: got 'x', expected a number"),
-        ("a,b\n1,2\n2,inf\n3,4\n", "column 'b', row 2: got infinity, expected a finite number"),
+        ("a,b\n1,2\n2,NAN\n3,4\n", "column 'b', row 2: got NaN or infinity"),
+        (
+            "a,b\n1,2\n2,inf\n3,4\n",
+            "column 'b', row 2: got NaN or infinity, expected a finite number",
+        ),
         ("joint,b\n1,2\n2,3\n", "column 'joint': it cannot be the modality 'joint'"),
         ("a b,a+b\n1.5,2\n2,3\n", "column 'a+b': it cannot be the modality 'a_b', the name of"),
         ("a\nx\nx\n", "found no column that can be a modality"),
@@ -244,7 +268,7 @@ def test_a_split_that_cannot_be(table, split, told):
         ({"a": np.zeros(3, dtype=complex)}, "array 'a': got complex128, expected numbers"),
         ({"a": np.zeros(3), "a_mask": np.zeros(3)}, "array 'a': got a mask float64 (3,)"),
         ({"a": np.array([None, 1])}, "expected a .npz file of numbers and strings"),
-        ({"a": np.array([[1.0], [np.inf]])}, "array 'a', row 1: got infinity"),
+        ({"a": np.array([[1.0], [np.inf]])}, "array 'a', row 1: got NaN or infinity"),
         ({"a": np.ones((3, 4, 4), dtype=np.uint8)}, "array 'a': got bytes 0 and 1 only"),
         ({"a": np.array([["x", "y"]])}, "array 'a': got rows of the shape (2,), expected one"),
     ],
@@ -285,6 +309,21 @@ def test_what_is_no_data(tmp_path):
     (tmp_path / "a.csv").write_bytes(b"a\n\xff\xfe\n")
     with pytest.raises(ValueError, match="expected text in UTF-8"):
         read_data(tmp_path / "a.csv")
+
+
+@pytest.mark.parametrize(
+    ("package", "extra", "name"), [("pyarrow", "tables", "a.parquet"), ("PIL", "images", "pets")]
+)
+def test_a_package_that_is_missing_is_named_with_its_extra(
+    package, extra, name, tmp_path, monkeypatch
+):
+    (tmp_path / "pets" / "cat").mkdir(parents=True)
+    (tmp_path / "pets" / "cat" / "a.png").touch()
+    (tmp_path / "a.parquet").touch()
+    monkeypatch.setitem(sys.modules, package, None)
+    told = rf"{package} is not installed; remedy: pip install 'mvae_fast\[{extra}\]'"
+    with pytest.raises(ImportError, match=told):
+        read_data(tmp_path / name)
 
 
 @pytest.fixture

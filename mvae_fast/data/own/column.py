@@ -55,10 +55,10 @@ class Column:
             values = np.array([float(v) if p else np.nan for v, p in self._pairs()])
         else:
             values = self.values.astype(np.float64)
-        infinite = np.isinf(values).reshape(len(values), -1).any(axis=1) & self.present
+        infinite = ~np.isfinite(values).reshape(len(values), -1).all(axis=1) & self.present
         if infinite.any():
             row = int(infinite.argmax())
-            raise ValueError(f"{self.at(row)}: got infinity, expected a finite number")
+            raise ValueError(f"{self.at(row)}: got NaN or infinity, expected a finite number")
         return values
 
     def names(self) -> list[str | None]:

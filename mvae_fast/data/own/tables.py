@@ -101,6 +101,9 @@ def _read_parquet(path: Path) -> dict[str, list[Any]]:
         frame = pandas.read_parquet(path)
     except (OSError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from None
+    for name, dtype in frame.dtypes.items():
+        if getattr(dtype, "kind", "") in "mM":  # times are texts, as in a CSV
+            frame[name] = frame[name].astype(str).where(frame[name].notna(), None)
     return {str(name): frame[name].tolist() for name in frame.columns}
 
 
