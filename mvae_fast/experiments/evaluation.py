@@ -14,7 +14,7 @@ from mvae_fast.experiments.folders.files import read_json, write_json
 from mvae_fast.experiments.report import Entry
 from mvae_fast.experiments.usage import say
 from mvae_fast.vae import MVAE, evaluate
-from mvae_fast.vae.evaluation import CONVENTIONS
+from mvae_fast.vae.evaluation import CONVENTIONS, LogDetErrors
 
 #: Samples of z_0 a row, by convention, where nothing else is asked for.
 SAMPLES: dict[str, int] = {"paper": 1, "elbo": 16, "iwae": 64}
@@ -52,6 +52,7 @@ def evaluation(
     device = next(model.parameters()).device
     largest = numbers_a_row(model, dataset)
     metrics: dict[str, dict[str, tuple[float, float]]] = {}
+    errors: LogDetErrors = {}
     with tqdm(
         desc="evaluation",
         total=sum(samples[convention] for convention in CONVENTIONS) * len(dataset),
@@ -60,13 +61,19 @@ def evaluation(
         leave=False,
         disable=True if quiet else None,  # None: unless it is a terminal
     ) as bar:
-        for convention in CONVENTIONS:
+        for convention in reversed(CONVENTIONS):  # "iwae" has the posteriors of "elbo", and more
             n = samples[convention]
             rows = max(1, VALUES_AT_ONCE // (n * largest))
-            batches = _batches(dataset, rows, device, bar, n)
             metrics[convention] = evaluate(
-                model, batches, convention, n_samples=n, log_det="available", seed=seed
+                model,
+                _batches(dataset, rows, device, bar, n),
+                convention,
+                n_samples=n,
+                log_det="available",
+                log_det_errors=errors,
+                seed=seed,
             )
+    metrics = {convention: metrics[convention] for convention in CONVENTIONS}
     if cache is not None:
         write_json(cache, {"about": about, "metrics": metrics})
     return metrics

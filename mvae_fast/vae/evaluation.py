@@ -2,7 +2,8 @@
 conditional, in three conventions."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, MutableMapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -24,6 +25,9 @@ CONVENTIONS: dict[Convention, str] = {
     "iwae": "importance-sampling estimate; conditional: a difference of two estimates, no bound",
 }
 
+#: Integrated minus exact log-determinant of every row, by the modalities of a posterior.
+LogDetErrors = MutableMapping[tuple[int, ...], Tensor]
+
 Batches = Iterable[tuple[Mapping[str, Any], Mapping[str, Tensor] | None]]
 
 
@@ -35,6 +39,7 @@ def evaluate(
     *,
     n_samples: int = 16,
     log_det: Literal["exact", "trace", "available"] = "exact",
+    log_det_errors: LogDetErrors | None = None,
     seed: int = 0,
 ) -> dict[str, tuple[float, float]]:
     r"""Negative bounds or estimates of the log-likelihood of all modalities together and of each
@@ -71,6 +76,9 @@ def evaluate(
         log_det: ``"trace"`` leaves out the correction; ``"paper"`` has none. ``"available"`` is
             ``"exact"`` where the flow has an exact log-determinant (`mvae_fast.flows
             .has_exact_log_det`) and ``"trace"`` where not.
+        log_det_errors: What an evaluation of the same model and rows in another convention has put
+            there, so as not to factorise again; what it lacks is computed, and put there. Another
+            convention has other samples: the correction is unbiased all the same.
         seed: Of the noise.
 
     Returns:
@@ -84,8 +92,9 @@ def evaluate(
         posteriors; nan with ``"available"`` and a flow that has none.
 
     Raises:
-        ValueError: If the convention is unknown, there is no batch, or the log-determinant is to be
-            exact and the flow has no exact one, as with adaptive solvers.
+        ValueError: If the convention is unknown, there is no batch, ``log_det_errors`` are of
+            another number of rows, or the log-determinant is to be exact and the flow has no exact
+            one, as with adaptive solvers.
 
     References:
         Nedelkoski, Bogojeski, Kao 2020, eq. 4, 10, 11; Burda et al., Importance weighted
@@ -99,6 +108,11 @@ def evaluate(
     generator = torch.Generator(device).manual_seed(seed)
     names = list(model.modalities)
     subsets = _subsets(len(names), convention)
+    members = _members(subsets)
+    kept = {} if log_det_errors is None else log_det_errors
+    known = all(subset in kept for subset in members)
+    fresh: list[Tensor] = []  # (S, B) of each batch
+    seen = 0
     columns: dict[str, list[Tensor]] = {}
     with evaluation_mode(model):
         flow = model.flow
@@ -112,16 +126,28 @@ def evaluate(
                 subsets,
                 at="mean" if convention == "paper" else "sample",
                 n_samples=1 if convention == "paper" else n_samples,
-                log_det_error=correct and not unknown,
+                log_det_error=correct and not unknown and not known,
                 trace=None if log_det == "trace" else "exact",
                 generator=generator,
             )
+            begin, seen = seen, seen + len(present)
+            if terms.log_det_error is not None:
+                fresh.append(terms.log_det_error)
+            elif correct and known:
+                errors = torch.stack([kept[subset] for subset in members])
+                if seen > errors.shape[1]:
+                    raise _other_rows(errors, f"at least {seen}")
+                terms = replace(terms, log_det_error=errors[:, begin:seen])
             iwae = convention == "iwae"
             entries = _likelihoods(terms, names) if iwae else _bounds(terms, names, present)
             for key, values in entries:
                 columns.setdefault(key, []).append(values)
     if not columns:
         raise ValueError("batches must hold at least one batch")
+    if correct and known and seen < errors.shape[1]:
+        raise _other_rows(errors, str(seen))
+    if fresh:
+        kept.update(zip(members, torch.cat(fresh, dim=1), strict=True))
     result = {}
     for key, parts in columns.items():
         values = torch.cat(parts).double()
@@ -131,6 +157,13 @@ def evaluate(
     if correct and unknown and convention == "elbo":
         result["log_det_error"] = (math.nan, math.nan)
     return result
+
+
+def _other_rows(errors: Tensor, count: str) -> ValueError:
+    return ValueError(
+        f"log_det_errors: got those of {errors.shape[1]} rows, but there are {count}; remedy: "
+        "those of the same rows"
+    )
 
 
 def _subsets(n: int, convention: Convention) -> Tensor:

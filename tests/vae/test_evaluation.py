@@ -222,6 +222,32 @@ def test_corrected_importance_weights_are_near_exact_ones():
         assert error < 0.3 * uncorrected, key
 
 
+@pytest.mark.parametrize("make", [bimodal, trimodal])
+def test_conventions_share_the_log_determinants(make, monkeypatch):
+    """Factorised once; the correction, of another sample, is unbiased all the same."""
+    model = one_large_step(make)
+    x = data(9, tuple(model.modalities))
+    parts = [({k: v[a:b] for k, v in x.items()}, {}) for a, b in ((0, 4), (4, 9))]
+    own = evaluate(model, [(x, {})], n_samples=2)
+    errors = {}
+    iwae = evaluate(model, parts, "iwae", n_samples=3, log_det_errors=errors)
+    assert iwae == evaluate(model, parts, "iwae", n_samples=3)
+    assert all(len(error) == 9 for error in errors.values())
+    monkeypatch.setattr(torch.linalg, "slogdet", None)
+    monkeypatch.setattr(torch.ops.mvae_fast, "log_det", None, raising=False)
+    elbo = evaluate(model, [(x, {})], n_samples=2, log_det_errors=errors)
+    trace = evaluate(model, [(x, {})], n_samples=2, log_det="trace")
+    assert elbo.keys() == own.keys()
+    everything = tuple(range(len(model.modalities)))
+    mean = errors[everything].double().mean().item()
+    assert elbo["log_det_error"][0] == pytest.approx(mean, rel=1e-6)
+    assert elbo["elbo/joint"][0] == pytest.approx(trace["elbo/joint"][0] + mean, rel=1e-6)
+    few = {name: value[:8] for name, value in x.items()}
+    for batches, count in (([(few, {})], "8"), ([(few, {}), (few, {})], "at least 16")):
+        with pytest.raises(ValueError, match=f"got those of 9 rows, but there are {count}"):
+            evaluate(model, batches, n_samples=2, log_det_errors=errors)
+
+
 @pytest.mark.slow
 def test_elbo_has_the_log_det_of_the_steps_and_not_the_trace():
     """Unbiased: with many samples the corrected ELBO is that of exact log-determinants."""
