@@ -143,6 +143,10 @@ struct Kernels {
                    const Threads&, void* workspace);
   // In a workspace of `forward_workspace`, the same one for all attempts of a solve.
   void (*attempt)(const Problem<T>&, const Attempt<T>&, const Threads&, void* workspace);
+  // As `forward`, of a problem without trace, probes, penalties or saved states: in `logp` the
+  // log-determinant of the steps.
+  int64_t (*log_det_workspace)(const Problem<T>&, int64_t workers);
+  void (*log_det)(const Problem<T>&, const ForwardOutputs<T>&, const Threads&, void* workspace);
   // Runs the register tile of the products on operands in L1, for the machine's peak: multiply-adds
   // done.
   int64_t (*peak)(int64_t repeats, const Threads&);

@@ -88,7 +88,8 @@ class FastCNF(NotScriptable, HasDensity, HasEndTime, HasSettings):
             with fixed steps not the gradient of the loss.
         log_det: ``"trace"`` (the integral of the trace, as FFJORD does); ``"second_order"``, which
             adds ``h^2 / 2 Tr J^2`` in each step of Euler's method; or ``"exact"``, the
-            log-determinant of the steps by LU factorisation, for evaluation.
+            log-determinant of the steps by LU factorisation, for evaluation: fast on a CPU where no
+            gradient is wanted.
         precision: Of the products' operands: ``"full"``, that of the flow, or TF32 on a GPU where
             ``torch.set_float32_matmul_precision`` allows it; ``"bf16"`` or ``"fp16"``, with sums,
             state and log-density in float32; None to follow ``torch.autocast`` where the engine

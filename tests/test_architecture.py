@@ -44,7 +44,7 @@ def test_ops():
     defined |= set(re.findall(r'_FRAGMENT\.define\("(\w+)\(', python))
     for source in (ROOT / "csrc").rglob("*.cpp"):
         defined |= set(re.findall(r'm\.def\(\s*"(\w+)\(', source.read_text()))
-    assert len(defined) == 8, defined
+    assert len(defined) == 9, defined
     if cpp.why_missing() is None:
         known = {name.split("::")[1] for name in torch._C._dispatch_get_all_op_names()
                  if name.startswith("mvae_fast::")}  # fmt: skip

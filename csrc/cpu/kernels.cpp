@@ -4,6 +4,7 @@
 
 #include "kernels.h"
 
+#include "log_det/steps.h"
 #include "simd/peak.h"
 #include "sweep/attempt.h"
 #include "sweep/backward.h"
@@ -12,7 +13,8 @@ namespace mvae_fast::MVAE_FAST_ISA {
 
 template <class T>
 static constexpr Kernels<T> kKernels{forward_workspace<T>, forward<T>, backward_workspace<T>,
-                                     backward<T>,          attempt<T>, peak<T>};
+                                     backward<T>,          attempt<T>, log_det_workspace<T>,
+                                     log_det<T>,           peak<T>};
 
 const Kernels<float> kernels_f32 = kKernels<float>;
 #if !defined(__AVX512BF16__)  // doubles are those of avx512

@@ -7,7 +7,8 @@ steps apply is
           \log|\det(I + h J)| = h \operatorname{Tr} J - \tfrac{h^2}{2} \operatorname{Tr} J^2 + \dots
 
 for Euler's method, and it alone makes an ELBO of few large steps a bound. Plain PyTorch, one LU
-factorisation per row and step: meant for evaluation and tests.
+factorisation per row and step: for tests, and where gradients are wanted; else on a CPU the C++
+engine has it.
 """
 
 from collections.abc import Callable

@@ -49,6 +49,8 @@ class Engine:
         dtypes: Dtypes it runs in, or None for every floating one.
         precisions: Those of `mvae_fast.core.problem.PRECISIONS` that it has.
         refuses: What is too much of a problem for it, or None.
+        log_det: Solves a problem with the log-determinant of the steps, if it can; but for its
+            derivatives and `complete`.
         excludes: Why it cannot use a device of a type that it runs on, with the remedy, or None.
         by_name_only: Device types where it only runs when named, being no use but to test it.
     """
@@ -60,6 +62,7 @@ class Engine:
     precisions: tuple[str, ...] = PRECISIONS
     by_name_only: tuple[str, ...] = ()
     refuses: Callable[[Problem], str | None] = lambda problem: None
+    log_det: Callable[[Problem], Solution] | None = None
     excludes: Callable[[torch.device], str | None] = lambda device: None
 
     def precisions_of(self, problem: Problem) -> tuple[str, ...]:
@@ -74,8 +77,19 @@ class Engine:
         if _in_onnx_export():
             return "has no ONNX operator"
         if problem.jacobians and problem.trace is not None:
-            return "has log_det='trace', and 'second_order' for one hidden layer"
+            return self.lacks_jacobians(problem) or self.refuses(problem)
         return self.refuses(problem)
+
+    def lacks_jacobians(self, problem: Problem) -> str | None:
+        """What it has not of a problem that takes whole Jacobians, or None."""
+        if self.log_det is None or problem.log_det != "exact":
+            exact = "" if self.log_det is None else ", 'exact'"
+            return f"has log_det='trace'{exact}, and 'second_order' for one hidden layer"
+        if problem.precision != "full" and not problem.follow:
+            return f"has log_det='exact' with precision='full', got {problem.precision!r}"
+        if ops.differentiable(problem) or ops.transformed():
+            return "has log_det='exact' without derivatives, as under torch.no_grad()"
+        return None
 
     def supports(self, device: torch.device, dtype: torch.dtype, precision: str) -> bool:
         """Whether it can run on tensors of this device and dtype, with products of this kind."""
@@ -99,6 +113,7 @@ _ENGINES: dict[str, Engine] = {
         (torch.float32, torch.float64),
         ("full", "bf16"),
         refuses=cpp.refuses,
+        log_det=cpp.log_det,
     ),
     "cuda": Engine(
         partial(ops.solve, "solve", ops.tables, ops.states_only),
@@ -194,7 +209,7 @@ def solve(engine: str, problem: Problem, found: Found | None = None) -> Solution
         solution = solve(engine, problem._replace(check_finite=False), found)
         finite.check_end(problem, solution)
         return solution
-    if found is not None and _found_all(problem) and not _differentiable(problem):
+    if found is not None and _found_all(problem) and not ops.differentiable(problem):
         penalties = problem.z.new_zeros((len(problem.outputs), 0, problem.z.shape[0]))
         return complete(problem, Solution(found.z, found.logp, penalties))
     if problem.trace == "exact" and not problem.closed and not problem.jacobians:
@@ -209,7 +224,9 @@ def solve(engine: str, problem: Problem, found: Found | None = None) -> Solution
             _warn_once(_FLOAT32_TAKEN)
     if found is not None and found.saved is not None and _found_all(problem):
         return complete(problem, cpp.solve(problem, found))
-    return complete(problem, chosen.solve(problem))
+    exact = problem.log_det == "exact" and problem.trace is not None
+    run = (exact and chosen.log_det) or chosen.solve
+    return complete(problem, run(problem))
 
 
 def _check_start(problem: Problem) -> None:
@@ -225,16 +242,6 @@ def _found_all(problem: Problem) -> bool:
     """Whether a search finds all that is wanted of a problem."""
     trace = problem.trace is None or problem.log_det == "trace"
     return trace and not problem.penalties and problem.checkpoint_every == 1
-
-
-def _differentiable(problem: Problem) -> bool:
-    """Whether there is anything to differentiate in."""
-    if not torch.is_grad_enabled():
-        return False
-    field = problem.field
-    parts = field.tensors if isinstance(field, Field) else (field.weight, field.gate, field.bias)
-    every = (problem.z, problem.h, *parts, *field.context, *field.gate_context)
-    return any(x is not None and x.requires_grad for x in every)
 
 
 def search(
@@ -264,7 +271,7 @@ def search(
     """
     if problem.check_finite:
         _check_start(problem)
-    saves = _found_all(problem) and problem.precision == "full" and _differentiable(problem)
+    saves = _found_all(problem) and problem.precision == "full" and ops.differentiable(problem)
     problem = problem._replace(
         log_det="trace", penalties=(), checkpoint_every=1, precision="full", follow=False
     )

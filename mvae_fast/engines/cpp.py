@@ -45,6 +45,7 @@ def velocity(problem: Problem) -> ops.Velocity:
 
 
 solve = partial(ops.solve, "solve", velocity, memory.save_level)
+log_det = partial(ops.log_det, velocity)
 
 
 def search(

@@ -177,6 +177,17 @@ def search_flops(*arguments: Any, out_val: Any) -> int:
     return 2 * call.z.shape[0] * (row + _of_probes(call, evaluations))
 
 
+def log_det_flops(*arguments: Any, out_val: Any = None) -> int:
+    """Operations of ``mvae_fast::log_det``: velocities, Jacobians and their factorisations, as if
+    no factor of a Jacobian had zeros."""
+    z, h, _, widths, *_, b, _ = arguments
+    dim, stages, products = widths[0], len(b), _products(widths)
+    # The first Jacobian of a step is that times unit vectors: W_1 is there.
+    jacobians = stages * sum(products) - products[0]
+    row = stages * _velocity(widths) + dim * jacobians + dim**3 // 3
+    return 2 * z.shape[0] * h.shape[0] * row
+
+
 def backward_flops(*arguments: Any, out_val: Any = None) -> int:
     """Operations of ``mvae_fast::solve_backward``: with what it computes again."""
     saved, call, weights = arguments[3], _Call(*arguments[4:-1]), bool(arguments[-1])

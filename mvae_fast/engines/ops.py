@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mvae_fast.checks import constant_when_traced
 from mvae_fast.core.adaptive import Control, Found
+from mvae_fast.core.field import Field
 from mvae_fast.core.problem import Problem, Solution
 from mvae_fast.core.tableaus import Embedded
 from mvae_fast.core.trace import second_order_table, trace_table
@@ -34,6 +35,11 @@ _SEARCH = (
     "int nonlinearity, bool residual, bool exact, float[] a, float[] b, int operands, "
     "float[] times, float[] nodes, float[] error, float[] controls, int budget) "
     "-> (Tensor z_out, Tensor logp_out, Tensor saved, Tensor shares, Tensor counts)"
+)
+_LOG_DET = (
+    "log_det(Tensor z, Tensor h, Tensor[] tensors, int[] widths, int[] layout, "
+    "int nonlinearity, bool residual, float[] a, float[] b, int[] outputs) "
+    "-> (Tensor z_out, Tensor logp_out)"
 )
 _FRAGMENT = torch.library.Library("mvae_fast", "FRAGMENT")
 _FRAGMENT.define("cuda_device_error(int device) -> str")
@@ -174,6 +180,31 @@ def search(
     return Found(z, logp, shares, counts, evaluations, None if budget < 0 else saved[:size])
 
 
+def log_det(velocity: Callable[[Problem], Velocity], problem: Problem) -> Solution:
+    """Take all steps, with the log-determinant of each, in one call of the op; no gradients.
+
+    Args:
+        velocity: What the op is given for the problem's field, without a trace.
+        problem: What to solve.
+    """
+    _announce_flops()
+    tableau = problem.tableau
+    tensors, *net, _ = _net(problem, velocity(problem._replace(trace=None, log_det="trace")))
+    given = (problem.z.contiguous(), problem.h.contiguous(), [x.contiguous() for x in tensors])
+    z, logp = _OPS.log_det.default(*given, *net, tableau.a, tableau.b, problem.outputs)
+    return Solution(z, logp, z.new_empty((len(problem.outputs), 0, problem.z.shape[0])))
+
+
+def differentiable(problem: Problem) -> bool:
+    """Whether there is anything to differentiate in."""
+    if not torch.is_grad_enabled():
+        return False
+    field = problem.field
+    parts = field.tensors if isinstance(field, Field) else (field.weight, field.gate, field.bias)
+    every = (problem.z, problem.h, *parts, *field.context, *field.gate_context)
+    return any(x is not None and x.requires_grad for x in every)
+
+
 def transformed() -> bool:
     """Whether torch.func or forward-mode AD may be looking at the tensors."""
     return not torch.compiler.is_compiling() and (
@@ -189,6 +220,7 @@ def _announce_flops() -> None:
     ops |= {f"{engine}solve": flops.forward_flops for engine in ("", "triton_")}
     ops |= {f"{name}_backward": flops.backward_flops for name in ops}
     ops["search"] = flops.search_flops
+    ops["log_det"] = flops.log_det_flops
     flops.announce(
         {getattr(_OPS, name): formula for name, formula in ops.items() if hasattr(_OPS, name)}
     )
@@ -363,6 +395,11 @@ def _fake_solve_backward(*arguments: Any) -> tuple[Tensor, Tensor, list[Tensor]]
     return torch.empty_like(z), torch.empty_like(h), [torch.empty_like(x) for x in wanted]
 
 
+def _fake_log_det(z: Tensor, h: Tensor, *arguments: Any) -> tuple[Tensor, Tensor]:
+    states, changes, _ = _shapes(z, arguments[-1], 0)
+    return z.new_empty(states), z.new_empty(changes)
+
+
 _FAKES: tuple[Callable[..., Any], ...] = (_fake_solve, _fake_solve_backward)
 
 
@@ -390,7 +427,7 @@ def check_version() -> str | None:
 
     It is then ready to be traced.
     """
-    own = ("cpu_capabilities(str name) -> str", "cpu_peak(int repeats) -> int", _SEARCH)
+    own = ("cpu_capabilities(str name) -> str", "cpu_peak(int repeats) -> int", _SEARCH, _LOG_DET)
     for text in (*_SCHEMAS, *own):
         schema = torch._C.parse_schema(f"mvae_fast::{text}")
         name = schema.name.partition("::")[2]
@@ -403,6 +440,7 @@ def check_version() -> str | None:
             )
     for text, fake in zip(_SCHEMAS, _FAKES, strict=True):
         torch.library.register_fake(f"mvae_fast::{text.partition('(')[0]}", fake)
+    torch.library.register_fake("mvae_fast::log_det", _fake_log_det)
     return None
 
 

@@ -202,7 +202,7 @@ def exact_settings(
     """The settings of a `FastCNF` with an exact trace, or log-determinant of its steps."""
     if log_det is None:
         return settings if trace is None else replace(settings, trace=trace)
-    # Plain PyTorch takes it, through the steps and in full precision: these are the same steps.
+    # Few engines have it, and none by adjoint or in half precision: these are the same steps.
     return replace(
         settings, log_det=log_det, trace="exact", engine="auto", adjoint=False, precision="full"
     )

@@ -106,5 +106,5 @@ def test_what_cannot_be_done_says_so():
         make(net, log_det="second_order", solver="rk4")(z, z[:, 0])
     with pytest.raises(ValueError, match="log_det: 'exact' is that of the steps"):
         make(net, log_det="exact", solver="dopri8")(z, z[:, 0])
-    with pytest.raises(ValueError, match="engine: 'cpp' has log_det='trace'"):
+    with pytest.raises(ValueError, match="engine: 'cpp' has log_det='exact' without derivatives"):
         make(net, log_det="exact", engine="cpp")(z, z[:, 0])
