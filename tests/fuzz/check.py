@@ -34,7 +34,8 @@ class Error:
 
 def ours(problem: Problem, tensors: Tensors) -> dict[str, Tensor]:
     """The values by the engine under test."""
-    # The log-determinant to second order of deep nets, and the exact one, only the reference has.
+    # The log-determinant to second order of deep nets, and gradients of the exact one, only the
+    # reference has.
     flow = flow_of(problem, tensors, "cpp" if problem.log_det == "trace" else "auto")
     z = laid_out(tensors.z, problem.layout)
     sampled = problem.trace == "hutchinson" or "jacobian_norm" in problem.penalties
