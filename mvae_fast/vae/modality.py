@@ -69,6 +69,12 @@ class Modality(nn.Module):
         self.weight = positive("weight", weight)
         self.shape = None if shape is None else sizes("shape", shape, at_least=0)
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name == "likelihood":  # one that is a module may give way to one that is none
+            for place in (self._modules, self.__dict__):
+                place.pop(name, None)
+        super().__setattr__(name, value)
+
     def read(self, name: str, x: Any) -> Tensor:
         """Data of any form as the tensor ``(B, ...)`` that `check` and the encoder take.
 

@@ -71,7 +71,7 @@ def test_wheel_of_the_sdist(source_tree, python):
     oldest = "torch>={}.{}".format(*MINIMUM)  # never a pin, which would replace the user's torch
     assert set(required) == {oldest, "torchdiffeq>=0.2.4", "numpy", "safetensors>=0.4.3"}
     assert set(metadata.get_all("Provides-Extra")) == {
-        *("train", "images", "masks", "hub", "test", "bench", "peers", "docs", "dev")
+        *("train", "images", "tables", "masks", "hub", "test", "bench", "peers", "docs", "dev")
     }
     assert "mvae-fast = mvae_fast.cli:main" in scripts
 

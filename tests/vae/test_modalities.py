@@ -1,14 +1,23 @@
 import pytest
 import torch
 from torch import nn
+from torch.distributions import Normal
 from torch.nn import functional as F
 
 from mvae_fast.vae import (
     MVAE,
+    BernoulliLikelihood,
+    ConvDecoder,
+    ConvEncoder,
+    EmbeddingEncoder,
+    MLPDecoder,
+    MLPEncoder,
+    NormalLikelihood,
     attribute_modality,
     attributes_modality,
     build_mvae,
     conv_modality,
+    label_modality,
     mlp_modality,
 )
 
@@ -83,3 +92,41 @@ def test_all_types_have_a_description():
         "sound": torch.randn(4, 6),
     }
     assert model.loss(x).isfinite()
+
+
+@pytest.mark.parametrize(
+    ("build", "parts"),
+    [
+        (
+            lambda: mlp_modality(3, 2, hidden=4),
+            lambda: (MLPEncoder(3, 2, [4, 4]), MLPDecoder(2, (3,), [4] * 3)),
+        ),
+        (
+            lambda: label_modality(3, 2, hidden=4),
+            lambda: (EmbeddingEncoder(3, 2, [4, 4]), MLPDecoder(2, (3,), [4] * 3)),
+        ),
+        (
+            lambda: conv_modality((1, 32, 32), 2, channels=2),
+            lambda: (
+                ConvEncoder((1, 32, 32), 2, (), 2),
+                ConvDecoder(2, (1, 32, 32), (), 2),
+            ),
+        ),
+    ],
+)
+def test_a_seed_gives_the_same_weights_as_ever(build, parts):
+    torch.manual_seed(0)
+    modality = build()
+    torch.manual_seed(0)
+    for made, wanted in zip((modality.encoder, modality.decoder), parts(), strict=True):
+        for one, two in zip(made.parameters(), wanted.parameters(), strict=True):
+            assert torch.equal(one, two)
+
+
+@pytest.mark.parametrize("first", [NormalLikelihood(0.5), BernoulliLikelihood()])
+def test_a_likelihood_gives_way_to_any_other(first):
+    modality = mlp_modality(3, 2, hidden=4, likelihood=first)
+    for other in (NormalLikelihood(0.1), BernoulliLikelihood(), lambda output: Normal(output, 1)):
+        modality.likelihood = other
+        assert modality.likelihood is other
+    assert "likelihood" not in dict(modality.named_children())

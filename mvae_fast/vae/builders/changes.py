@@ -38,6 +38,8 @@ def changes(model: nn.Module, described: nn.Module) -> tuple[list[str], list[str
         )
     lost = []
     for name in [name for name in ours if name in theirs]:
+        if isinstance(ours[name], Likelihood) and repr(ours[name]) != repr(theirs[name]):
+            parts.append(f"{name} was replaced")
         parts += _differences(*(_hooks(name, part[name]) for part in (ours, theirs)))
         for setting, one, two in _unequal(*(_settings(part[name]) for part in (ours, theirs))):
             # Around the whole model people put their own functions, to watch it.

@@ -102,6 +102,8 @@ def label_modality(
         >>> label_modality(10, latent_dim=128, weight=50.0).weight
         50.0
     """
+    # The encoder first: a seed must go on to give the weights that it gave.
+    encoder = EmbeddingEncoder(num_classes, latent_dim, _widths(hidden, 2))
     decoder: nn.Module
     if boolean("ordered", ordered):
         likelihood: Likelihood = OrdinalLikelihood(num_classes, classes)
@@ -110,13 +112,7 @@ def label_modality(
     else:
         likelihood = CategoricalLikelihood(num_classes, classes)
         decoder = MLPDecoder(latent_dim, (num_classes,), _widths(hidden, 3)[::-1])
-    return Modality(
-        EmbeddingEncoder(num_classes, latent_dim, _widths(hidden, 2)),
-        decoder,
-        likelihood,
-        weight=weight,
-        shape=(),
-    )
+    return Modality(encoder, decoder, likelihood, weight=weight, shape=())
 
 
 def conv_modality(
@@ -153,21 +149,14 @@ def conv_modality(
     layers = () if hidden is None else (hidden,)
     scored = make_likelihood(likelihood, shape)
     outputs = _outputs(scored, shape)
+    encoder: nn.Module = ConvEncoder(shape, latent_dim, layers, channels)
     decoder: nn.Module = ConvDecoder(
         latent_dim, (math.prod(outputs[:-2]), *shape[1:]), layers, channels
     )
     if outputs != shape:
         decoder = nn.Sequential(decoder, nn.Unflatten(1, outputs[:2]))
-    encoder, scored = _in_units(
-        ConvEncoder(shape, latent_dim, layers, channels), scored, shape, standardize
-    )
-    return Modality(
-        encoder,
-        decoder,
-        scored,
-        weight=weight,
-        shape=shape,
-    )
+    encoder, scored = _in_units(encoder, scored, shape, standardize)
+    return Modality(encoder, decoder, scored, weight=weight, shape=shape)
 
 
 def attribute_modality(
