@@ -20,7 +20,6 @@
 #include <vector>
 
 #include "denormals.h"
-#include "helpers.h"
 #include "problem.h"
 #include "sizes.h"
 
@@ -156,7 +155,10 @@ inline Tensor new_like(const Tensor& x) {
 
 inline void run_threads(int64_t n, void (*body)(void*, int64_t), void* context) {
   if (n == 1) return body(context, 0);
-  Helpers::of_this_thread(torch::stable::get_num_threads() - 1).run(n, body, context);
+  torch::stable::parallel_for(0, n, 1, [&](int64_t begin, int64_t end) {
+    const DenormalsAreZero mode;  // of a thread that torch uses, too
+    for (int64_t i = begin; i < end; ++i) body(context, i);
+  });
 }
 
 // As many workers as torch has threads, but no more than rows, and never so many that waking one
