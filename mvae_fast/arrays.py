@@ -1,5 +1,6 @@
 """Arrays of any library as tensors, or a word on why not."""
 
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -51,11 +52,8 @@ def as_tensor(name: str, array: Any) -> Tensor:
 
 def check_numbers(name: str, values: np.ndarray) -> None:
     """Raise a TypeError, with a remedy, unless an array holds what a tensor can hold."""
-    try:
+    with suppress(TypeError):
         torch.from_numpy(np.empty(0, values.dtype.newbyteorder("=")))
-    except TypeError:
-        pass
-    else:
         return
     kind, remedy = values.dtype.kind, "remedy: x.astype(float)"
     if kind in "US" or (kind == "O" and any(isinstance(x, str) for x in values.flat)):

@@ -1,5 +1,6 @@
 """Batches of any shape through a flow, which takes rows, with the log-determinant of its map."""
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -91,11 +92,9 @@ def joint_batch(name: str, batch: tuple[int, ...], context: Tensor) -> torch.Siz
         ValueError: If it does not go with ``batch``, the batch of ``name``.
     """
     tensor("context", context, "(*, C)")
-    try:
+    with suppress(RuntimeError):
         if context.ndim:
             return torch.broadcast_shapes(batch, context.shape[:-1])
-    except RuntimeError:
-        pass
     raise ValueError(
         f"context: got shape {tuple(context.shape)}, expected (*, C), with a batch that goes with "
         f"that of {name}, {tuple(batch)}"

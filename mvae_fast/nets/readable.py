@@ -1,5 +1,7 @@
 """What nets have in common: a context, and to be readable as data."""
 
+from abc import ABC, abstractmethod
+
 from torch import Tensor, nn
 
 from mvae_fast.core.field import Field
@@ -23,7 +25,7 @@ class Conditioned(nn.Module):
             raise ValueError(f"context: got {got}, expected (B, {self.context_dim})")
 
 
-class Readable(Conditioned):
+class Readable(Conditioned, ABC):
     """A velocity that says by itself what it is as data.
 
     Its ``forward`` is the definition. `mvae_fast.nets.recognise.unreadable` and
@@ -35,10 +37,10 @@ class Readable(Conditioned):
         """D, the size of a state, or None where it does not say."""
         return None
 
+    @abstractmethod
     def unreadable(self, name: str) -> str | None:
         """Why it must be called at present, or None; ``name`` is what the answer calls it."""
-        raise NotImplementedError
 
+    @abstractmethod
     def field(self, t: Tensor, context: Tensor | None, residual: bool) -> Field | Tables:
         """What it is at the times ``t`` (E,), differentiable; only while it is readable."""
-        raise NotImplementedError

@@ -203,10 +203,7 @@ class MVAE(Pretrained, Queries, nn.Module):
         Returns:
             A distribution with batch shape ``(B,)`` and event shape ``(D,)``.
         """
-        data, present = self.prepare(x, mask)
-        mean, logvar = self.experts(data, present)
-        posterior: FlowPosterior = self.aggregation(mean, logvar, present[None], self.flow)
-        return posterior
+        return self.posterior(*self.prepare(x, mask))
 
     def decode(self, z: Tensor) -> dict[str, Distribution]:
         """The distribution of every modality given latents z_T ``(B, D)``."""
@@ -367,6 +364,12 @@ class MVAE(Pretrained, Queries, nn.Module):
             means.append(mean.to(parameter.dtype))
             logvars.append(logvar.to(parameter.dtype))
         return torch.stack(means, dim=1), torch.stack(logvars, dim=1)
+
+    def posterior(self, x: Mapping[str, Tensor], present: Tensor) -> FlowPosterior:
+        """The posterior of z_T given all that each row has of what `prepare` gives."""
+        mean, logvar = self.experts(x, present)
+        found: FlowPosterior = self.aggregation(mean, logvar, present[None], self.flow)
+        return found
 
     def terms(
         self,

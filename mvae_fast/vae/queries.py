@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.distributions import Categorical
 
 from mvae_fast.checks import boolean, integer, near
-from mvae_fast.distributions import FlowPosterior
 from mvae_fast.flows import has_exact_log_det
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ class Queries:
             missing = [name for i, name in enumerate(model.modalities) if not present[:, i].all()]
             first: dict[str, Tensor] = {}
             second: dict[str, Tensor] = {}
-            posterior = _posterior(model, data, present)
+            posterior = model.posterior(data, present)
             # Samples first: they are few numbers, and weights are relative to one another.
             drawn = [
                 posterior.rsample_and_log_prob(generator=generator, trace="exact")
@@ -159,7 +158,7 @@ class Queries:
         """
         model = cast("MVAE", self)
         with evaluation_mode(model):
-            posterior = _posterior(model, *_prepared(model, x, mask))
+            posterior = model.posterior(*_prepared(model, x, mask))
             return posterior.transport(posterior.loc, trace="exact")[0]
 
     @torch.no_grad()
@@ -268,11 +267,6 @@ def _prepared(model: "MVAE", x: Any, mask: Any) -> tuple[dict[str, Tensor], Tens
     data, present = model.prepare(x, mask)
     device = next(model.parameters()).device
     return {name: rows.to(device) for name, rows in data.items()}, present
-
-
-def _posterior(model: "MVAE", data: dict[str, Tensor], present: Tensor) -> FlowPosterior:
-    experts = model.experts(data, present)
-    return model.aggregation(*experts, present.unsqueeze(0), model.flow)
 
 
 def _log_weight(

@@ -205,6 +205,7 @@ def test_weights_and_beta_are_inside_of_the_importance_weights():
     for name, nll in found.terms.nll.items():
         each = each + model.modalities[name].weight * nll
     wanted = -(torch.exp(-each.double()).mean(0)).log().sum() / 7
+    # The loss is a sum of some hundred numbers in float32.
     torch.testing.assert_close(found.loss.double(), wanted, rtol=1e-5, atol=0)
 
 

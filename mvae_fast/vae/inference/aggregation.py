@@ -58,9 +58,13 @@ class ProductOfExperts(Aggregation):
         pairs: Tensor | None = None,
     ) -> FlowPosterior:
         """As of `Aggregation.forward`."""
-        joint = product_of_experts(mean, logvar, members.to(mean.device))
+        joint = product_of_experts(mean, self._weighed(logvar), members.to(mean.device))
         mean, logvar = (_chosen(part.flatten(0, 1), pairs) for part in joint)
         return FlowPosterior(mean, logvar, flow)
+
+    def _weighed(self, logvar: Tensor) -> Tensor:
+        """Log-variances that say how much each expert counts."""
+        return logvar
 
 
 class GeneralizedProductOfExperts(ProductOfExperts):
@@ -83,16 +87,8 @@ class GeneralizedProductOfExperts(ProductOfExperts):
         super().__init__()
         self.log_weights = nn.Parameter(torch.zeros(n_modalities, latent_dim))
 
-    def forward(
-        self,
-        mean: Tensor,
-        logvar: Tensor,
-        members: Tensor,
-        flow: Flow | None,
-        pairs: Tensor | None = None,
-    ) -> FlowPosterior:
-        """As of `Aggregation.forward`."""
-        return super().forward(mean, logvar - self.log_weights, members, flow, pairs)
+    def _weighed(self, logvar: Tensor) -> Tensor:
+        return logvar - self.log_weights
 
 
 class MixtureOfExperts(Aggregation):

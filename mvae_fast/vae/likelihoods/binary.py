@@ -8,7 +8,19 @@ from mvae_fast.vae.likelihoods.base import Likelihood, check_unit_interval, of_r
 from mvae_fast.vae.likelihoods.grey import grey
 
 
-class BernoulliLikelihood(Likelihood):
+class _UnitInterval(Likelihood):
+    what: str
+
+    def check(self, x: Tensor) -> None:
+        """Data must be floating point and lie in [0, 1]."""
+        check_unit_interval(self.what, x)
+
+    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Bytes as grey values 0..255 and booleans as 0 and 1."""
+        return grey(x, dtype)
+
+
+class BernoulliLikelihood(_UnitInterval):
     r"""Bernoulli likelihood with logits; the targets may be anything in [0, 1].
 
     For grey values the log-likelihood is minus the binary cross-entropy
@@ -21,20 +33,14 @@ class BernoulliLikelihood(Likelihood):
         tensor([-0.6931, -0.6931])
     """
 
+    what = "Bernoulli"
+
     def __call__(self, output: Tensor) -> Distribution:
         """Bernoulli with logits ``output`` (B, ...); the event is the whole row."""
         return of_rows(Bernoulli(logits=output, validate_args=False))
 
-    def check(self, x: Tensor) -> None:
-        """Data must be floating point and lie in [0, 1]."""
-        check_unit_interval("Bernoulli", x)
 
-    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Bytes as grey values 0..255 and booleans as 0 and 1."""
-        return grey(x, dtype)
-
-
-class ContinuousBernoulliLikelihood(Likelihood):
+class ContinuousBernoulliLikelihood(_UnitInterval):
     r"""Continuous Bernoulli likelihood with logits, a density on [0, 1].
 
     .. math:: \log p(x) = \sum_j \left[x_j \log\lambda_j + (1 - x_j) \log(1 - \lambda_j) + \log
@@ -53,14 +59,8 @@ class ContinuousBernoulliLikelihood(Likelihood):
         tensor([True])
     """
 
+    what = "continuous Bernoulli"
+
     def __call__(self, output: Tensor) -> Distribution:
         """Continuous Bernoulli with logits ``output`` (B, ...); the event is the whole row."""
         return of_rows(ContinuousBernoulli(logits=output, validate_args=False))
-
-    def check(self, x: Tensor) -> None:
-        """Data must be floating point and lie in [0, 1]."""
-        check_unit_interval("continuous Bernoulli", x)
-
-    def cast(self, x: Tensor, dtype: torch.dtype) -> Tensor:
-        """Bytes as grey values 0..255 and booleans as 0 and 1."""
-        return grey(x, dtype)
